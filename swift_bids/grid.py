@@ -1,0 +1,180 @@
+"""Any BOLD grid -> the FSL MNI152 2 mm grid -> a place in the network's 96^3 input.
+
+The network's position embeddings are absolute, so every voxel must land where it lay in training.
+Its training volumes were on the FSL MNI152 2 mm grid in storage order: 91 x 109 x 91 voxels whose
+x index grows to the left (LAS).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation
+
+from swift_bids.errors import InputError
+
+#: Voxels of the FSL MNI152 2 mm grid along x (to the left), y (forward), z (up).
+FSL_SHAPE = (91, 109, 91)
+#: Its voxel-to-world affine, in mm.
+FSL_AFFINE = np.array(
+    [[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]], dtype=np.float64
+)
+#: Voxels of the network's input.
+MODEL_SHAPE = (96, 96, 96)
+#: Affines that differ by less (mm over the whole grid) are the same grid.
+AFFINE_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where the FSL grid lies in the 96^3 input of a training set.
+
+    Attributes
+    ----------
+    name
+        `hcp` or `ukb`.
+    kept
+        Range (start, stop) of FSL voxels along x, y, z that the crop keeps.
+    offset
+        Added to a voxel's FSL index, it gives its index in the input.
+    """
+
+    name: str
+    kept: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    offset: tuple[int, int, int]
+
+    @property
+    def affine(self) -> np.ndarray:
+        """Voxel-to-world affine (4, 4) of the 96^3 input, in mm."""
+        return FSL_AFFINE @ nib.affines.from_matvec(np.eye(3), -np.array(self.offset))
+
+
+FRAMES = {
+    # TFF crops [8:-8, 8:-8, :-10]; the SwiFT loader then pads x 11/10, y 2/1, z 8/7.
+    "hcp": Frame("hcp", ((8, 83), (8, 101), (0, 81)), (3, -6, 8)),
+    # The SwiFT loader for UK Biobank pads x 3/2 and z 3/2, and crops y by 7/6.
+    "ukb": Frame("ukb", ((0, 91), (7, 103), (0, 91)), (3, -7, 3)),
+}
+#: The frame each released variant was trained in (contrastive: HCP + ABCD + UKB).
+FRAME_OF_VARIANT = {"contrastive": "ukb", "hcp-sex": "hcp"}
+
+
+@dataclass(frozen=True)
+class BrainVoxels:
+    """The brain voxels of one run that the network sees; they are the columns of its matrix.
+
+    Attributes
+    ----------
+    fsl
+        int64 (voxel,): flat C-order positions in the FSL grid, ascending.
+    model
+        int64 (voxel,): flat C-order positions of the same voxels in the 96^3 input.
+    n_outside
+        Brain voxels of the FSL grid that lie outside the frame and are lost.
+    """
+
+    fsl: np.ndarray
+    model: np.ndarray
+    n_outside: int
+
+
+def is_fsl_grid(shape: tuple[int, ...], affine: np.ndarray) -> bool:
+    """Whether a grid is the FSL 2 mm grid in whatever storage order (no interpolation needed)."""
+    to_las = _to_las(affine)
+    las_affine = affine @ inv_ornt_aff(to_las, shape)
+    las_shape = tuple(np.array(shape)[np.argsort(to_las[:, 0])])
+    corners = np.array([[0, 0, 0], FSL_SHAPE])
+    distance = nib.affines.apply_affine(las_affine - FSL_AFFINE, corners)
+    return las_shape == FSL_SHAPE and bool(np.abs(distance).max() < AFFINE_TOLERANCE)
+
+
+def to_fsl_grid(volume: np.ndarray, affine: np.ndarray, order: int) -> np.ndarray:
+    """Bring a volume (X, Y, Z) of any grid onto the FSL 2 mm grid (91, 109, 91).
+
+    Parameters
+    ----------
+    volume, affine
+        Voxels in storage order and their voxel-to-world affine in mm.
+    order
+        Spline order where interpolation is needed: 0 nearest neighbour (masks), 1 linear (BOLD).
+        Outside the field of view the result is 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        A view where axes only need to be turned round, else a new array.
+    """
+    if is_fsl_grid(volume.shape, affine):
+        return apply_orientation(volume, _to_las(affine))
+    # scipy, which nibabel needs for this, is slow to import and seldom wanted
+    from nibabel.processing import resample_from_to
+
+    image = nib.Nifti1Image(volume, affine)
+    return np.asarray(resample_from_to(image, (FSL_SHAPE, FSL_AFFINE), order=order).dataobj)
+
+
+def brain_voxels(mask: np.ndarray, affine: np.ndarray, frame: Frame) -> BrainVoxels:
+    """Find the brain voxels of a mask in the FSL grid and in a frame of the 96^3 input.
+
+    Parameters
+    ----------
+    mask, affine
+        (X, Y, Z), non-zero in the brain, with its voxel-to-world affine in mm.
+    frame
+        One of `FRAMES`.
+
+    Raises
+    ------
+    InputError
+        No voxel of the mask lies in the frame.
+    """
+    brain = to_fsl_grid((mask != 0).astype(np.uint8), affine, order=0) != 0
+    fsl = np.flatnonzero(brain)
+    position = np.stack(np.unravel_index(fsl, FSL_SHAPE))  # (3, voxel)
+    low, high = (np.array(limit)[:, None] for limit in zip(*frame.kept))
+    inside = ((position >= low) & (position < high)).all(axis=0)
+    if not inside.any():
+        raise InputError(
+            "the brain mask holds no voxel in MNI space where a brain should be; check that the "
+            "mask is not empty and is in a standard space"
+        )
+    kept = position[:, inside] + np.array(frame.offset)[:, None]
+    return BrainVoxels(
+        fsl=fsl[inside],
+        model=np.ravel_multi_index(tuple(kept), MODEL_SHAPE),
+        n_outside=int((~inside).sum()),
+    )
+
+
+@lru_cache(maxsize=1)
+def template_brain() -> np.ndarray:
+    """Brain of the MNI152 template that nilearn ships, bool on the FSL grid (91, 109, 91)."""
+    from nilearn.datasets import load_mni152_brain_mask
+
+    mask = load_mni152_brain_mask(resolution=2)
+    return to_fsl_grid(np.asarray(mask.dataobj), mask.affine, order=0) != 0
+
+
+def slab_extent(fsl: np.ndarray) -> tuple[int, int, int]:
+    """Extent in mm along x, y, z of flat FSL positions (voxel,), outer edge to outer edge."""
+    position = np.unravel_index(fsl, FSL_SHAPE)
+    return tuple(2 * int(axis.max() - axis.min() + 1) for axis in position)
+
+
+def flat_storage_index(shape: tuple[int, int, int], affine: np.ndarray, fsl: np.ndarray):
+    """Where the voxels at flat FSL positions lie in a volume stored in Fortran order (NIfTI's).
+
+    Only for a grid for which `is_fsl_grid` holds: an image of indices is turned round as the
+    data would be, so both can never disagree.
+    """
+    storage = np.arange(math.prod(shape)).reshape(shape, order="F")
+    return to_fsl_grid(storage, affine, order=0).reshape(-1)[fsl]
+
+
+def _to_las(affine: np.ndarray) -> np.ndarray:
+    """nibabel's orientation transform from an affine's storage order to LAS."""
+    return nib.orientations.ornt_transform(io_orientation(affine), axcodes2ornt("LAS"))

@@ -1,0 +1,367 @@
+"""SwiFT, the 4D Swin Transformer: (B, 1, X, Y, Z, T) volumes -> (B, C, x, y, z, T) tokens.
+
+The network of Kim et al. 2023 (arXiv:2307.05916), with the constructor arguments, parameter names
+and numbers of the original implementation (`SwinTransformer4D`, "version 7"), so that its weights
+load by name.
+
+What differs is only how windows are visited. The original rolls the token grid, cuts it into
+windows and adds -100 to the attention score of every pair of tokens that the roll brought together
+from opposite ends of the grid. A score lowered by 100 weighs e^-100 = 4e-44, nothing in float32.
+So here each window is cut along those seams beforehand, and every piece attends to itself alone:
+no roll, no mask, fewer pairs. `attention_pieces` makes that list of pieces.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+#: Constructor arguments of both released variants (`_ilex.constructor_kwargs` of their bundles).
+RELEASED_CONFIG = {
+    "img_size": (96, 96, 96, 20),
+    "in_chans": 1,
+    "embed_dim": 36,
+    "window_size": (4, 4, 4, 4),
+    "first_window_size": (4, 4, 4, 4),
+    "patch_size": (6, 6, 6, 1),
+    "depths": (2, 2, 6, 2),
+    "num_heads": (3, 6, 12, 24),
+    "c_multiplier": 2,
+    "last_layer_full_MSA": True,
+}
+
+#: Tokens that one pass through a block works on during inference: with them, their queries, keys,
+#: values and hidden layer, a few MB, which stay in a core's cache.
+TOKENS_AT_ONCE = 2048
+
+
+@lru_cache(maxsize=64)
+def attention_pieces(
+    grid: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]
+) -> tuple[tuple[np.ndarray, bool], ...]:
+    """Cut a token grid into the pieces within which tokens attend to each other.
+
+    Parameters
+    ----------
+    grid
+        Tokens along (x, y, z, t).
+    window, shift
+        Window size and shift along the same axes, in tokens.
+
+    Returns
+    -------
+    tuple of (index, padded)
+        For every size of piece that occurs: an int64 array (piece, token of the piece) of
+        positions in the flattened (C-order) grid, and whether -1 occurs in it. -1 stands for a
+        token that only pads an axis to a multiple of the window; it has zeros for features and
+        takes part in attention, as in the original.
+    """
+    padded = [math.ceil(g / w) * w for g, w in zip(grid, window)]
+    flat = np.full(padded, -1, dtype=np.int64)
+    flat[tuple(slice(g) for g in grid)] = np.arange(math.prod(grid)).reshape(grid)
+    flat = np.roll(flat, [-s for s in shift], axis=range(len(grid)))
+
+    # Tokens that the roll moved across the end of an axis get another label along that axis.
+    seams = [np.arange(p) >= p - s for p, s in zip(padded, shift)]
+    labels = sum(
+        seam.astype(np.int64).reshape([-1 if a == axis else 1 for a in range(len(grid))]) << axis
+        for axis, seam in enumerate(seams)
+    )
+
+    def by_window(values: np.ndarray) -> np.ndarray:
+        """(x, y, z, t) -> (window, token of the window)."""
+        split = list(itertools.chain(*((p // w, w) for p, w in zip(padded, window))))
+        n = len(grid)
+        order = [2 * a for a in range(n)] + [2 * a + 1 for a in range(n)]
+        return values.reshape(split).transpose(order).reshape(-1, math.prod(window))
+
+    pieces: dict[int, list[np.ndarray]] = {}
+    for tokens, label in zip(by_window(flat), by_window(np.broadcast_to(labels, padded))):
+        for value in np.unique(label):
+            piece = tokens[label == value]
+            if (piece >= 0).any():
+                pieces.setdefault(len(piece), []).append(piece)
+    stacked = {size: np.stack(pieces[size]) for size in sorted(pieces, reverse=True)}
+    return tuple((index, bool((index < 0).any())) for index in stacked.values())
+
+
+class PatchEmbed(nn.Module):
+    """(B, 1, X, Y, Z, T) -> (B, x, y, z, t, C): one token a patch, a linear map of its voxels."""
+
+    def __init__(self, patch_size: Sequence[int], in_chans: int, embed_dim: int):
+        super().__init__()
+        self.patch_size = tuple(patch_size)
+        self.fc = nn.Linear(in_chans * math.prod(patch_size), embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c = x.shape[:2]
+        split = itertools.chain(*((n // p, p) for n, p in zip(x.shape[2:], self.patch_size)))
+        x = x.reshape(b, c, *split)  # (B, c, x, px, y, py, z, pz, t, pt)
+        x = x.permute(0, 2, 4, 6, 8, 3, 5, 7, 9, 1)  # (B, x, y, z, t, px, py, pz, pt, c)
+        return self.fc(x.flatten(5))
+
+
+class PositionalEmbedding(nn.Module):
+    """Adds a learned embedding of place and one of time; a shorter input takes the first times."""
+
+    def __init__(self, dim: int, grid: Sequence[int]):
+        super().__init__()
+        x, y, z, t = grid
+        self.pos_embed = nn.Parameter(torch.zeros(1, dim, x, y, z, 1))
+        self.time_embed = nn.Parameter(torch.zeros(1, dim, 1, 1, 1, t))
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.trunc_normal_(self.time_embed, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, x, y, z, t, C)
+        table = self.pos_embed + self.time_embed[..., : x.shape[4]]
+        return x + table.permute(0, 2, 3, 4, 5, 1)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention within each piece: (piece, token, C) -> the same shape."""
+
+    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, attn_drop: float, drop: float):
+        super().__init__()
+        self.num_heads = num_heads
+        self.attn_drop = attn_drop
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pieces, tokens, dim = x.shape
+        qkv = self.qkv(x).view(pieces, tokens, 3, self.num_heads, dim // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (piece, head, token, C / heads)
+        dropout = self.attn_drop if self.training else 0.0
+        x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        return self.proj_drop(self.proj(x.transpose(1, 2).reshape(pieces, tokens, dim)))
+
+
+class MLP(nn.Module):
+    """Linear, exact (erf) GELU, linear."""
+
+    def __init__(self, dim: int, hidden: int, drop: float):
+        super().__init__()
+        self.linear1 = nn.Linear(dim, hidden)
+        self.linear2 = nn.Linear(hidden, dim)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.linear2(self.drop(F.gelu(self.linear1(x)))))
+
+
+class Block(nn.Module):
+    """One Swin block: attention within (shifted) windows, then the MLP, each with a residual."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        window: Sequence[int],
+        shifted: bool,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        drop: float,
+        attn_drop: float,
+        drop_path: float,
+    ):
+        super().__init__()
+        self.window = window
+        self.shifted = shifted
+        self.drop_path = drop_path
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = Attention(dim, num_heads, qkv_bias, attn_drop, drop)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = MLP(dim, int(dim * mlp_ratio), drop)
+
+    def pieces(self, grid: tuple[int, ...]) -> tuple[tuple[np.ndarray, bool], ...]:
+        """The pieces of this block on a (x, y, z, t) grid.
+
+        An axis no longer than the window is one window, unshifted (`get_window_size` of the
+        original).
+        """
+        shift = [w // 2 if self.shifted and g > w else 0 for g, w in zip(grid, self.window)]
+        return attention_pieces(grid, tuple(map(min, grid, self.window)), tuple(shift))
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid, (b, dim) = tuple(x.shape[1:5]), (x.shape[0], x.shape[-1])
+        x = x.reshape(b, -1, dim)  # (B, token, C)
+        keep = self._kept_samples(x)
+        if torch.is_grad_enabled():
+            x = self._functional(x, grid, keep)
+        else:
+            x = self._in_place(x, grid, keep)
+        return x.view(b, *grid, dim)
+
+    def _in_place(self, x: Tensor, grid: tuple[int, ...], keep: Tensor | None) -> Tensor:
+        """Inference: every token lies in one piece, so a piece's result may replace its input."""
+        x = x.clone() if x.requires_grad else x
+        for index, padded in self.pieces(grid):
+            step = max(1, TOKENS_AT_ONCE // (len(x) * index.shape[1])) if x.is_cpu else len(index)
+            for start in range(0, len(index), step):
+                part = index[start : start + step]
+                y, where = self._attend(x, part, padded, keep)
+                x[:, where] = y
+        return x
+
+    def _functional(self, x: Tensor, grid: tuple[int, ...], keep: Tensor | None) -> Tensor:
+        """The same with gradients: pieces side by side, then put back in grid order."""
+        done = [self._attend(x, index, padded, keep) for index, padded in self.pieces(grid)]
+        order = torch.cat([where for _, where in done])
+        return torch.cat([y for y, _ in done], dim=1)[:, torch.argsort(order)]
+
+    def _attend(self, x: Tensor, index: np.ndarray, padded: bool, keep: Tensor | None):
+        """Results of pieces of one size (B, token, C), and their positions in the grid."""
+        b, _, dim = x.shape
+        where = torch.as_tensor(index, device=x.device).flatten()
+        real = where >= 0 if padded else slice(None)
+        y = x[:, where.clamp(min=0)] if padded else x[:, where]
+        attended = self.norm1(y)
+        if padded:
+            attended = attended * real[:, None].to(y.dtype)
+        attended = self.attn(attended.reshape(-1, index.shape[1], dim)).view(b, -1, dim)
+        y = y[:, real] + (attended[:, real] if keep is None else attended[:, real] * keep[0])
+        mlp = self.mlp(self.norm2(y))
+        return y + (mlp if keep is None else mlp * keep[1]), where[real]
+
+    def _kept_samples(self, x: Tensor) -> Tensor | None:
+        """Stochastic depth: factors (2 residuals, B, 1, 1), 0 or 1 / (1 - rate)."""
+        if not (self.training and self.drop_path > 0):
+            return None
+        kept = torch.rand(2, len(x), 1, 1, device=x.device) >= self.drop_path
+        return kept.to(x.dtype) / (1 - self.drop_path)
+
+
+class PatchMerging(nn.Module):
+    """Joins 2x2x2 neighbouring tokens (time is never merged): C -> `c_multiplier` * C."""
+
+    def __init__(self, dim: int, c_multiplier: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(8 * dim)
+        self.reduction = nn.Linear(8 * dim, c_multiplier * dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, nx, ny, nz, t, c = x.shape
+        x = x.view(b, nx // 2, 2, ny // 2, 2, nz // 2, 2, t, c)
+        return self.reduction(self.norm(x.permute(0, 1, 3, 5, 7, 2, 4, 6, 8).flatten(5)))
+
+
+class Stage(nn.Module):
+    """Blocks with and without shift in turn, then the merging of patches."""
+
+    def __init__(self, blocks: Sequence[Block], downsample: PatchMerging | None):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x if self.downsample is None else self.downsample(x)
+
+
+class SwiFT(nn.Module):
+    """The SwiFT backbone.
+
+    Parameters
+    ----------
+    img_size, patch_size
+        (x, y, z, t) of the input and of a patch, in voxels and volumes.
+    in_chans, embed_dim, depths, num_heads, c_multiplier
+        Input channels, width of the first stage, blocks and heads of each stage, growth of the
+        width from stage to stage.
+    window_size, first_window_size
+        4D attention windows in tokens; the second is the first stage's.
+    mlp_ratio, qkv_bias, drop_rate, attn_drop_rate, drop_path_rate
+        As in the original; rates act in training mode only.
+    last_layer_full_MSA
+        No block of the last stage is shifted. The name promises attention over all of space and
+        time, and the 2x2x2 grid there does lie within one window; but the original cuts time into
+        windows here too, and the released weights were trained so.
+
+    Raises
+    ------
+    ValueError
+        Sizes that cannot be cut into patches and merged.
+
+    Notes
+    -----
+    `SwiFT(**RELEASED_CONFIG)` is the network of Kim et al. 2023, 4,315,212 parameters.
+    """
+
+    def __init__(
+        self,
+        img_size: Sequence[int],
+        in_chans: int,
+        embed_dim: int,
+        window_size: Sequence[int],
+        first_window_size: Sequence[int],
+        patch_size: Sequence[int],
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        c_multiplier: int = 2,
+        last_layer_full_MSA: bool = False,  # noqa: N803 - the original's name
+    ):
+        super().__init__()
+        grid = [n // p for n, p in zip(img_size, patch_size)]
+        merged = 2 ** (len(depths) - 1)
+        if any(n % p for n, p in zip(img_size, patch_size)) or any(g % merged for g in grid[:3]):
+            raise ValueError(
+                f"img_size {tuple(img_size)} cannot be cut into patches of {tuple(patch_size)} "
+                f"that are merged {len(depths) - 1} times"
+            )
+        self.img_size, self.in_chans = tuple(img_size), in_chans
+        self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
+        self.pos_drop = nn.Dropout(drop_rate)
+        self.pos_embeds = nn.ModuleList()
+        self.layers = nn.ModuleList()
+        drop_paths = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
+        for stage, (depth, heads) in enumerate(zip(depths, num_heads)):
+            dim = embed_dim * c_multiplier**stage
+            last = stage == len(depths) - 1
+            window = first_window_size if stage == 0 else window_size
+            blocks = [
+                Block(
+                    dim,
+                    heads,
+                    window,
+                    shifted=bool(i % 2) and not (last and last_layer_full_MSA),
+                    mlp_ratio=mlp_ratio,
+                    qkv_bias=qkv_bias,
+                    drop=drop_rate,
+                    attn_drop=attn_drop_rate,
+                    drop_path=next(drop_paths),
+                )
+                for i in range(depth)
+            ]
+            self.pos_embeds.append(
+                PositionalEmbedding(dim, [g // 2**stage for g in grid[:3]] + grid[3:])
+            )
+            self.layers.append(Stage(blocks, None if last else PatchMerging(dim, c_multiplier)))
+        # Held for the sake of the checkpoints, which have it; the features come before it.
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens (B, C, x, y, z, t) of volumes (B, in_chans, X, Y, Z, T), T up to `img_size[3]`."""
+        want = (self.in_chans, *self.img_size)
+        if x.ndim != 6 or x.shape[1:5] != want[:4] or not 1 <= x.shape[5] <= want[4]:
+            raise ValueError(
+                f"the input must be (B, {', '.join(map(str, want[:4]))}, 1 to {want[4]}), "
+                f"not {tuple(x.shape)}"
+            )
+        x = self.patch_embed(x)  # (B, x, y, z, t, C) from here on
+        for embedding, layer in zip(self.pos_embeds, self.layers):
+            x = layer(self.pos_drop(embedding(x)))
+        return x.permute(0, 5, 1, 2, 3, 4)
