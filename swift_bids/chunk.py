@@ -91,6 +91,7 @@ def plan_chunks(
     pandas.DataFrame
         One row a chunk: `chunk`, `start`, `stop` (volumes of the BOLD file, from 0, stop
         exclusive), `onset`, `duration` (s), `mean_fd` (mm), `censored` (share), `included`.
+        Without `displacement`, `mean_fd` and `censored` are NaN and every chunk is included.
 
     Raises
     ------
@@ -108,8 +109,11 @@ def plan_chunks(
         moved = displacement[starts[:, None] + np.arange(CHUNK_VOLUMES)]
     known = ~np.isnan(moved)
     mean_fd = np.nansum(moved, axis=1) / np.where(known.any(1), known.sum(1), np.nan)
+    # The first volume of a run has no displacement and is not censored.
     censored = np.where(known, moved > fd_threshold, False).mean(axis=1)
-    included = censored <= max_censored
+    if displacement is None:
+        censored[:] = np.nan
+    included = ~(censored > max_censored)
     if not included.any():
         raise InputError(
             f"every chunk has more than {max_censored:.0%} of its volumes above {fd_threshold} mm "

@@ -1,4 +1,7 @@
-"""The two kinds of error that are shown to users as one sentence, without a traceback."""
+"""How things go wrong: errors shown as one sentence, and the problems a call ends with."""
+
+from dataclasses import dataclass
+from pathlib import Path
 
 
 class UsageError(Exception):
@@ -7,3 +10,25 @@ class UsageError(Exception):
 
 class InputError(Exception):
     """One run or one file cannot be used; other runs go on (exit code 1 at the end)."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that was asked for and could not be done.
+
+    Attributes
+    ----------
+    participant
+        Label without `sub-`.
+    name
+        `sub-XX`, or the run's name.
+    reason
+        What is wrong, what exists instead, what to do.
+    crash_file
+        nipype's text file with the details, where there is one.
+    """
+
+    participant: str
+    name: str
+    reason: str
+    crash_file: Path | None = None

@@ -4,11 +4,7 @@ The network of Kim et al. 2023 (arXiv:2307.05916), with the constructor argument
 and numbers of the original implementation (`SwinTransformer4D`, "version 7"), so that its weights
 load by name.
 
-What differs is only how windows are visited. The original rolls the token grid, cuts it into
-windows and adds -100 to the attention score of every pair of tokens that the roll brought together
-from opposite ends of the grid. A score lowered by 100 weighs e^-100 = 4e-44, nothing in float32.
-So here each window is cut along those seams beforehand, and every piece attends to itself alone:
-no roll, no mask, fewer pairs. `attention_pieces` makes that list of pieces.
+What differs is only how windows are visited: see `swift_bids.windows`.
 """
 
 from __future__ import annotations
@@ -16,12 +12,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from swift_bids.windows import Pieces, attention_pieces
 
 #: Constructor arguments of both released variants (`_ilex.constructor_kwargs` of their bundles).
 RELEASED_CONFIG = {
@@ -40,56 +37,6 @@ RELEASED_CONFIG = {
 #: Tokens that one pass through a block works on during inference: with them, their queries, keys,
 #: values and hidden layer, a few MB, which stay in a core's cache.
 TOKENS_AT_ONCE = 2048
-
-
-@lru_cache(maxsize=64)
-def attention_pieces(
-    grid: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]
-) -> tuple[tuple[np.ndarray, bool], ...]:
-    """Cut a token grid into the pieces within which tokens attend to each other.
-
-    Parameters
-    ----------
-    grid
-        Tokens along (x, y, z, t).
-    window, shift
-        Window size and shift along the same axes, in tokens.
-
-    Returns
-    -------
-    tuple of (index, padded)
-        For every size of piece that occurs: an int64 array (piece, token of the piece) of
-        positions in the flattened (C-order) grid, and whether -1 occurs in it. -1 stands for a
-        token that only pads an axis to a multiple of the window; it has zeros for features and
-        takes part in attention, as in the original.
-    """
-    padded = [math.ceil(g / w) * w for g, w in zip(grid, window)]
-    flat = np.full(padded, -1, dtype=np.int64)
-    flat[tuple(slice(g) for g in grid)] = np.arange(math.prod(grid)).reshape(grid)
-    flat = np.roll(flat, [-s for s in shift], axis=range(len(grid)))
-
-    # Tokens that the roll moved across the end of an axis get another label along that axis.
-    seams = [np.arange(p) >= p - s for p, s in zip(padded, shift)]
-    labels = sum(
-        seam.astype(np.int64).reshape([-1 if a == axis else 1 for a in range(len(grid))]) << axis
-        for axis, seam in enumerate(seams)
-    )
-
-    def by_window(values: np.ndarray) -> np.ndarray:
-        """(x, y, z, t) -> (window, token of the window)."""
-        split = list(itertools.chain(*((p // w, w) for p, w in zip(padded, window))))
-        n = len(grid)
-        order = [2 * a for a in range(n)] + [2 * a + 1 for a in range(n)]
-        return values.reshape(split).transpose(order).reshape(-1, math.prod(window))
-
-    pieces: dict[int, list[np.ndarray]] = {}
-    for tokens, label in zip(by_window(flat), by_window(np.broadcast_to(labels, padded))):
-        for value in np.unique(label):
-            piece = tokens[label == value]
-            if (piece >= 0).any():
-                pieces.setdefault(len(piece), []).append(piece)
-    stacked = {size: np.stack(pieces[size]) for size in sorted(pieces, reverse=True)}
-    return tuple((index, bool((index < 0).any())) for index in stacked.values())
 
 
 class PatchEmbed(nn.Module):
@@ -181,7 +128,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = MLP(dim, int(dim * mlp_ratio), drop)
 
-    def pieces(self, grid: tuple[int, ...]) -> tuple[tuple[np.ndarray, bool], ...]:
+    def pieces(self, grid: tuple[int, ...]) -> tuple[Pieces, ...]:
         """The pieces of this block on a (x, y, z, t) grid.
 
         An axis no longer than the window is one window, unshifted (`get_window_size` of the
@@ -312,7 +259,7 @@ class SwiFT(nn.Module):
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         c_multiplier: int = 2,
-        last_layer_full_MSA: bool = False,  # noqa: N803 - the original's name
+        last_layer_full_MSA: bool = False,
     ):
         super().__init__()
         grid = [n // p for n, p in zip(img_size, patch_size)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from swift_bids.model import SwiFT
 
+_LOG = logging.getLogger("swift_bids")
 #: Hub bundles of the released variants.
 HUB_IDS = {
     "contrastive": "ilex-hub/swift.contrastive.1",
@@ -56,10 +58,8 @@ class Weights:
     ----------
     file
         `.safetensors` or `.ckpt` on this machine.
-    config
-        Constructor arguments of `SwiFT`.
     name
-        Hub id (with revision where one was pinned) or file name.
+        Hub id, or the file's name with its folder's.
     sha256
         Of the file, in hexadecimal.
     random
@@ -67,7 +67,6 @@ class Weights:
     """
 
     file: str
-    config: dict[str, Any]
     name: str
     sha256: str
     random: bool
@@ -98,14 +97,13 @@ def find_weights(
     source = source or HUB_IDS[variant]
     path = Path(source).expanduser()
     if path.exists():
-        file, name = _local_file(path), path.name
-        if file.name == "model.safetensors":
-            name = file.resolve().parent.name
+        file = _local_file(path)
+        name = "/".join(file.resolve().parts[-2:])
     elif _HUB_ID.match(source) and path.suffix not in (".safetensors", ".ckpt"):
         file, name = _hub_file(source), source
     else:
         raise UsageError(f"--weights {source}: there is no such file or folder; {_REMEDY}")
-    config, is_random = _read_config(file)
+    _, is_random = _read_config(file)
     if is_random and not random:
         raise UsageError(
             f"{file}: these weights are random numbers, made to try the app; add --random-weights "
@@ -114,11 +112,18 @@ def find_weights(
     if random and not is_random:
         raise UsageError(f"--random-weights was given, but {file} holds no random weights")
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    return Weights(str(file), config, name, sha256, is_random)
+    return Weights(str(file), name, sha256, is_random)
 
 
-def load_backbone(weights: Weights, device: str = "cpu") -> SwiFT:
+def load_backbone(file: str | Path, device: str = "cpu") -> SwiFT:
     """Build the backbone and fill it with the weights, every name and shape checked.
+
+    Parameters
+    ----------
+    file
+        `.safetensors` with its `config.json` beside it, or an original `.ckpt`.
+    device
+        Where the network is to live.
 
     Raises
     ------
@@ -127,9 +132,9 @@ def load_backbone(weights: Weights, device: str = "cpu") -> SwiFT:
     """
     from swift_bids.model import SwiFT
 
-    network = SwiFT(**weights.config)
+    network = SwiFT(**_read_config(Path(file))[0])
     expected = network.state_dict()
-    found = _match_names(_read_tensors(Path(weights.file)), expected, weights.file)
+    found = _match_names(_read_tensors(Path(file)), file)
     # The original holds a final norm that its features do not pass through.
     missing = [n for n in expected if n not in found and not n.startswith("norm.")]
     unexpected = [n for n in found if n not in expected and not _NOT_BACKBONE.match(n)]
@@ -141,10 +146,10 @@ def load_backbone(weights: Weights, device: str = "cpu") -> SwiFT:
     if missing or unexpected or shapes:
         problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
         said = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
-        raise UsageError(f"{weights.file}: these are not the weights of a SwiFT backbone ({said})")
+        raise UsageError(f"{file}: these are not the weights of a SwiFT backbone ({said})")
     bad = [n for n, t in found.items() if n in expected and not bool(t.isfinite().all())]
     if bad:
-        raise UsageError(f"{weights.file}: NaN or infinite values in {', '.join(bad)}")
+        raise UsageError(f"{file}: NaN or infinite values in {', '.join(bad)}")
     network.load_state_dict({n: found.get(n, expected[n]) for n in expected})
     return network.eval().requires_grad_(False).to(device)
 
@@ -180,12 +185,19 @@ def _local_file(path: Path) -> Path:
 
 
 def _hub_file(repo_id: str) -> Path:
+    """The bundle's weights in the Hub's cache; what is there already needs no network."""
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it counts its retries aloud
+    files = ("config.json", "model.safetensors")
     try:
-        hf_hub_download(repo_id, "config.json")
-        return Path(hf_hub_download(repo_id, "model.safetensors"))
-    except Exception as error:  # network, cache, authorisation: the hub's errors share no base
+        return Path([hf_hub_download(repo_id, f, local_files_only=True) for f in files][-1])
+    except LocalEntryNotFoundError:
+        _LOG.info("weights: downloading %s from the Hugging Face Hub", repo_id)
+    try:
+        return Path([hf_hub_download(repo_id, file) for file in files][-1])
+    except Exception as error:  # network, authorisation, disk: the hub's errors share no base
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(
             f"the weights {repo_id} are neither in the Hugging Face cache nor could they be "
@@ -247,9 +259,7 @@ def _load_checkpoint(file: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _match_names(
-    tensors: dict[str, torch.Tensor], expected: Mapping[str, Any], file: str
-) -> dict[str, torch.Tensor]:
+def _match_names(tensors: dict[str, torch.Tensor], file: str | Path) -> dict[str, torch.Tensor]:
     """Tensors under the reference's names: other brackets, suffixes and one common prefix undone.
 
     A `kernel` is a JAX matrix (in, out) and is transposed; shapes are checked by the caller.

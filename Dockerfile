@@ -1,0 +1,37 @@
+# docker build -t swift_bids .                                       CPU
+# docker build -t swift_bids:cuda --build-arg TORCH=torch==2.13.0 --build-arg TORCH_INDEX= .   CUDA
+ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS build
+# Which torch: a pip requirement, and where to look for it (empty: pip's own index, a CUDA build).
+ARG TORCH=torch==2.13.0
+ARG TORCH_INDEX=
+# python3-venv where the base is plain Debian
+RUN command -v python3 >/dev/null && python3 -c 'import venv, ensurepip' 2>/dev/null \
+    || (apt-get update && apt-get install -y --no-install-recommends python3 python3-venv \
+        && rm -rf /var/lib/apt/lists/*)
+RUN python3 -m venv /opt/swift_bids
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /opt/swift_bids/bin/pip install ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} "${TORCH}"
+COPY pyproject.toml version README.md LICENSE NOTICE /src/
+COPY swift_bids /src/swift_bids
+RUN --mount=type=cache,target=/root/.cache/pip /opt/swift_bids/bin/pip install /src
+
+FROM ${BASE_IMAGE}
+RUN command -v python3 >/dev/null \
+    || (apt-get update && apt-get install -y --no-install-recommends python3 \
+        && rm -rf /var/lib/apt/lists/*)
+COPY --from=build /opt/swift_bids /opt/swift_bids
+COPY run.py version /opt/swift_bids/
+ENV PATH=/opt/swift_bids/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    SWIFT_BIDS_CONTAINER=docker
+RUN useradd --create-home swift
+USER swift
+WORKDIR /tmp
+RUN swift-bids --version
+ENTRYPOINT ["/opt/swift_bids/bin/python", "/opt/swift_bids/run.py"]
+LABEL org.opencontainers.image.title="swift_bids" \
+      org.opencontainers.image.description="SwiFT embeddings of fMRIPrep derivatives" \
+      org.opencontainers.image.licenses="Apache-2.0"

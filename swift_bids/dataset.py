@@ -1,0 +1,120 @@
+"""bids_dir (and -d) -> which folder holds the fMRIPrep derivatives, and who is in it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swift_bids.errors import Problem, UsageError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The derivatives to read.
+
+    Attributes
+    ----------
+    root
+        Folder of the fMRIPrep derivatives.
+    raw
+        The raw dataset they were made from, where it was given.
+    description
+        Content of `dataset_description.json`, empty where there is none.
+    understood
+        How the call was understood, in one sentence for the log and for errors.
+    """
+
+    root: Path
+    raw: Path | None
+    description: dict[str, Any]
+    understood: str
+
+    @property
+    def participants(self) -> list[str]:
+        """Labels of all participant folders, without `sub-`."""
+        return sorted(p.name[4:] for p in self.root.glob("sub-*") if p.is_dir())
+
+    def choose(self, labels: Sequence[str] | None) -> tuple[list[str], list[Problem]]:
+        """Split asked-for labels (with or without `sub-`) into those there and a problem for each
+        that is not; None asks for everybody."""
+        there = self.participants
+        if labels is None:
+            return there, []
+        wanted = list(dict.fromkeys(label.removeprefix("sub-") for label in labels))
+        problems = []
+        for label in wanted:
+            if label not in there:
+                near = difflib.get_close_matches(label, there, n=3) or there[:5]
+                listed = ", ".join(near) + (", ..." if len(there) > len(near) else "")
+                reason = (
+                    f"there is no such participant in {self.root}, which has {len(there)} "
+                    f"({listed})"
+                )
+                problems.append(Problem(label, f"sub-{label}", reason))
+        return [label for label in wanted if label in there], problems
+
+
+def understand_dataset(bids_dir: str | Path, derivatives: str | Path | None = None) -> Dataset:
+    """Find out which of the given folders holds the derivatives.
+
+    Parameters
+    ----------
+    bids_dir
+        fMRIPrep's output folder, or a raw BIDS dataset together with `derivatives`.
+    derivatives
+        fMRIPrep's output folder, `-d/--derivatives`.
+
+    Raises
+    ------
+    UsageError
+        A folder is missing, holds no participants, or is a raw dataset without derivatives.
+    """
+    bids_dir = _existing_folder(bids_dir, "bids_dir")
+    if derivatives is not None:
+        root = _existing_folder(derivatives, "--derivatives")
+        understood = f"bids_dir {bids_dir} is the raw dataset, --derivatives {root} is read"
+        raw = bids_dir
+    else:
+        root, raw = bids_dir, None
+        understood = f"bids_dir {bids_dir} is read as fMRIPrep derivatives"
+    description = _read_description(root)
+    if description and _is_raw(description):
+        inside = sorted(root.glob("derivatives/*/dataset_description.json"))
+        hint = f", for example -d {inside[0].parent}" if inside else ""
+        raise UsageError(
+            f"{root} is a raw BIDS dataset (DatasetType is not derivative); swift_bids reads "
+            f"fMRIPrep's output: give that folder as bids_dir, or with -d PATH{hint}"
+        )
+    dataset = Dataset(root, raw, description, understood)
+    if not dataset.participants:
+        raise UsageError(f"{root} holds no sub-* folder ({understood})")
+    return dataset
+
+
+def _existing_folder(path: str | Path, what: str) -> Path:
+    path = Path(path)
+    if not path.is_dir():
+        raise UsageError(f"{what} {path}: there is no such folder")
+    return path.resolve()
+
+
+def _read_description(root: Path) -> dict[str, Any]:
+    file = root / "dataset_description.json"
+    if not file.exists():
+        return {}
+    try:
+        description = json.loads(file.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise UsageError(f"{file}: is not valid JSON ({error})") from error
+    return description if isinstance(description, dict) else {}
+
+
+def _is_raw(description: dict[str, Any]) -> bool:
+    """fMRIPrep before 20.2 wrote no DatasetType but a PipelineDescription."""
+    kind = description.get("DatasetType")
+    made_by = "GeneratedBy" in description or "PipelineDescription" in description
+    return kind == "raw" or (kind is None and not made_by)

@@ -1,0 +1,133 @@
+"""The files that describe the output folder as a whole, the same whichever job writes them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from swift_bids import __version__
+from swift_bids.dataset import Dataset
+from swift_bids.errors import UsageError
+from swift_bids.outputs import (
+    BIDS_VERSION,
+    CODE_URL,
+    INPUT_DATASET,
+    write_json,
+    write_table,
+    write_text,
+)
+
+#: What the BIDS validator has no rule for. A folder is silenced without a trailing slash only.
+_BIDSIGNORE = """\
+*.html
+figures
+log
+logs
+*_timeseries.tsv
+*_timeseries.json
+*_embedding.*
+*_tokens.*
+*_qc.*
+*_relmat.*
+group*
+"""
+_README = """\
+SwiFT embeddings of fMRIPrep derivatives, made by swift_bids {version}.
+
+sub-XX.html shows what went into the network and what came out. Every run has, beside the place of
+its BOLD file in the input, files named after it with desc-swift:
+
+- timeseries.tsv   one row a chunk of 20 volumes: place in time, motion, and features swift000-287
+- embedding.tsv    one row: the mean of the included chunks
+- tokens.safetensors  the network's whole output, (chunk, feature, x, y, z, t)
+- qc.json          coverage of the brain, normalisation, motion
+
+group_desc-swift_embedding.tsv has a row for every run. The .json files beside the tables describe
+each column and say which weights and settings made it.
+"""
+_CITATION = """\
+# How to cite
+
+The embeddings were made by swift_bids {version} (<{code}>) with SwiFT, a 4D Swin Transformer for
+functional MRI:
+
+> Kim P. Y., Kwon J., Joo S., Bae S., Lee D., Jung Y., Yoo S., Cha J., Moon T. (2023). SwiFT: Swin
+> 4D fMRI Transformer. Advances in Neural Information Processing Systems 36. arXiv:2307.05916
+
+The input was preprocessed by fMRIPrep:
+
+> Esteban O. et al. (2019). fMRIPrep: a robust preprocessing pipeline for functional MRI. Nature
+> Methods 16, 111-116. doi:10.1038/s41592-018-0235-4
+"""
+
+
+def check_output_dir(output_dir: str | Path, dataset: Dataset) -> Path:
+    """Refuse an output folder that is the input or cannot be written to; nothing is made yet.
+
+    Raises
+    ------
+    UsageError
+        As said.
+    """
+    output_dir = Path(output_dir).resolve()
+    if output_dir in (dataset.root, dataset.raw):
+        raise UsageError(f"output_dir {output_dir} is the input folder; give another one")
+    there = next(p for p in (output_dir, *output_dir.parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UsageError(f"output_dir {output_dir}: {there} cannot be written to")
+    return output_dir
+
+
+def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
+    """Write dataset_description.json, README.md, .bidsignore, descriptions and the citations."""
+    links = {INPUT_DATASET: _link(dataset.root, output_dir)}
+    if dataset.raw is not None:
+        links["raw"] = _link(dataset.raw, output_dir)
+    description: dict[str, Any] = {
+        "Name": "SwiFT embeddings",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "License": dataset.description.get("License") or "n/a",
+        "Authors": dataset.description.get("Authors") or [],
+        "HowToAcknowledge": "Please cite the works listed in logs/CITATION.md.",
+        "GeneratedBy": [_generated_by()],
+        "SourceDatasets": [{"URL": link} for link in links.values()],
+        "DatasetLinks": links,
+    }
+    write_json(output_dir / "dataset_description.json", description)
+    write_text(output_dir / "README.md", _README.format(version=__version__))
+    write_text(output_dir / ".bidsignore", _BIDSIGNORE)
+    citation = _CITATION.format(version=__version__, code=CODE_URL)
+    write_text(output_dir / "logs" / "CITATION.md", citation)
+    meaning = "Output of the SwiFT backbone, made by swift_bids"
+    rows = pd.DataFrame({"desc_id": ["desc-swift"], "description": [meaning]})
+    write_table(output_dir / "descriptions.tsv", rows)
+    write_json(
+        output_dir / "descriptions.json",
+        {
+            "Description": "Meaning of the desc entity in this dataset",
+            "desc_id": {"Description": "Value of the desc entity, with its name"},
+            "description": {"Description": "What files with it hold"},
+        },
+    )
+
+
+def _generated_by() -> dict[str, Any]:
+    made_by: dict[str, Any] = {"Name": "swift_bids", "Version": __version__, "CodeURL": CODE_URL}
+    kind = os.environ.get("SWIFT_BIDS_CONTAINER")  # set in the image
+    if "APPTAINER_NAME" in os.environ or "SINGULARITY_NAME" in os.environ:
+        kind = "apptainer"
+    if kind:
+        made_by["Container"] = {"Type": kind, "Tag": f"swift_bids:{__version__}"}
+    return made_by
+
+
+def _link(target: Path, output_dir: Path) -> str:
+    """A relative path where both lie in one tree that can move as a whole, else a file URI."""
+    common = Path(os.path.commonpath([target, output_dir]))
+    if len(common.parts) > 2:
+        return os.path.relpath(target, output_dir)
+    return target.as_uri()

@@ -1,0 +1,111 @@
+"""Participant outputs -> one table of all runs; the BOLD data are not read again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from swift_bids import __version__
+from swift_bids.dataset import understand_dataset
+from swift_bids.derivative import check_output_dir, write_dataset_files
+from swift_bids.errors import UsageError
+from swift_bids.outputs import column_descriptions, write_json, write_table
+
+_LOG = logging.getLogger("swift_bids")
+#: Entities that get a column of their own; `name` holds them all.
+_ENTITIES = {"session": "ses", "task": "task", "run": "run"}
+
+
+def run_group_level(args: argparse.Namespace) -> int:
+    """Write the table of all runs in the output folder; return the exit code.
+
+    Raises
+    ------
+    UsageError
+        There are no participant outputs.
+    """
+    dataset = understand_dataset(args.bids_dir, args.derivatives)
+    _LOG.info("swift_bids %s: %s", __version__, dataset.understood)
+    output_dir = check_output_dir(args.output_dir, dataset)
+    table = collect_runs(output_dir, args.participant_label)
+    write_dataset_files(output_dir, dataset)
+    file = output_dir / "group_desc-swift_embedding.tsv"
+    write_table(file, table)
+    write_json(file.with_suffix(".json"), column_descriptions(table.columns))
+    if table["random_weights"].any():
+        _LOG.warning("RANDOM WEIGHTS: embeddings in this table mean nothing")
+    kinds = table.drop_duplicates(["weights_sha256", "frame", "version"])
+    if len(kinds) > 1:
+        _LOG.warning(
+            "the table mixes %d kinds of embeddings (columns weights_sha256, frame, version); "
+            "compare runs of one kind only",
+            len(kinds),
+        )
+    _LOG.info(
+        "%d run(s) of %d participant(s): %s", len(table), table["participant_id"].nunique(), file
+    )
+    return 0
+
+
+def collect_runs(output_dir: Path, participants: list[str] | None = None) -> pd.DataFrame:
+    """Read the embedding of every finished run.
+
+    Parameters
+    ----------
+    output_dir
+        Root of the derivatives.
+    participants
+        Labels without `sub-`; None for all.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a run, sorted by name: entities, quality, what made it, `swift000` ... `swift287`.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    rows = []
+    for sidecar in sorted(output_dir.glob("sub-*/**/*_desc-swift_embedding.json")):
+        name = sidecar.name.removesuffix("_desc-swift_embedding.json")
+        if participants is None or _entity(name, "sub") in participants:
+            rows.append(_row(name, sidecar))
+    if not rows:
+        raise UsageError(
+            f"{output_dir} holds no embeddings of the asked-for participants; run the participant "
+            f"level first"
+        )
+    return pd.concat(rows, ignore_index=True)
+
+
+def _row(name: str, sidecar: Path) -> pd.DataFrame:
+    metadata = json.loads(sidecar.read_text(encoding="utf-8"))
+    # Read as text: the numbers are passed on with the digits they were written with.
+    embedding = pd.read_csv(sidecar.with_suffix(".tsv"), sep="\t", dtype=str, keep_default_na=False)
+    model = metadata["Model"]
+    about: dict[str, Any] = {
+        "participant_id": f"sub-{_entity(name, 'sub')}",
+        **{column: _entity(name, entity) for column, entity in _ENTITIES.items()},
+        "name": name,
+        "space": metadata["Preprocessing"]["Space"],
+        "frame": metadata["Preprocessing"]["Frame"],
+        "variant": model["Variant"],
+        "weights": model["Weights"],
+        "weights_sha256": model["WeightsSHA256"],
+        "random_weights": model["RandomWeights"],
+        "version": metadata["GeneratedBy"][0]["Version"],
+    }
+    return pd.concat([pd.DataFrame([about]), embedding], axis=1)
+
+
+def _entity(name: str, entity: str) -> str | None:
+    match = re.search(rf"(?:^|_){entity}-([^_]+)", name)
+    return match.group(1) if match else None

@@ -1,0 +1,216 @@
+"""nipype interfaces of the five steps: each calls one plain function and passes paths on."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+from swift_bids.aggregate import aggregate
+from swift_bids.chunk import framewise_displacement, plan_chunks, read_confounds
+from swift_bids.crop import Coverage, crop
+from swift_bids.grid import FRAMES
+from swift_bids.normalise import Normalisation, normalise
+from swift_bids.outputs import Provenance, write_run
+from swift_bids.query import Run
+from swift_bids.weights import Weights, load_backbone
+
+#: Written by the embed node, one line a chunk that is done; the progress bar reads it.
+PROGRESS_FILE = "chunks_done"
+
+
+class _NormaliseInput(BaseInterfaceInputSpec):
+    bold = File(exists=True, mandatory=True)
+    mask = File(exists=True, mandatory=True)
+    frame = traits.Enum(*FRAMES, mandatory=True)
+    first_volume = traits.Int(0, usedefault=True)
+
+
+class _NormaliseOutput(TraitedSpec):
+    matrix = File(exists=True, desc="(volume, brain voxel) float16 .npy")
+    statistics = traits.Dict(desc="fields of Normalisation")
+
+
+class Normalise(SimpleInterface):
+    """BOLD + mask -> matrix of z-scores."""
+
+    input_spec, output_spec = _NormaliseInput, _NormaliseOutput
+
+    def _run_interface(self, runtime):
+        matrix = str(Path(runtime.cwd) / "matrix.npy")
+        done = normalise(
+            self.inputs.bold,
+            self.inputs.mask,
+            FRAMES[self.inputs.frame],
+            matrix,
+            self.inputs.first_volume,
+        )
+        self._results |= {"matrix": matrix, "statistics": dataclasses.asdict(done)}
+        return runtime
+
+
+class _CropInput(BaseInterfaceInputSpec):
+    mask = File(exists=True, mandatory=True)
+    frame = traits.Enum(*FRAMES, mandatory=True)
+
+
+class _CropOutput(TraitedSpec):
+    index = File(exists=True, desc="(brain voxel,) positions in 96^3, .npy")
+    coverage = traits.Dict(desc="fields of Coverage")
+
+
+class Crop(SimpleInterface):
+    """Mask + frame -> index map."""
+
+    input_spec, output_spec = _CropInput, _CropOutput
+
+    def _run_interface(self, runtime):
+        index = str(Path(runtime.cwd) / "index.npy")
+        coverage = crop(self.inputs.mask, FRAMES[self.inputs.frame], index)
+        self._results |= {"index": index, "coverage": dataclasses.asdict(coverage)}
+        return runtime
+
+
+class _ChunkInput(BaseInterfaceInputSpec):
+    n_volumes = traits.Int(mandatory=True)
+    repetition_time = traits.Float(mandatory=True)
+    first_volume = traits.Int(0, usedefault=True)
+    confounds = File(exists=True)
+    fd_threshold = traits.Float(mandatory=True)
+    max_censored = traits.Float(mandatory=True)
+
+
+class _ChunkOutput(TraitedSpec):
+    chunks = File(exists=True, desc="table of chunks, .tsv")
+
+
+class Chunk(SimpleInterface):
+    """Volumes, TR and confounds -> table of chunks."""
+
+    input_spec, output_spec = _ChunkInput, _ChunkOutput
+
+    def _run_interface(self, runtime):
+        displacement = None
+        if self.inputs.confounds:
+            file = self.inputs.confounds
+            displacement = framewise_displacement(read_confounds(file), self.inputs.n_volumes, file)
+        table = plan_chunks(
+            self.inputs.n_volumes,
+            self.inputs.repetition_time,
+            self.inputs.first_volume,
+            displacement,
+            self.inputs.fd_threshold,
+            self.inputs.max_censored,
+        )
+        self._results["chunks"] = str(Path(runtime.cwd) / "chunks.tsv")
+        table.to_csv(self._results["chunks"], sep="\t", index=False)
+        return runtime
+
+
+class _EmbedInput(BaseInterfaceInputSpec):
+    matrix = File(exists=True, mandatory=True)
+    statistics = traits.Dict(mandatory=True)
+    index = File(exists=True, mandatory=True)
+    chunks = File(exists=True, mandatory=True)
+    weights = traits.Dict(mandatory=True, desc="fields of Weights")
+    device = traits.Str(mandatory=True)
+    batch_size = traits.Range(low=1, mandatory=True)
+    threads = traits.Range(low=1, mandatory=True, nohash=True)
+    use_gpu = traits.Bool(False, usedefault=True, desc="nipype runs one such node at a time")
+
+
+class _EmbedOutput(TraitedSpec):
+    tokens = File(exists=True, desc="(chunk, C, x, y, z, t) float32 .npy")
+
+
+class Embed(SimpleInterface):
+    """Matrix, index map and chunks -> tokens."""
+
+    input_spec, output_spec = _EmbedInput, _EmbedOutput
+
+    def _run_interface(self, runtime):
+        import torch
+
+        from swift_bids.embed import embed
+
+        torch.set_num_threads(self.inputs.threads)
+        weights = Weights(**self.inputs.weights)
+        with open(Path(runtime.cwd) / PROGRESS_FILE, "w", buffering=1) as progress:
+            tokens = embed(
+                np.load(self.inputs.matrix, mmap_mode="r"),
+                np.load(self.inputs.index),
+                pd.read_csv(self.inputs.chunks, sep="\t")["start"].tolist(),
+                self.inputs.statistics["background"],
+                _load_once(weights.file, weights.sha256, self.inputs.device),
+                self.inputs.batch_size,
+                on_chunks=lambda n: progress.write("chunk\n" * n),
+            )
+        self._results["tokens"] = str(Path(runtime.cwd) / "tokens.npy")
+        np.save(self._results["tokens"], tokens)
+        return runtime
+
+
+class _AggregateInput(BaseInterfaceInputSpec):
+    matrix = File(exists=True, mandatory=True)
+    index = File(exists=True, mandatory=True)
+    tokens = File(exists=True, mandatory=True)
+    chunks = File(exists=True, mandatory=True)
+    statistics = traits.Dict(mandatory=True)
+    coverage = traits.Dict(mandatory=True)
+    run = traits.Dict(mandatory=True, desc="fields of Run")
+    provenance = traits.Dict(mandatory=True, desc="fields of Provenance")
+    keep_tokens = traits.Bool(True, usedefault=True)
+    output_dir = traits.Directory(mandatory=True)
+
+
+class _AggregateOutput(TraitedSpec):
+    pass
+
+
+class Aggregate(SimpleInterface):
+    """Tokens -> embeddings, figures and the run's BIDS-Derivatives."""
+
+    input_spec, output_spec = _AggregateInput, _AggregateOutput
+
+    def _run_interface(self, runtime):
+        from swift_bids.figures import draw_run
+
+        run = Run(**self.inputs.run)
+        tokens = np.load(self.inputs.tokens)
+        statistics = Normalisation(**self.inputs.statistics)
+        embeddings = aggregate(tokens, pd.read_csv(self.inputs.chunks, sep="\t"))
+        draw_run(
+            self.inputs.output_dir,
+            run,
+            embeddings,
+            np.load(self.inputs.matrix, mmap_mode="r"),
+            np.load(self.inputs.index),
+            statistics.background,
+            self.inputs.provenance["fd_threshold"],
+        )
+        write_run(
+            self.inputs.output_dir,
+            run,
+            Provenance(**self.inputs.provenance),
+            embeddings,
+            statistics,
+            Coverage(**self.inputs.coverage),
+            tokens if self.inputs.keep_tokens else None,
+        )
+        return runtime
+
+
+@lru_cache(maxsize=1)
+def _load_once(file: str, sha256: str, device: str):
+    """The network, kept between the runs that one process embeds."""
+    return load_backbone(file, device)

@@ -1,0 +1,242 @@
+"""Embeddings of a run -> BIDS-Derivatives files, each whole or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from swift_bids import __version__
+from swift_bids.aggregate import Embeddings
+from swift_bids.crop import Coverage
+from swift_bids.dataset import Dataset
+from swift_bids.normalise import Normalisation
+from swift_bids.query import Run
+from swift_bids.weights import Weights
+
+#: Name of the input dataset in BIDS URIs, `bids:fmriprep:sub-01/...`.
+INPUT_DATASET = "fmriprep"
+BIDS_VERSION = "1.10.0"
+CODE_URL = "https://github.com/swift-bids/swift_bids"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made the outputs of a run; part of every sidecar.
+
+    Attributes
+    ----------
+    variant, weights_name, weights_sha256, random_weights
+        Which network.
+    frame, fd_threshold, max_censored, dummy_scans
+        Preprocessing parameters.
+    device
+        `cpu` or `cuda`: float32 results differ in the last digits between them.
+    dataset_root
+        Folder that BIDS URIs are relative to.
+    """
+
+    variant: str
+    weights_name: str
+    weights_sha256: str
+    random_weights: bool
+    frame: str
+    fd_threshold: float
+    max_censored: float
+    dummy_scans: str
+    device: str
+    dataset_root: str
+
+    @classmethod
+    def of(cls, weights: Weights, dataset: Dataset, **parameters: Any) -> Provenance:
+        return cls(
+            weights_name=weights.name,
+            weights_sha256=weights.sha256,
+            random_weights=weights.random,
+            dataset_root=str(dataset.root),
+            **parameters,
+        )
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write(temporary path)` make a file in the same folder, then give it its name.
+
+    A job that is killed meanwhile leaves no half-written file under the final name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.part")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a BIDS table: tab-separated, `n/a` for missing, `true`/`false` for booleans."""
+    booleans = table.select_dtypes("bool").columns
+    table = table.assign(**{c: table[c].map({True: "true", False: "false"}) for c in booleans})
+    write_text(path, table.to_csv(sep="\t", na_rep="n/a", index=False, lineterminator="\n"))
+
+
+def output_path(output_dir: str | Path, run_name: str, suffix: str, extension: str) -> Path:
+    """Where an output of a run goes: the source's name with `desc-swift` and another suffix.
+
+    Every entity of the source stays in the name, so no two inputs can share an output.
+    """
+    entities = dict(part.split("-", 1) for part in run_name.split("_"))
+    folder = Path(output_dir) / f"sub-{entities['sub']}"
+    if "ses" in entities:
+        folder /= f"ses-{entities['ses']}"
+    return folder / "func" / f"{run_name}_desc-swift_{suffix}{extension}"
+
+
+def figure_path(output_dir: str | Path, run_name: str, figure: str) -> Path:
+    """Where a figure of a run goes: `sub-XX/figures/<run>_desc-<figure>_bold.png`."""
+    participant = run_name.split("_")[0]
+    return Path(output_dir) / participant / "figures" / f"{run_name}_desc-{figure}_bold.png"
+
+
+def bids_uri(path: str, dataset_root: str) -> str:
+    """`bids:fmriprep:<path relative to the derivatives>` (BIDS specification, BIDS URIs)."""
+    return f"bids:{INPUT_DATASET}:{Path(path).relative_to(dataset_root).as_posix()}"
+
+
+def write_run(
+    output_dir: str | Path,
+    run: Run,
+    provenance: Provenance,
+    embeddings: Embeddings,
+    normalisation: Normalisation,
+    coverage: Coverage,
+    tokens: np.ndarray | None,
+) -> None:
+    """Write the tables, sidecars, tokens and quality figures of one run.
+
+    The run's own embedding comes last: where its sidecar is, everything else is there too.
+
+    Parameters
+    ----------
+    tokens
+        (chunk, 288, 2, 2, 2, 20) float32, or None to leave them out (`--no-tokens`).
+    """
+    from safetensors.numpy import save_file
+
+    common = run_metadata(run, provenance, normalisation)
+    columns = column_descriptions(embeddings.chunks.columns.union(embeddings.run.columns))
+
+    def path(suffix: str, extension: str) -> Path:
+        return output_path(output_dir, run.name, suffix, extension)
+
+    def described(table: pd.DataFrame) -> dict[str, Any]:
+        return common | {column: columns[column] for column in table.columns}
+
+    if tokens is not None:
+        axes = "chunk, feature, x, y, z, t"
+        marks = {"axes": axes, "weights_sha256": provenance.weights_sha256}
+        write_atomically(
+            path("tokens", ".safetensors"),
+            lambda file: save_file({"tokens": tokens}, file, metadata=marks),
+        )
+        description = "Output of the network for every chunk, before any pooling"
+        write_json(
+            path("tokens", ".json"),
+            common | {"Description": description, "Axes": axes, "Shape": list(tokens.shape)},
+        )
+    write_json(path("qc", ".json"), common | quality(embeddings, normalisation, coverage, run))
+    write_table(path("timeseries", ".tsv"), embeddings.chunks)
+    write_json(path("timeseries", ".json"), described(embeddings.chunks))
+    write_table(path("embedding", ".tsv"), embeddings.run)
+    write_json(path("embedding", ".json"), described(embeddings.run))
+
+
+def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation) -> dict[str, Any]:
+    """The part of a run's sidecars that says what made them."""
+    sources = [p for p in (run.bold, run.mask, run.confounds) if p]
+    return {
+        "Sources": [bids_uri(p, provenance.dataset_root) for p in sources],
+        "GeneratedBy": [{"Name": "swift_bids", "Version": __version__, "CodeURL": CODE_URL}],
+        "Model": {
+            "Name": "SwiFT",
+            "Variant": provenance.variant,
+            "Weights": provenance.weights_name,
+            "WeightsSHA256": provenance.weights_sha256,
+            "RandomWeights": provenance.random_weights,
+            "Precision": "float32",
+            "Device": provenance.device,
+        },
+        "Preprocessing": {
+            "Space": run.space,
+            "Frame": provenance.frame,
+            "ResampledToFSL2mm": normalisation.interpolated,
+            "Normalisation": "global",
+            "DummyScans": provenance.dummy_scans,
+            "FDThreshold": provenance.fd_threshold,
+            "MaxCensored": provenance.max_censored,
+            "ChunkVolumes": 20,
+            "ChunkStride": 20,
+        },
+        "RepetitionTime": run.repetition_time,
+    }
+
+
+def quality(
+    embeddings: Embeddings, normalisation: Normalisation, coverage: Coverage, run: Run
+) -> dict[str, Any]:
+    """Quality figures of a run, JSON-ready; missing numbers are None."""
+    chunks, pooled = embeddings.chunks, embeddings.run.iloc[0]
+    used = int(chunks["stop"].max() - chunks["start"].min())
+
+    def number(value: float) -> float | None:
+        return float(value) if np.isfinite(value) else None
+
+    return {
+        "Coverage": asdict(coverage),
+        "Normalised": asdict(normalisation),
+        "Volumes": {
+            "total": run.n_volumes,
+            "dummy": int(chunks["start"].min()),
+            "used": used,
+            "dropped_tail": int(run.n_volumes - chunks["stop"].max()),
+        },
+        "Chunks": {
+            "total": int(pooled["n_chunks"]),
+            "included": int(pooled["n_included"]),
+            "similarity_min": number(embeddings.similarity.min()),
+            "distance_from_run": [number(d) for d in embeddings.distance],
+        },
+        "Motion": {
+            "mean_fd": number(chunks["mean_fd"].mean()),
+            "max_chunk_fd": number(chunks["mean_fd"].max()),
+            "censored": number(chunks["censored"].mean()),
+        },
+        "Warnings": list(run.warnings),
+    }
+
+
+def column_descriptions(columns: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Descriptions of table columns, with units (BIDS specification, tabular files)."""
+    known = json.loads(resources.files("swift_bids").joinpath("data/columns.json").read_text())
+    feature = "Feature {} of the SwiFT embedding, mean over the 2 x 2 x 2 x 20 tokens"
+    return {
+        column: known.get(column) or {"Description": feature.format(int(column[5:]))}
+        for column in columns
+    }

@@ -1,0 +1,214 @@
+"""Participant level, step by step: data, weights, runs, workflow, reports, recap."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from swift_bids import __version__
+from swift_bids.chunk import CHUNK_VOLUMES
+from swift_bids.dataset import Dataset, understand_dataset
+from swift_bids.derivative import check_output_dir, write_dataset_files
+from swift_bids.errors import Problem
+from swift_bids.grid import FRAME_OF_VARIANT
+from swift_bids.outputs import Provenance, write_text
+from swift_bids.query import SPACES, Run, Selection, find_runs, read_filter_file
+from swift_bids.weights import Weights, find_weights
+
+_LOG = logging.getLogger("swift_bids")
+
+
+def run_participant_level(args: argparse.Namespace) -> int:
+    """Embed every run that the arguments ask for; return the exit code.
+
+    Raises
+    ------
+    UsageError
+        The call cannot be carried out at all.
+    """
+    dataset = understand_dataset(args.bids_dir, args.derivatives)
+    _LOG.info("swift_bids %s: %s", __version__, dataset.understood)
+    labels, problems = dataset.choose(args.participant_label)
+    selection = _selection(args)
+    frame = FRAME_OF_VARIANT[args.variant] if args.frame == "auto" else args.frame
+    if args.dry_run:
+        runs, unusable = find_runs(dataset, labels, selection)
+        _print_runs(runs, dataset, frame)
+        return _recap([], [*problems, *unusable])
+
+    output_dir = check_output_dir(args.output_dir, dataset)
+    log_name = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4()}"
+    work_dir = (args.work_dir or output_dir / ".swift_bids_work" / log_name).resolve()
+    try:
+        weights = find_weights(args.weights, args.variant, args.random_weights, work_dir)
+        _LOG.info("weights: %s (SHA-256 %s)", weights.file, weights.sha256)
+        if weights.random:
+            _LOG.warning("RANDOM WEIGHTS: the embeddings of this call mean nothing")
+        runs, unusable = find_runs(dataset, labels, selection)
+        problems += unusable
+        write_dataset_files(output_dir, dataset)
+        failed = _embed_runs(args, runs, dataset, weights, frame, output_dir, work_dir, log_name)
+    finally:
+        if args.work_dir is None:
+            shutil.rmtree(work_dir, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another job's folder is in it, or it is not there
+                work_dir.parent.rmdir()
+    problems += failed
+    _write_reports(output_dir, runs, problems)
+    unfinished = {problem.name for problem in failed}
+    return _recap([run for run in runs if run.name not in unfinished], problems)
+
+
+def _embed_runs(
+    args: argparse.Namespace,
+    runs: Sequence[Run],
+    dataset: Dataset,
+    weights: Weights,
+    frame: str,
+    output_dir: Path,
+    work_dir: Path,
+    log_name: str,
+) -> list[Problem]:
+    """Build and execute the workflow; return the runs that failed."""
+    if not runs:
+        return []
+    # nipype and torch take seconds to import, which an empty query need not wait for
+    from swift_bids.embed import choose_device
+    from swift_bids.progress import Progress
+    from swift_bids.workflow import (
+        Execution,
+        chunks_done,
+        log_dir,
+        run_folder,
+        run_workflows,
+        workflow_name,
+        workflow_of_run,
+    )
+
+    device, warning = choose_device(args.device)
+    if warning:
+        _LOG.warning("%s", warning)
+    processes = args.nprocs or len(os.sched_getaffinity(0))
+    execution = Execution(
+        work_dir=work_dir,
+        device=device,
+        batch_size=args.batch_size or (1 if device == "cpu" else 4),
+        threads=min(args.omp_nthreads or _threads_of_run(processes, len(runs)), processes),
+        processes=processes,
+        log_name=log_name,
+        memory_gb=args.mem,
+    )
+    provenance = Provenance.of(
+        weights,
+        dataset,
+        variant=args.variant,
+        frame=frame,
+        fd_threshold=args.fd_threshold,
+        max_censored=args.max_censored,
+        dummy_scans=args.dummy_scans,
+        device="cpu" if device == "cpu" else "cuda",
+    )
+    for participant in {run.participant for run in runs}:
+        settings = log_dir(output_dir, participant, execution) / "swift_bids.toml"
+        write_text(settings, tomli_w.dumps(_settings(args)))
+    _LOG.info("%d run(s) on %s, at most %d at a time", len(runs), device, processes)
+    by_workflow = {workflow_name(run): run for run in runs}
+    workflows = [
+        workflow_of_run(run, provenance, weights, execution, output_dir, not args.no_tokens)
+        for run in runs
+    ]
+    with Progress(by_workflow, _n_chunks, lambda run: chunks_done(run, execution)) as progress:
+
+        def on_node(workflow: str, node: str, status: str) -> None:
+            progress.on_node(workflow, node, status)
+            if args.work_dir is None and node == "aggregate" and status == "end":
+                # else the matrices of all runs, 0.5 MB a volume, would lie there until the end
+                shutil.rmtree(run_folder(by_workflow[workflow], execution), ignore_errors=True)
+
+        crashed = run_workflows(workflows, execution, output_dir, on_node)
+    return [
+        Problem(by_workflow[name].participant, by_workflow[name].name, reason, crash_file)
+        for name, (reason, crash_file) in crashed.items()
+    ]
+
+
+def _write_reports(output_dir: Path, runs: Sequence[Run], problems: Sequence[Problem]) -> None:
+    from swift_bids.report import write_participant_report
+
+    there = {run.participant for run in runs} | {
+        p.participant for p in problems if (output_dir / f"sub-{p.participant}").is_dir()
+    }
+    for participant in sorted(there):
+        own = [p for p in problems if p.participant == participant]
+        page = write_participant_report(output_dir, participant, own)
+        _LOG.info("report: %s", page)
+
+
+def _recap(done: Sequence[Run], problems: Sequence[Problem]) -> int:
+    """Print what was done and what not; return the exit code."""
+    if done:
+        _LOG.info("done: %d run(s)", len(done))
+    if problems:
+        _LOG.error("could not be done: %d", len(problems))
+    for problem in problems:
+        details = f" (details: {problem.crash_file})" if problem.crash_file else ""
+        _LOG.error("  %s: %s%s", problem.name, problem.reason, details)
+    return 1 if problems else 0
+
+
+def _selection(args: argparse.Namespace) -> Selection:
+    return Selection(
+        sessions=args.session_label,
+        tasks=args.task_id,
+        spaces=args.space or SPACES,
+        dummy_scans=None if args.dummy_scans == "auto" else int(args.dummy_scans),
+        filters=read_filter_file(args.bids_filter_file) if args.bids_filter_file else {},
+    )
+
+
+def _print_runs(runs: Sequence[Run], dataset: Dataset, frame: str) -> None:
+    import pandas as pd
+
+    table = [
+        {
+            "bold": os.path.relpath(run.bold, dataset.root),
+            "TR": run.repetition_time,
+            "volumes": run.n_volumes,
+            "dummy": run.first_volume,
+            "chunks": _n_chunks(run),
+            "confounds": "yes" if run.confounds else "no",
+            "space": run.space,
+            "frame": frame,
+        }
+        for run in runs
+    ]
+    if table:
+        _LOG.info("%s", pd.DataFrame(table).to_string(index=False, max_colwidth=None))
+
+
+def _threads_of_run(processes: int, n_runs: int) -> int:
+    """Several runs side by side use the CPUs better than several threads of one network."""
+    return max(1, min(8, processes // n_runs))
+
+
+def _n_chunks(run: Run) -> int:
+    return (run.n_volumes - run.first_volume) // CHUNK_VOLUMES
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The call's arguments as TOML can hold them; what was not given is left out."""
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    return {
+        "version": __version__,
+        "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in given.items()},
+    }

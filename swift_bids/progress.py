@@ -1,0 +1,90 @@
+"""Shows how far the work is: a bar over chunks in a terminal, and one plain line a run."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from swift_bids.query import Run
+
+_LOG = logging.getLogger("swift_bids")
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+class Progress:
+    """Progress over the runs of one call; a context manager.
+
+    Parameters
+    ----------
+    runs
+        Workflow name -> run.
+    expected
+        Run -> number of chunks it will have.
+    done
+        Run -> number of chunks the network has done so far. It is asked every half second, since
+        the network may work in another process.
+    """
+
+    def __init__(
+        self,
+        runs: Mapping[str, Run],
+        expected: Callable[[Run], int],
+        done: Callable[[Run], int],
+    ):
+        self._runs, self._done = runs, done
+        self._expected = {name: expected(run) for name, run in runs.items()}
+        self._started: dict[str, float] = {}
+        self._ended: set[str] = set()
+        self._stop = threading.Event()
+
+    def __enter__(self) -> Progress:
+        self._redirect = logging_redirect_tqdm()  # lines of the log above the bar
+        self._redirect.__enter__()
+        self._bar = tqdm(
+            total=sum(self._expected.values()),
+            unit="chunk",
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+        )
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._bar.close()
+        self._redirect.__exit__(*exc_info)
+
+    def on_node(self, workflow: str, node: str, status: str) -> None:
+        """Take note of what nipype reports."""
+        self._started.setdefault(workflow, time.monotonic())
+        if workflow in self._ended:  # nipype's serial plugin "ends" the nodes behind a failed one
+            return
+        if status == "exception" or (status == "end" and node == "aggregate"):
+            self._ended.add(workflow)
+            seconds = time.monotonic() - self._started[workflow]
+            outcome = "failed" if status == "exception" else "done"
+            _LOG.info(
+                "[%d/%d] %s: %s in %.1f s",
+                len(self._ended),
+                len(self._runs),
+                self._runs[workflow].name,
+                outcome,
+                seconds,
+            )
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
+            done = sum(
+                self._expected[name] if name in self._ended else self._done(run)
+                for name, run in self._runs.items()
+                if name in self._started
+            )
+            self._bar.update(done - self._bar.n)

@@ -1,0 +1,301 @@
+"""fMRIPrep derivatives -> the runs to embed, and a sentence for every run that cannot be."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+
+from swift_bids.chunk import count_dummy_scans, read_confounds
+from swift_bids.dataset import Dataset
+from swift_bids.errors import InputError, Problem, UsageError
+
+#: Spaces the network can read, in order of preference; others only when asked for by --space.
+SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
+#: The spatial entities of a file name; what is left names the run.
+_SPATIAL = re.compile(r"_(?:space|cohort|res|den)-[^_]+")
+#: Relative to the dataset's root. The first line is pybids' own default, which a list replaces.
+_IGNORED = (
+    r"^/(code|models|sourcedata|stimuli)",
+    r"^/(freesurfer|logs)",
+    r"^/sub-[^/]+/(ses-[^/]+/)?(anat|figures|log|fmap|dwi|perf)(/|$)",
+    r"\.(html|svg|h5|gii|dtseries\.nii|dscalar\.nii)$",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one participant and the files it is embedded from.
+
+    Attributes
+    ----------
+    name
+        All BIDS entities of the BOLD file but `desc`, e.g.
+        `sub-01_ses-1_task-rest_run-1_space-MNI152NLin6Asym_res-2`; outputs are named after it.
+    participant
+        Label without `sub-`.
+    bold, mask, confounds
+        Paths; `confounds` is None where the run has none.
+    space, repetition_time, n_volumes
+        Template of the BOLD file, its TR in s (sidecar), its number of volumes (header).
+    first_volume
+        Volumes at the start that are left out (dummy scans).
+    warnings
+        What the user should know about the inputs, one sentence each.
+    """
+
+    name: str
+    participant: str
+    bold: str
+    mask: str
+    confounds: str | None
+    space: str
+    repetition_time: float
+    n_volumes: int
+    first_volume: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass
+class Selection:
+    """What a call asks for; None means everything.
+
+    Attributes
+    ----------
+    sessions, tasks
+        `--session-label`, `--task-id`.
+    spaces
+        `--space`, in order of preference.
+    dummy_scans
+        `--dummy-scans`: a number, or None for those that fMRIPrep found.
+    filters
+        Content of `--bids-filter-file`.
+    """
+
+    sessions: Sequence[str] | None = None
+    tasks: Sequence[str] | None = None
+    spaces: Sequence[str] = SPACES
+    dummy_scans: int | None = None
+    filters: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def find_runs(
+    dataset: Dataset, participants: Sequence[str], selection: Selection
+) -> tuple[list[Run], list[Problem]]:
+    """Query the derivatives with pybids; only the folders of the participants are read.
+
+    Returns
+    -------
+    runs : list of Run
+        In the order of participants and file names, one for each run, in one space.
+    problems : list of Problem
+        One for each run or participant that cannot be embedded, with what exists instead.
+    """
+    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+
+    wanted = "|".join(map(re.escape, participants))
+    ignore = [*map(re.compile, _IGNORED), re.compile(rf"^/sub-(?!(?:{wanted})(?:[/_.]|$))")]
+    indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
+    layout = BIDSLayout(
+        dataset.root, validate=False, config=["bids", "derivatives"], indexer=indexer
+    )
+    runs: list[Run] = []
+    problems: list[Problem] = []
+    for participant in participants:
+        found, unusable = _participant_runs(layout, participant, selection)
+        runs += found
+        problems += unusable
+    return runs, problems
+
+
+def read_filter_file(file: str | Path) -> dict[str, dict[str, Any]]:
+    """Read a filter file in fMRIPrep's format, `{"bold": {"task": "rest"}}`.
+
+    Raises
+    ------
+    UsageError
+        It is not valid JSON or filters something that is not queried here.
+    """
+    known = set(_io_spec())
+    try:
+        filters = json.loads(Path(file).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--bids-filter-file {file}: cannot be read ({error})") from error
+    if not isinstance(filters, dict) or not all(isinstance(v, dict) for v in filters.values()):
+        raise UsageError(
+            f'--bids-filter-file {file}: must look like {{"bold": {{"task": "rest"}}}}'
+        )
+    unknown = sorted(set(filters) - known)
+    if unknown:
+        raise UsageError(
+            f"--bids-filter-file {file}: unknown {', '.join(unknown)}; known are "
+            f"{', '.join(sorted(known))}"
+        )
+    return filters
+
+
+def _participant_runs(
+    layout, participant: str, selection: Selection
+) -> tuple[list[Run], list[Problem]]:
+    bolds = _get(layout, "bold", participant, selection.filters)
+    if not bolds:
+        reason = (
+            "has no preprocessed BOLD volumes (*_desc-preproc_bold.nii.gz); run fMRIPrep with "
+            "--output-spaces MNI152NLin6Asym:res-2"
+        )
+        return [], [Problem(participant, f"sub-{participant}", reason)]
+    chosen = [
+        b
+        for b in bolds
+        if _in(b.entities.get("session"), selection.sessions)
+        and _in(b.entities.get("task"), selection.tasks)
+    ]
+    if not chosen:
+        values = {
+            name: sorted({str(b.entities[name]) for b in bolds if name in b.entities})
+            for name in ("session", "task")
+        }
+        there = [f"{name}s {', '.join(labels)}" for name, labels in values.items() if labels]
+        reason = f"no run matches the asked-for sessions and tasks; it has {' and '.join(there)}"
+        return [], [Problem(participant, f"sub-{participant}", reason)]
+
+    masks = {
+        _stem(f.filename, "_desc-brain_mask"): f.path
+        for f in _get(layout, "mask", participant, selection.filters)
+    }
+    confounds = {
+        _stem(f.filename, "_desc-confounds_"): f.path
+        for f in _get(layout, "confounds", participant, selection.filters)
+    }
+    variants: dict[str, list] = {}  # the same run in several spaces and resolutions
+    for bold in chosen:
+        variants.setdefault(_SPATIAL.sub("", _stem(bold.filename, "_desc-")), []).append(bold)
+
+    runs, problems = [], []
+    for name, candidates in sorted(variants.items()):
+        usable = [b for b in candidates if b.entities.get("space") in selection.spaces]
+        if not usable:
+            spaces = sorted({b.entities.get("space", "the native space") for b in candidates})
+            reason = (
+                f"has no preprocessed BOLD in {' or '.join(selection.spaces)}; it is there in "
+                f"{', '.join(spaces)} (choose with --space, or run fMRIPrep with --output-spaces "
+                f"MNI152NLin6Asym:res-2)"
+            )
+            problems.append(Problem(participant, name, reason))
+            continue
+        best = min(usable, key=lambda b: _preference(b, selection.spaces))
+        try:
+            runs.append(_run(layout, best, masks, confounds.get(name), selection))
+        except InputError as error:
+            name = _stem(best.filename, "_desc-")
+            problems.append(Problem(participant, name, str(error)))
+    return runs, problems
+
+
+def _run(layout, bold, masks: dict[str, str], confounds: str | None, selection: Selection) -> Run:
+    """Complete one run; InputError says what is missing."""
+    name = _stem(bold.filename, "_desc-")
+    if name not in masks:
+        others = sorted(m for m in masks if _SPATIAL.sub("", m) == _SPATIAL.sub("", name))
+        spaces = [re.search(r"_space-([^_]+)", m) for m in others]
+        listed = ", ".join(s.group(1) if s else "the native space" for s in spaces) or "no space"
+        raise InputError(
+            f"has no brain mask in its space ({name}_desc-brain_mask.nii.gz); there is one in "
+            f"{listed}"
+        )
+    for path in (bold.path, masks[name]):
+        if not Path(path).exists():
+            raise InputError(f"the content of {path} is not here (datalad get {path})")
+    repetition_time = _sidecar(layout, bold).get("RepetitionTime")
+    if not isinstance(repetition_time, (int, float)) or repetition_time <= 0:
+        raise InputError("its JSON sidecars hold no RepetitionTime in seconds; add it to one")
+    try:
+        header = nib.load(bold.path).header
+        shape, zooms = header.get_data_shape(), header.get_zooms()
+    except (OSError, EOFError, nib.filebasedimages.ImageFileError) as error:
+        raise InputError(f"{bold.path} cannot be read ({error})") from error
+    if len(shape) != 4:
+        raise InputError(f"{bold.path} has {len(shape)} dimensions, a BOLD run has 4")
+    warnings = []
+    if abs(zooms[3] - repetition_time) > 0.001:
+        warnings.append(
+            f"the header's TR ({zooms[3]:g}) differs from the sidecar's ({repetition_time:g} s), "
+            f"which is used"
+        )
+    return Run(
+        name=name,
+        participant=bold.entities["subject"],
+        bold=bold.path,
+        mask=masks[name],
+        confounds=confounds,
+        space=bold.entities["space"],
+        repetition_time=float(repetition_time),
+        n_volumes=shape[3],
+        first_volume=_first_volume(confounds, selection.dummy_scans),
+        warnings=tuple(warnings),
+    )
+
+
+def _first_volume(confounds: str | None, dummy_scans: int | None) -> int:
+    if dummy_scans is not None:
+        return dummy_scans
+    return count_dummy_scans(read_confounds(confounds)) if confounds else 0
+
+
+def _io_spec() -> dict[str, dict[str, Any]]:
+    return json.loads(resources.files("swift_bids").joinpath("data/io_spec.json").read_text())
+
+
+def _get(layout, kind: str, participant: str, filters: dict[str, dict[str, Any]]) -> list:
+    from bids.layout import Query
+
+    def query_value(value):
+        if value is None:
+            return Query.NONE
+        if isinstance(value, str) and value.startswith("Query."):
+            return Query[value.removeprefix("Query.")]
+        return [query_value(v) for v in value] if isinstance(value, list) else value
+
+    query = _io_spec()[kind] | filters.get(kind, {})
+    return layout.get(subject=participant, **{k: query_value(v) for k, v in query.items()})
+
+
+def _sidecar(layout, bold) -> dict[str, Any]:
+    """Metadata of a BOLD file: its own sidecar, then those it inherits from."""
+    from bids.layout import Query
+
+    files = layout.get_nearest(
+        bold.path,
+        all_=True,
+        subject=[bold.entities["subject"], Query.NONE],
+        suffix="bold",
+        extension=".json",
+    )
+    metadata: dict[str, Any] = {}
+    for file in files:
+        try:
+            content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError):
+            continue
+        metadata = content | metadata
+    return metadata
+
+
+def _preference(bold, spaces: Sequence[str]) -> tuple[int, int, str]:
+    """The preferred space, then 2 mm, then the native resolution, then any other."""
+    resolution = {"2": 0, "02": 0, None: 1}.get(bold.entities.get("res"), 2)
+    return spaces.index(bold.entities["space"]), resolution, bold.filename
+
+
+def _in(value: Any, wanted: Iterable[str] | None) -> bool:
+    return wanted is None or (value is not None and str(value) in wanted)
+
+
+def _stem(filename: str, end: str) -> str:
+    return filename.split(end)[0]
