@@ -89,7 +89,7 @@ def plan_chunks(
     Returns
     -------
     pandas.DataFrame
-        One row a chunk: `chunk`, `start`, `stop` (volumes of the BOLD file, from 0, stop
+        One row a chunk: `start`, `stop` (volumes of the BOLD file, from 0, stop
         exclusive), `onset`, `duration` (s), `mean_fd` (mm), `censored` (share), `included`.
         Without `displacement`, `mean_fd` and `censored` are NaN and every chunk is included.
 
@@ -121,7 +121,6 @@ def plan_chunks(
         )
     return pd.DataFrame(
         {
-            "chunk": np.arange(len(starts)),
             "start": starts,
             "stop": starts + CHUNK_VOLUMES,
             "onset": starts * repetition_time,

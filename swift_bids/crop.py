@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from swift_bids.grid import (
@@ -15,6 +14,7 @@ from swift_bids.grid import (
     slab_extent,
     template_brain,
 )
+from swift_bids.normalise import load_mask
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def crop(mask_file: str | Path, frame: Frame, index_file: str | Path) -> Coverag
         `.npy` to write: int64 (brain voxel,), flat C-order positions in 96^3, for the columns of
         the matrix that `swift_bids.normalise.normalise` writes for the same mask and frame.
     """
-    mask = nib.load(mask_file)
+    mask = load_mask(mask_file)
     voxels = brain_voxels(np.asarray(mask.dataobj), mask.affine, frame)
     np.save(index_file, voxels.model)
     brain = np.zeros(FSL_SHAPE, dtype=bool)

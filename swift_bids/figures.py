@@ -107,7 +107,7 @@ def motion_trace(run: Run, embeddings: Embeddings, fd_threshold: float) -> Figur
         shade = 0.10 + 0.10 * (chunk.Index % 2)
         axis.axvspan(chunk.onset, chunk.onset + chunk.duration, color=colour, alpha=shade)
         middle = chunk.onset + chunk.duration / 2
-        axis.text(middle, top, str(chunk.chunk), ha="center", va="top", fontsize=8)
+        axis.text(middle, top, str(chunk.Index), ha="center", va="top", fontsize=8)
     axis.set(
         xlim=(0, end),
         ylim=(0, top * 1.05),
@@ -125,7 +125,7 @@ def chunk_similarity(embeddings: Embeddings) -> Figure:
     shown = left.imshow(embeddings.similarity, cmap="cividis", vmax=1)
     figure.colorbar(shown, ax=left, label="cosine similarity", format="%.5f")
     left.set(xlabel="chunk", ylabel="chunk")
-    chunks = embeddings.chunks["chunk"].to_numpy()
+    chunks = np.arange(len(embeddings.chunks))
     included = embeddings.chunks["included"].to_numpy(dtype=bool)
     colours = np.where(included, _GREEN, "0.6")
     right.bar(chunks, embeddings.distance, color=colours)

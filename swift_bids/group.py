@@ -18,8 +18,9 @@ from swift_bids.errors import UsageError
 from swift_bids.outputs import column_descriptions, write_json, write_table
 
 _LOG = logging.getLogger("swift_bids")
-#: Entities that get a column of their own; `name` holds them all.
-_ENTITIES = {"session": "ses", "task": "task", "run": "run"}
+#: Entities that get a column of their own; `name` holds them all. Not called as the entities are:
+#: pybids reads the keys of a sidecar as entities of the files that inherit it.
+_ENTITIES = {"session_id": "ses", "task_id": "task", "run_id": "run"}
 
 
 def run_group_level(args: argparse.Namespace) -> int:
@@ -95,7 +96,7 @@ def _row(name: str, sidecar: Path) -> pd.DataFrame:
         "participant_id": f"sub-{_entity(name, 'sub')}",
         **{column: _entity(name, entity) for column, entity in _ENTITIES.items()},
         "name": name,
-        "space": metadata["Preprocessing"]["Space"],
+        "space_id": metadata["Preprocessing"]["Space"],
         "frame": metadata["Preprocessing"]["Frame"],
         "variant": model["Variant"],
         "weights": model["Weights"],

@@ -9,6 +9,7 @@ never in memory as a whole.
 from __future__ import annotations
 
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,14 +17,27 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from isal import igzip, isal_zlib
 from nibabel.filebasedimages import ImageFileError
 from nibabel.fileholders import FileHolder
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from swift_bids.errors import InputError
 from swift_bids.grid import Frame, brain_voxels, flat_storage_index, is_fsl_grid, to_fsl_grid
 
 #: Volumes read at a time: 16 x 902,629 voxels of float32 are 58 MB.
 VOLUMES_AT_ONCE = 16
+#: What a damaged or truncated image raises, in the gzip layer or in nibabel.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    zlib.error,
+    isal_zlib.error,
+    ImageFileError,
+    HeaderDataError,
+    WrapStructError,
+)
 
 
 @dataclass(frozen=True)
@@ -106,7 +120,7 @@ def normalise(
     InputError
         A file that cannot be read, is no 4D image, does not fit its mask, or holds no signal.
     """
-    mask_image = _load_mask(mask_file)
+    mask_image = load_mask(mask_file)
     moments = RunningMoments()
     n_zero = n_nonfinite = 0
     with _open_bold(bold_file) as bold, tempfile.TemporaryFile(dir=Path(matrix_file).parent) as raw:
@@ -151,8 +165,6 @@ def normalise(
 @contextmanager
 def _open_bold(bold_file: str | Path) -> Iterator[nib.Nifti1Image]:
     """Open a 4D NIfTI for reading from front to back, gzip through isal (twice zlib's speed)."""
-    from isal import igzip
-
     opener = igzip.open if str(bold_file).endswith(".gz") else open
     try:
         with opener(bold_file, "rb") as stream:
@@ -160,7 +172,7 @@ def _open_bold(bold_file: str | Path) -> Iterator[nib.Nifti1Image]:
             if image.ndim != 4:
                 raise InputError(f"{bold_file}: has {image.ndim} dimensions, a BOLD run has 4")
             yield image
-    except (OSError, EOFError, ImageFileError, nib.spatialimages.HeaderDataError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{bold_file}: cannot be read ({error or type(error).__name__}); the file is damaged "
             f"or incomplete, fetch or make it again"
@@ -186,14 +198,15 @@ def _brain_rows(
         yield start, rows
 
 
-def _load_mask(mask_file: str | Path) -> nib.Nifti1Image:
+def load_mask(mask_file: str | Path) -> nib.Nifti1Image:
+    """Read a 3D brain mask; InputError where it is none."""
     try:
         mask = nib.load(mask_file)
         if mask.ndim != 3:
             raise InputError(f"{mask_file}: has {mask.ndim} dimensions, a brain mask has 3")
         np.asarray(mask.dataobj)
         return mask
-    except (OSError, EOFError, ImageFileError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{mask_file}: the brain mask cannot be read ({error})") from error
 
 

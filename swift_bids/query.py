@@ -15,6 +15,7 @@ import nibabel as nib
 from swift_bids.chunk import count_dummy_scans, read_confounds
 from swift_bids.dataset import Dataset
 from swift_bids.errors import InputError, Problem, UsageError
+from swift_bids.normalise import UNREADABLE
 
 #: Spaces the network can read, in order of preference; others only when asked for by --space.
 SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
@@ -218,7 +219,7 @@ def _run(layout, bold, masks: dict[str, str], confounds: str | None, selection: 
     try:
         header = nib.load(bold.path).header
         shape, zooms = header.get_data_shape(), header.get_zooms()
-    except (OSError, EOFError, nib.filebasedimages.ImageFileError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{bold.path} cannot be read ({error})") from error
     if len(shape) != 4:
         raise InputError(f"{bold.path} has {len(shape)} dimensions, a BOLD run has 4")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class Weights:
     Attributes
     ----------
     file
-        `.safetensors` or `.ckpt` on this machine.
+        `.safetensors` or `.ckpt` on this machine, as an absolute path.
     name
         Hub id, or the file's name with its folder's.
     sha256
@@ -95,10 +96,12 @@ def find_weights(
     if random and source is None:
         source = str(write_random_bundle(Path(work_dir) / "random_weights"))
     source = source or HUB_IDS[variant]
-    path = Path(source).expanduser()
+    # Absolute, for the nodes run in folders of their own; links are kept, for in the Hub's cache
+    # and in DataLad trees they lead away from config.json.
+    path = Path(os.path.abspath(Path(source).expanduser()))
     if path.exists():
         file = _local_file(path)
-        name = "/".join(file.resolve().parts[-2:])
+        name = "/".join(file.parts[-2:])
     elif _HUB_ID.match(source) and path.suffix not in (".safetensors", ".ckpt"):
         file, name = _hub_file(source), source
     else:

@@ -182,7 +182,8 @@ def read_crashes(crash_files: Iterable[Path]) -> dict[str, tuple[str, Path]]:
         own = [message for kind, message in errors if kind.startswith("swift_bids.errors.")]
         unexpected = ": ".join(errors[-1]) if errors else "it ended without an error message"
         workflow, step = node.groups() if node else ("", "")
-        crashed[workflow] = (own[-1] if own else f"{step} failed ({unexpected})", file)
+        if own or workflow not in crashed:
+            crashed[workflow] = (own[-1] if own else f"{step} failed ({unexpected})", file)
     return crashed
 
 

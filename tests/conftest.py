@@ -1,0 +1,152 @@
+"""Fixtures: the reference data, small fMRIPrep trees, and one run of the whole app on the demo."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PARITY = ROOT / "tests" / "data" / "parity"
+
+
+def _load_recipe():
+    spec = importlib.util.spec_from_file_location("recipe", PARITY / "recipe.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def recipe():
+    """How weights, inputs and runs of the reference are made (tests/data/parity/recipe.py)."""
+    return _load_recipe()
+
+
+@pytest.fixture(scope="session")
+def parity_shapes():
+    """Case name -> {parameter name: shape} of the reference."""
+    return lambda name: json.loads((PARITY / f"{name}.json").read_text())["parameters"]
+
+
+def require_program(name: str) -> str:
+    """Path of a system program; without it the test skips, or fails where CI promises it."""
+    places = [str(Path(sys.executable).parent), *os.get_exec_path()]  # some come as wheels
+    path = shutil.which(name, path=os.pathsep.join(places))
+    if path is None:
+        reason = f"{name} is not installed"
+        if os.environ.get("SWIFT_BIDS_REQUIRE_SYSTEM_PROGRAMS"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+def run_app(*arguments, cwd=None, **environment) -> subprocess.CompletedProcess:
+    """Run the app as a user does, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=600,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,
+    )
+
+
+def write_bundle(folder: Path, state: dict, config: dict, **marks) -> Path:
+    """Weights in the layout of the Hub bundles."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(state, folder / "model.safetensors")
+    content = {"_ilex": {"constructor_kwargs": config}} | marks
+    (folder / "config.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference_state(recipe, parity_shapes):
+    """Case name -> state dict of torch tensors with the reference's weights."""
+    import torch
+
+    def make(name):
+        _, spec, _ = recipe.load_case(name)
+        state = recipe.make_state_dict(parity_shapes(name), spec["weights_seed"])
+        return {key: torch.from_numpy(value) for key, value in state.items()}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def reference_bundle(tmp_path_factory, recipe, reference_state):
+    """The `full` network of the reference as a Hub bundle."""
+    config, _, _ = recipe.load_case("full")
+    return write_bundle(tmp_path_factory.mktemp("weights"), reference_state("full"), config)
+
+
+SPACE = "space-MNI152NLin6Asym_res-2"
+FSL_AFFINE = np.array([[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
+
+
+def write_derivative(
+    root: Path,
+    run: str,
+    space: str = SPACE,
+    shape=(91, 109, 91),
+    n_volumes: int = 22,
+    affine=FSL_AFFINE,
+    tr: float = 0.8,
+    mask: bool = True,
+    confounds: str | None = None,
+    data: np.ndarray | None = None,
+) -> Path:
+    """Lay out one run as fMRIPrep does; returns the BOLD file. `data` is (X, Y, Z, volume)."""
+    parts = dict(entity.split("-", 1) for entity in run.split("_"))
+    folder = root / f"sub-{parts['sub']}"
+    folder = folder / f"ses-{parts['ses']}" / "func" if "ses" in parts else folder / "func"
+    folder.mkdir(parents=True, exist_ok=True)
+    description = root / "dataset_description.json"
+    if not description.exists():
+        content = {"Name": "test", "BIDSVersion": "1.8.0", "DatasetType": "derivative"}
+        description.write_text(json.dumps(content))
+    brain = np.zeros(shape, np.uint8)
+    brain[tuple(slice(n // 4, 3 * n // 4) for n in shape)] = 1
+    if data is None:
+        rng = np.random.default_rng(0)
+        data = rng.integers(900, 1100, (*shape, n_volumes)).astype(np.int16)
+    stem = f"{run}_{space}" if space else run
+    image = nib.Nifti1Image(data, affine)
+    image.header.set_zooms((*image.header.get_zooms()[:3], tr))
+    bold = folder / f"{stem}_desc-preproc_bold.nii.gz"
+    image.to_filename(bold)
+    (folder / f"{stem}_desc-preproc_bold.json").write_text(json.dumps({"RepetitionTime": tr}))
+    if mask:
+        nib.Nifti1Image(brain, affine).to_filename(folder / f"{stem}_desc-brain_mask.nii.gz")
+    if confounds is not None:
+        (folder / f"{run}_desc-confounds_timeseries.tsv").write_text(confounds)
+    return bold
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """The demo as `make demo` runs it, relative paths included: fmriprep, weights, swift_bids."""
+    folder = tmp_path_factory.mktemp("demo")
+    subprocess.run([sys.executable, "-m", "swift_bids.demo", folder], check=True, cwd=ROOT)
+    inputs = sorted(p for p in folder.rglob("*") if p.is_file())
+    before = {p: p.stat().st_mtime_ns for p in inputs}
+    call = ("fmriprep", "swift_bids")
+    weights = ("--weights", "weights", "--random-weights")
+    participant = run_app(*call, "participant", *weights, "-w", "work", cwd=folder)
+    assert participant.returncode == 0, participant.stdout + participant.stderr
+    group = run_app(*call, "group", cwd=folder)
+    assert group.returncode == 0, group.stdout + group.stderr
+    assert {p: p.stat().st_mtime_ns for p in inputs} == before, "the input was written to"
+    (folder / "participant.log").write_text(participant.stdout)
+    (folder / "group.log").write_text(group.stdout)
+    return folder

@@ -1,0 +1,150 @@
+"""Options, exit codes and how quickly the command line answers."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run_app, write_derivative
+
+from swift_bids import __version__
+from swift_bids.cli import build_parser, parse_arguments
+
+CALL = ["in", "out", "participant"]
+
+
+def test_version_is_that_of_the_version_file():
+    assert __version__ == (ROOT / "version").read_text().strip()
+    answer = run_app("--version")
+    assert (answer.returncode, answer.stdout) == (0, f"swift_bids {__version__}\n")
+    module = subprocess.run(
+        [sys.executable, "-m", "swift_bids", "--version"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert module.stdout == answer.stdout
+
+
+def test_help_needs_no_heavy_import():
+    """Whatever makes --help slow is an import of these."""
+    code = (
+        "import sys; from swift_bids.cli import build_parser; build_parser().format_help(); "
+        "print([m for m in ('torch', 'numpy', 'nibabel', 'nipype', 'bids', 'pandas', 'matplotlib',"
+        " 'huggingface_hub') if m in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert answer.stdout == "[]\n"
+
+
+FLAGS = {
+    "--derivatives": ("x", Path("x")),
+    "--participant-label": ("01", ["01"]),
+    "--session-label": ("a", ["a"]),
+    "--task-id": ("rest", ["rest"]),
+    "--space": ("T1w", ["T1w"]),
+    "--bids-filter-file": ("f.json", Path("f.json")),
+    "--dry-run": (None, True),
+    "--variant": ("hcp-sex", "hcp-sex"),
+    "--weights": ("w", "w"),
+    "--random-weights": (None, True),
+    "--frame": ("hcp", "hcp"),
+    "--dummy-scans": ("3", "3"),
+    "--fd-threshold": ("0.3", 0.3),
+    "--max-censored": ("0.4", 0.4),
+    "--no-tokens": (None, True),
+    "--device": ("cuda:1", "cuda:1"),
+    "--batch-size": ("2", 2),
+    "--nprocs": ("3", 3),
+    "--omp-nthreads": ("2", 2),
+    "--mem": ("8G", 8.0),
+    "--work-dir": ("x", Path("x")),
+    "--verbose": (None, 1),
+}
+
+
+def test_no_flag_is_forgotten_below():
+    long = {flag for a in build_parser()._actions for flag in a.option_strings if flag[:2] == "--"}
+    assert long - {"--help", "--version", "--nthreads", "--n-cpus"} == set(FLAGS)
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_every_long_flag_takes_hyphens_and_underscores(flag):
+    given, expected = FLAGS[flag]
+    name = flag[2:].replace("-", "_")
+    for form in (flag, "--" + name):
+        args = parse_arguments([*CALL, form, *([given] if given else [])])
+        assert getattr(args, name) == expected
+    assert getattr(parse_arguments(CALL), name) != expected
+
+
+def test_forms_of_values():
+    args = parse_arguments(
+        [*CALL, "--participant_label", "sub-01", "02", "--session-label=ses-a_b", "--mem", "8000"]
+    )
+    assert args.participant_label == ["01", "02"]
+    assert args.session_label == ["a_b"]  # the value keeps its underscore
+    assert args.mem == pytest.approx(8.0)
+    assert parse_arguments([*CALL, "--mem", "1.5T"]).mem == 1500.0
+    assert args.bids_dir == Path("in")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--device", "gpu"],
+        ["--batch-size", "0"],
+        ["--nprocs", "-1"],
+        ["--mem", "lots"],
+        ["--mem", "0"],
+        ["--max-censored", "1.5"],
+        ["--dummy-scans", "-2"],
+        ["--variant", "other"],
+        ["--participant-lab", "01"],
+    ],
+)
+def test_wrong_options_end_with_2(wrong, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments([*CALL, *wrong])
+    assert ended.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
+
+
+def test_no_weights_ends_with_2_and_leaves_nothing(tmp_path):
+    write_derivative(tmp_path / "in", "sub-1_task-a", shape=(4, 5, 6), n_volumes=3)
+    answer = run_app(tmp_path / "in", tmp_path / "out", "participant", HF_HOME=str(tmp_path / "hf"))
+    assert answer.returncode == 2
+    assert "ilex-hub/swift.contrastive.1" in answer.stderr
+    assert "--weights" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_gpu_ends_with_2(tmp_path):
+    write_derivative(tmp_path / "in", "sub-1_task-a", shape=(4, 5, 6), n_volumes=3)
+    call = (tmp_path / "in", tmp_path / "out", "participant", "--random-weights")
+    answer = run_app(*call, "--device", "cuda", CUDA_VISIBLE_DEVICES="")
+    assert answer.returncode == 2
+    assert "--gpus all" in answer.stderr
+
+
+def test_dry_run_lists_and_writes_nothing(tmp_path):
+    write_derivative(tmp_path / "in", "sub-1_task-a", shape=(4, 5, 6), n_volumes=45)
+    answer = run_app(tmp_path / "in", tmp_path / "out", "participant", "--dry-run")
+    assert answer.returncode == 0
+    header, row = (line.split() for line in answer.stdout.splitlines()[1:3])
+    assert dict(zip(header, row)) == {
+        "bold": "sub-1/func/sub-1_task-a_space-MNI152NLin6Asym_res-2_desc-preproc_bold.nii.gz",
+        "TR": "0.8",
+        "volumes": "45",
+        "dummy": "0",
+        "chunks": "2",
+        "confounds": "no",
+        "space": "MNI152NLin6Asym",
+        "frame": "ukb",
+    }
+    assert not (tmp_path / "out").exists()
+
+
+def test_group_level_without_outputs_ends_with_2(tmp_path):
+    write_derivative(tmp_path / "in", "sub-1_task-a", shape=(4, 5, 6), n_volumes=3)
+    answer = run_app(tmp_path / "in", tmp_path / "out", "group")
+    assert answer.returncode == 2
+    assert "run the participant level first" in answer.stderr

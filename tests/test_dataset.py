@@ -1,0 +1,82 @@
+"""How bids_dir and -d are understood."""
+
+import json
+
+import pytest
+
+from swift_bids.dataset import understand_dataset
+from swift_bids.derivative import check_output_dir, write_dataset_files
+from swift_bids.errors import UsageError
+
+
+def folder(path, participant="01", **description):
+    (path / f"sub-{participant}").mkdir(parents=True)
+    if description:
+        (path / "dataset_description.json").write_text(json.dumps(description))
+    return path
+
+
+def test_derivatives_given_directly(tmp_path):
+    root = folder(tmp_path / "fmriprep", DatasetType="derivative")
+    dataset = understand_dataset(root)
+    assert (dataset.root, dataset.raw, dataset.participants) == (root, None, ["01"])
+    assert dataset.understood == f"bids_dir {root} is read as fMRIPrep derivatives"
+
+
+def test_raw_dataset_with_derivatives(tmp_path):
+    raw = folder(tmp_path / "raw", "raw", DatasetType="raw")
+    root = folder(tmp_path / "elsewhere", DatasetType="derivative")
+    dataset = understand_dataset(raw, root)
+    assert (dataset.root, dataset.raw, dataset.participants) == (root, raw, ["01"])
+    assert "raw dataset" in dataset.understood
+
+
+@pytest.mark.parametrize("description", [{"DatasetType": "raw"}, {"Name": "a study"}])
+def test_raw_dataset_by_mistake(tmp_path, description):
+    raw = folder(tmp_path, **description)
+    inside = folder(tmp_path / "derivatives" / "fmriprep", DatasetType="derivative")
+    with pytest.raises(UsageError, match="is a raw BIDS dataset") as caught:
+        understand_dataset(raw)
+    assert str(caught.value).endswith(f"for example -d {inside}")
+
+
+@pytest.mark.parametrize(
+    "description",
+    [{}, {"PipelineDescription": {"Name": "fMRIPrep"}}, {"GeneratedBy": [{"Name": "fMRIPrep"}]}],
+)
+def test_old_and_missing_descriptions_are_derivatives(tmp_path, description):
+    assert understand_dataset(folder(tmp_path, **description)).participants == ["01"]
+
+
+def test_wrong_folders(tmp_path):
+    with pytest.raises(UsageError, match="no such folder"):
+        understand_dataset(tmp_path / "absent")
+    with pytest.raises(UsageError, match=r"holds no sub-\* folder"):
+        understand_dataset(tmp_path)
+    (tmp_path / "dataset_description.json").write_text("{")
+    with pytest.raises(UsageError, match="not valid JSON"):
+        understand_dataset(tmp_path)
+
+
+def test_output_must_not_be_the_input(tmp_path):
+    raw, root = folder(tmp_path / "raw"), folder(tmp_path / "fmriprep")
+    dataset = understand_dataset(raw, root)
+    for given in (raw, root):
+        with pytest.raises(UsageError, match="is the input folder"):
+            check_output_dir(given, dataset)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be written to"):
+        check_output_dir(tmp_path / "file" / "out", dataset)
+    assert check_output_dir(tmp_path / "out", dataset) == tmp_path / "out"
+    assert not (tmp_path / "out").exists()
+
+
+def test_links_are_relative_within_one_tree(tmp_path, monkeypatch):
+    monkeypatch.setenv("SWIFT_BIDS_CONTAINER", "docker")
+    root = folder(tmp_path / "fmriprep", DatasetType="derivative", License="CC0")
+    raw = folder(tmp_path / "raw")
+    write_dataset_files(tmp_path / "out", understand_dataset(raw, root))
+    written = json.loads((tmp_path / "out" / "dataset_description.json").read_text())
+    assert written["DatasetLinks"] == {"fmriprep": "../fmriprep", "raw": "../raw"}
+    assert written["GeneratedBy"][0]["Container"]["Type"] == "docker"
+    assert written["License"] == "CC0"

@@ -1,0 +1,133 @@
+"""What `make demo` makes: the data it promises, and outputs that say what they are."""
+
+import json
+import subprocess
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from bids.layout import BIDSLayout
+from conftest import require_program
+from safetensors.numpy import load_file
+
+RUNS = {
+    "sub-01/ses-1/func/sub-01_ses-1_task-rest_run-1_space-MNI152NLin6Asym_res-2",
+    "sub-01/ses-1/func/sub-01_ses-1_task-rest_run-2_space-MNI152NLin6Asym_res-2",
+    "sub-01/ses-2/func/sub-01_ses-2_task-rest_run-1_space-MNI152NLin6Asym_res-2",
+    "sub-01/ses-2/func/sub-01_ses-2_task-rest_run-2_space-MNI152NLin6Asym_res-2",
+    "sub-02/ses-1/func/sub-02_ses-1_task-rest_run-1_space-MNI152NLin6Asym_res-2",
+    "sub-02/ses-1/func/sub-02_ses-1_task-rest_run-2_space-MNI152NLin6Asym_res-2",
+    "sub-03/func/sub-03_task-real_space-MNI152NLin6Asym",
+}
+SUFFIXES = ("timeseries", "embedding", "tokens", "qc")
+
+
+def test_data_are_laid_out_as_fmriprep_does(demo):
+    bolds = sorted((demo / "fmriprep").rglob("*_desc-preproc_bold.nii.gz"))
+    names = {str(b.relative_to(demo / "fmriprep")).split("_desc-")[0] for b in bolds}
+    assert names == RUNS
+    for bold in bolds[:-1]:
+        image = nib.load(bold)
+        assert image.shape == (91, 109, 91, 50)
+        assert image.header.get_zooms() == pytest.approx((2, 2, 2, 0.8))
+        folder, run = bold.parent, bold.name.split("_space-")[0]
+        table = pd.read_csv(folder / f"{run}_desc-confounds_timeseries.tsv", sep="\t")
+        assert len(table) == 50
+        assert np.isnan(table["framewise_displacement"][0])
+        assert table["non_steady_state_outlier01"].tolist() == [0, 1] + [0] * 48
+
+
+def test_motion_in_the_confounds_shows_in_the_image(demo):
+    """Volumes that follow a large displacement differ more from the one before."""
+    bold = next((demo / "fmriprep").rglob("sub-02*run-2*_bold.nii.gz"))
+    data = np.asarray(nib.load(bold).dataobj[20:70, 20:90, 20:70]).astype(np.float32)
+    change = np.square(np.diff(data, axis=3)).mean(axis=(0, 1, 2))[2:]
+    table = pd.read_csv(str(bold).split("_space-")[0] + "_desc-confounds_timeseries.tsv", sep="\t")
+    moved = table["framewise_displacement"].to_numpy()[3:]
+    assert np.corrcoef(change, moved**2)[0, 1] > 0.5
+
+
+def test_every_output_is_there_and_says_what_made_it(demo):
+    for run in RUNS:
+        for suffix in SUFFIXES:
+            file = demo / "swift_bids" / f"{run}_desc-swift_{suffix}.json"
+            about = json.loads(file.read_text())
+            model = about["Model"]
+            assert model["RandomWeights"] is True
+            assert model["Weights"] == "weights/model.safetensors"
+            assert len(model["WeightsSHA256"]) == 64
+            assert about["GeneratedBy"][0]["Name"] == "swift_bids"
+            assert about["Preprocessing"]["Frame"] == "ukb"
+            assert about["Sources"][0] == f"bids:fmriprep:{run}_desc-preproc_bold.nii.gz"
+            for source in about["Sources"]:
+                assert (demo / "fmriprep" / source.removeprefix("bids:fmriprep:")).is_file()
+
+
+def test_tables_and_tokens_agree(demo):
+    for run in RUNS:
+        stem = str(demo / "swift_bids" / f"{run}_desc-swift_")
+        tokens = load_file(stem + "tokens.safetensors")["tokens"]
+        chunks = pd.read_csv(stem + "timeseries.tsv", sep="\t")
+        features = [f"swift{i:03d}" for i in range(288)]
+        assert tokens.shape == (len(chunks), 288, 2, 2, 2, 20)
+        np.testing.assert_allclose(chunks[features], tokens.mean((2, 3, 4, 5)), atol=1e-5)
+        described = json.loads(open(stem + "timeseries.json").read())
+        assert set(chunks.columns) <= set(described)
+        expected = [0] if "sub-03" in run else [2, 22]
+        assert chunks["start"].tolist() == expected
+
+
+def test_group_table(demo):
+    table = pd.read_csv(demo / "swift_bids" / "group_desc-swift_embedding.tsv", sep="\t")
+    described = json.loads((demo / "swift_bids" / "group_desc-swift_embedding.json").read_text())
+    assert set(table.columns) == set(described)
+    assert sorted(table["name"]) == sorted(run.split("/")[-1] for run in RUNS)
+    assert table["random_weights"].all()
+    assert table["n_chunks"].tolist() == [2] * 6 + [1]
+    for run in RUNS:
+        file = demo / "swift_bids" / f"{run}_desc-swift_embedding.tsv"
+        own = pd.read_csv(file, sep="\t")
+        row = table[table["name"] == run.split("/")[-1]].iloc[0]
+        assert row[own.columns].astype(float).equals(own.iloc[0].astype(float))
+
+
+def test_runs_of_one_participant_resemble_each_other(demo):
+    table = pd.read_csv(demo / "swift_bids" / "group_desc-swift_embedding.tsv", sep="\t")
+    table = table[table["participant_id"] != "sub-03"]
+    x = table.filter(regex=r"^swift\d").to_numpy()
+    x = x - x.mean(0)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    similarity = x @ x.T - 2 * np.eye(6)
+    nearest = table["participant_id"].to_numpy()[similarity.argmax(1)]
+    assert nearest.tolist() == table["participant_id"].tolist()
+
+
+def test_log_is_plain_lines_and_ends_with_the_recap(demo):
+    lines = (demo / "participant.log").read_text().splitlines()
+    assert "is read as fMRIPrep derivatives" in lines[0]
+    assert "RANDOM WEIGHTS: the embeddings of this call mean nothing" in lines
+    assert sum(line.startswith("[") and ": done in " in line for line in lines) == 7
+    assert lines[-1] == "done: 7 run(s)"
+    assert "\r" not in "".join(lines)
+    assert (demo / "group.log").read_text().splitlines()[-1].startswith("7 run(s) of 3")
+
+
+def test_bids_validator_finds_nothing(demo):
+    program = require_program("bids-validator-deno")
+    call = [program, "--format", "json", demo / "swift_bids"]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["issues"]["issues"] == []
+
+
+def test_pybids_reads_the_outputs_back(demo):
+    layout = BIDSLayout(demo / "swift_bids", validate=False, config=["bids", "derivatives"])
+    found = layout.get(desc="swift", suffix="timeseries", extension=".tsv", subject="01")
+    assert {(f.entities["session"], int(f.entities["run"])) for f in found} == {
+        ("1", 1),
+        ("1", 2),
+        ("2", 1),
+        ("2", 2),
+    }
+    assert layout.description["GeneratedBy"][0]["Name"] == "swift_bids"

@@ -1,0 +1,174 @@
+"""The backbone against the reference's outputs, and windows against a plain re-telling of Swin."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from swift_bids import SwiFT, model
+from swift_bids.model import RELEASED_CONFIG, Block
+from swift_bids.windows import attention_pieces
+
+TINY = {
+    "img_size": (12, 12, 12, 5),
+    "in_chans": 1,
+    "embed_dim": 4,
+    "window_size": (2, 2, 2, 2),
+    "first_window_size": (2, 2, 2, 2),
+    "patch_size": (3, 3, 3, 1),
+    "depths": (2, 2),
+    "num_heads": (2, 4),
+    "last_layer_full_MSA": False,
+}
+
+
+def deviation(output, expected) -> float:
+    return float(np.abs(output - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("case", ["full", "tiny", "tiny_windowed"])
+def test_equals_the_reference(case, recipe, parity_shapes, reference_state):
+    config, spec, expected = recipe.load_case(case)
+    network = SwiFT(**config).eval()
+    shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    assert shapes == parity_shapes(case)
+    network.load_state_dict(reference_state(case))
+    volumes = torch.from_numpy(recipe.make_input(spec["shape"], spec["input_seed"]))
+    with torch.inference_mode():
+        output = network(volumes).numpy()
+    assert output.shape == expected.shape
+    assert deviation(output, expected) <= 1e-5
+
+
+def test_released_network_has_the_published_size():
+    network = SwiFT(**RELEASED_CONFIG)
+    assert sum(p.numel() for p in network.parameters()) == 4_315_212
+
+
+def test_block_size_and_gradients_do_not_change_the_result(monkeypatch):
+    torch.manual_seed(0)
+    network = SwiFT(**TINY).double().eval()
+    volumes = torch.randn(2, 1, 12, 12, 12, 5, dtype=torch.float64)
+    with torch.inference_mode():
+        whole = network(volumes)
+        monkeypatch.setattr(model, "TOKENS_AT_ONCE", 32)
+        parts = network(volumes)
+    assert deviation(parts.numpy(), whole.numpy()) < 1e-12
+    assert deviation(network(volumes).detach().numpy(), whole.numpy()) < 1e-12
+
+
+def test_gradients_equal_finite_differences():
+    torch.manual_seed(1)
+    network = SwiFT(**TINY).double().eval()
+    volumes = torch.randn(1, 1, 12, 12, 12, 3, dtype=torch.float64)
+    weights = network.layers[0].blocks[1].attn.qkv.weight
+    loss = network(volumes).square().sum()
+    loss.backward()
+    step = 1e-5
+    for place in [(0, 0), (5, 2), (11, 3)]:
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                weights[place] += sign * step
+                values.append(float(network(volumes).square().sum()))
+                weights[place] -= sign * step
+        expected = (values[0] - values[1]) / (2 * step)
+        assert float(weights.grad[place]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_drop_rates_act_in_training_only():
+    torch.manual_seed(2)
+    network = SwiFT(**TINY, drop_rate=0.2, attn_drop_rate=0.2, drop_path_rate=0.5)
+    volumes = torch.randn(2, 1, 12, 12, 12, 5)
+    network.train()
+    assert not torch.equal(network(volumes), network(volumes))
+    network.eval()
+    assert torch.equal(network(volumes), network(volumes))
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((1, 1, 12, 12, 11, 5), "must be"),
+        ((1, 1, 12, 12, 12, 6), "1 to 5"),
+        ((1, 12, 12, 12, 5), "must be"),
+    ],
+)
+def test_refuses_other_shapes(shape, said):
+    with pytest.raises(ValueError, match=said):
+        SwiFT(**TINY)(torch.zeros(shape))
+
+
+def test_refuses_a_grid_that_cannot_be_merged():
+    with pytest.raises(ValueError, match="patches"):
+        SwiFT(**TINY | {"img_size": (9, 12, 12, 5)})
+
+
+def plain_swin_block(block: Block, x: torch.Tensor) -> torch.Tensor:
+    """A Swin block as the papers tell it: pad, roll, cut into windows, mask by -100, put back.
+
+    x is (1, x, y, z, t, C).
+    """
+    grid, dim = x.shape[1:5], x.shape[5]
+    window = [min(g, w) for g, w in zip(grid, block.window)]
+    shift = [w // 2 if block.shifted and g > w else 0 for g, w in zip(grid, block.window)]
+    pads = [(-g) % w for g, w in zip(grid, window)]
+    y = F.pad(block.norm1(x), (0, 0, *itertools.chain(*((0, p) for p in reversed(pads)))))
+    padded = y.shape[1:5]
+    y = y.roll([-s for s in shift], dims=(1, 2, 3, 4))
+    region = torch.zeros(padded)
+    for count, parts in enumerate(
+        itertools.product(
+            *(
+                [slice(0, -w), slice(-w, -s), slice(-s, None)] if s else [slice(None)]
+                for w, s in zip(window, shift)
+            )
+        )
+    ):
+        region[parts] = count
+    output = torch.empty_like(y)
+    for corner in itertools.product(*(range(0, n, w) for n, w in zip(padded, window))):
+        cut = tuple(slice(c, c + w) for c, w in zip(corner, window))
+        tokens = y[0][cut].reshape(-1, dim)
+        labels = region[cut].reshape(-1)
+        mask = torch.where(labels[:, None] == labels[None, :], 0.0, -100.0).to(x.dtype)
+        heads = block.attn.num_heads
+        q, k, v = block.attn.qkv(tokens).view(-1, 3, heads, dim // heads).permute(1, 2, 0, 3)
+        weights = (q @ k.transpose(1, 2) / math.sqrt(dim // heads) + mask).softmax(-1)
+        attended = block.attn.proj((weights @ v).transpose(0, 1).reshape(-1, dim))
+        output[0][cut] = attended.view(*window, dim)
+    output = output.roll(shift, dims=(1, 2, 3, 4))
+    x = x + output[:, : grid[0], : grid[1], : grid[2], : grid[3]]
+    return x + block.mlp(block.norm2(x))
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize(
+    ("grid", "window"),
+    [
+        ((4, 4, 4, 4), (2, 2, 2, 2)),
+        ((5, 4, 3, 7), (2, 2, 2, 4)),  # no multiples of the window
+        ((3, 2, 2, 6), (4, 4, 4, 4)),  # window larger than the grid in space
+        ((4, 4, 4, 1), (2, 2, 2, 2)),
+        ((6, 5, 4, 9), (4, 4, 4, 4)),
+    ],
+)
+def test_pieces_equal_rolled_and_masked_windows(grid, window, shifted):
+    torch.manual_seed(3)
+    block = Block(6, 2, window, shifted, 2.0, True, 0.0, 0.0, 0.0).double().eval()
+    torch.nn.init.normal_(block.attn.qkv.bias)
+    x = torch.randn(1, *grid, 6, dtype=torch.float64)
+    with torch.no_grad():
+        expected = plain_swin_block(block, x)
+        output = block(x.clone())
+    assert deviation(output.numpy(), expected.numpy()) < 1e-12
+
+
+def test_every_token_is_in_one_piece():
+    pieces = attention_pieces((5, 4, 3, 7), (2, 2, 2, 4), (1, 1, 1, 2))
+    tokens = np.concatenate([p.index.ravel() for p in pieces])
+    assert sorted(tokens[tokens >= 0]) == list(range(5 * 4 * 3 * 7))
+    assert all(p.padded == (p.index < 0).any() for p in pieces)

@@ -1,0 +1,67 @@
+"""Names, tables and the promise that a file is whole or not there."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from swift_bids.aggregate import aggregate
+from swift_bids.chunk import plan_chunks
+from swift_bids.outputs import bids_uri, figure_path, output_path, write_atomically, write_table
+
+
+def test_every_entity_of_the_source_stays_in_the_name():
+    run = "sub-1_ses-b_task-a_acq-x_ce-c_rec-r_dir-AP_run-2_echo-1_part-mag_space-S_cohort-3_res-2"
+    file = output_path("/out", run, "embedding", ".tsv")
+    assert file == Path(f"/out/sub-1/ses-b/func/{run}_desc-swift_embedding.tsv")
+    assert output_path("/out", "sub-1_task-a", "qc", ".json").parent == Path("/out/sub-1/func")
+    figure = figure_path("/out", "sub-1_ses-b_task-a", "input")
+    assert figure == Path("/out/sub-1/figures/sub-1_ses-b_task-a_desc-input_bold.png")
+
+
+def test_bids_uri():
+    assert bids_uri("/data/sub-1/func/a.nii.gz", "/data") == "bids:fmriprep:sub-1/func/a.nii.gz"
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    file = tmp_path / "table.tsv"
+    file.write_text("old")
+
+    def fail(path):
+        path.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(file, fail)
+    assert file.read_text() == "old"
+    assert os.listdir(tmp_path) == ["table.tsv"]
+
+
+def test_tables_are_as_bids_wants_them(tmp_path):
+    table = pd.DataFrame({"a": [1, 2], "b": [0.5, np.nan], "c": [True, False]})
+    write_table(tmp_path / "t.tsv", table)
+    assert (tmp_path / "t.tsv").read_bytes() == b"a\tb\tc\n1\t0.5\ttrue\n2\tn/a\tfalse\n"
+
+
+def test_a_chunk_is_the_mean_of_its_tokens_and_a_run_of_its_included_chunks():
+    tokens = np.random.default_rng(0).random((3, 4, 2, 2, 2, 20), dtype=np.float32)
+    moved = np.full(60, 0.2)
+    moved[20:40] = 0.9
+    plan = plan_chunks(60, 1.0, displacement=moved, max_censored=0.5)
+    done = aggregate(tokens, plan)
+    expected = tokens.astype(float).mean(axis=(2, 3, 4, 5))
+    features = [f"swift{i:03d}" for i in range(4)]
+    np.testing.assert_allclose(done.chunks[features], expected, rtol=1e-6)
+    run = done.run.iloc[0]
+    mean = expected[[0, 2]].mean(0)
+    np.testing.assert_allclose(run[features].astype(float), mean, rtol=1e-6)
+    assert (run["n_chunks"], run["n_included"]) == (3, 2)
+    assert run["mean_fd"] == pytest.approx(0.2)
+    assert run["censored"] == 0
+    cosine = expected[0] @ expected[1] / np.linalg.norm(expected[0]) / np.linalg.norm(expected[1])
+    assert done.similarity[0, 1] == pytest.approx(cosine)
+    assert done.distance[1] == pytest.approx(
+        1 - expected[1] @ mean / np.linalg.norm(expected[1]) / np.linalg.norm(mean)
+    )

@@ -1,0 +1,177 @@
+"""Which runs are found in a tree, and what is said about the others."""
+
+import json
+
+import pytest
+from conftest import SPACE, write_derivative
+
+from swift_bids.dataset import understand_dataset
+from swift_bids.errors import UsageError
+from swift_bids.query import Selection, find_runs, read_filter_file
+
+SMALL = {"shape": (4, 5, 6), "n_volumes": 3}
+
+
+def query(root, participants=None, **selection):
+    dataset = understand_dataset(root)
+    labels, problems = dataset.choose(participants)
+    runs, unusable = find_runs(dataset, labels, Selection(**selection))
+    return runs, {p.name: p.reason for p in [*problems, *unusable]}
+
+
+def test_a_run_and_its_files(tmp_path):
+    header = "framewise_displacement\tnon_steady_state_outlier00\n"
+    bold = write_derivative(
+        tmp_path, "sub-01_ses-a_task-rest_dir-AP_run-01", confounds=header + "n/a\t1\n", **SMALL
+    )
+    runs, problems = query(tmp_path)
+    assert problems == {}
+    (run,) = runs
+    assert run.name == f"sub-01_ses-a_task-rest_dir-AP_run-01_{SPACE}"
+    assert run.participant == "01"
+    assert run.bold == str(bold)
+    assert run.mask == str(bold).replace("desc-preproc_bold", "desc-brain_mask")
+    assert run.confounds.endswith("run-01_desc-confounds_timeseries.tsv")
+    assert (run.space, run.repetition_time) == ("MNI152NLin6Asym", 0.8)
+    assert (run.n_volumes, run.first_volume, run.warnings) == (3, 1, ())
+
+
+def test_participants_with_a_common_beginning_are_kept_apart(tmp_path):
+    for label in ("1", "10", "11"):
+        write_derivative(tmp_path, f"sub-{label}_task-a", **SMALL)
+    runs, _ = query(tmp_path, ["sub-1", "11"])
+    assert [run.participant for run in runs] == ["1", "11"]
+
+
+def test_unknown_participant_is_named_with_near_ones(tmp_path):
+    write_derivative(tmp_path, "sub-patient01_task-a", **SMALL)
+    write_derivative(tmp_path, "sub-x_task-a", **SMALL)
+    runs, problems = query(tmp_path, ["patient1", "x"])
+    assert [run.participant for run in runs] == ["x"]
+    assert "no such participant" in problems["sub-patient1"]
+    assert "(patient01" in problems["sub-patient1"]
+
+
+def test_one_space_and_resolution_is_taken(tmp_path):
+    spaces = [
+        "space-MNI152NLin2009cAsym_res-2",
+        "space-MNI152NLin6Asym",
+        "space-MNI152NLin6Asym_res-2",
+        "space-MNI152NLin6Asym_res-1",
+        "space-T1w",
+        "",
+    ]
+    for space in spaces:
+        write_derivative(tmp_path, "sub-1_task-a", space=space, **SMALL)
+    runs, problems = query(tmp_path)
+    assert [run.name for run in runs] == ["sub-1_task-a_space-MNI152NLin6Asym_res-2"]
+    runs, _ = query(tmp_path, spaces=["MNI152NLin2009cAsym"])
+    assert [run.space for run in runs] == ["MNI152NLin2009cAsym"]
+    assert problems == {}
+
+
+def test_an_absent_space_names_those_there(tmp_path):
+    write_derivative(tmp_path, "sub-1_task-a", space="space-T1w", **SMALL)
+    write_derivative(tmp_path, "sub-1_task-a", space="", **SMALL)
+    write_derivative(tmp_path, "sub-2_task-a", **SMALL)
+    runs, problems = query(tmp_path)
+    assert [run.participant for run in runs] == ["2"]
+    said = problems["sub-1_task-a"]
+    assert "no preprocessed BOLD in MNI152NLin6Asym or MNI152NLin2009cAsym" in said
+    assert "it is there in T1w, the native space" in said
+
+
+def test_a_missing_mask_names_those_there(tmp_path):
+    write_derivative(tmp_path, "sub-1_task-a", mask=False, **SMALL)
+    write_derivative(tmp_path, "sub-1_task-a", space="", **SMALL)
+    runs, problems = query(tmp_path)
+    assert runs == []
+    assert "no brain mask in its space" in problems[f"sub-1_task-a_{SPACE}"]
+    assert "there is one in the native space" in problems[f"sub-1_task-a_{SPACE}"]
+
+
+def test_sessions_and_tasks(tmp_path):
+    for session in "ab":
+        for task in ("rest", "nback"):
+            write_derivative(tmp_path, f"sub-1_ses-{session}_task-{task}", **SMALL)
+    write_derivative(tmp_path, "sub-2_task-rest", **SMALL)
+    runs, problems = query(tmp_path, sessions=["b"], tasks=["rest"])
+    assert [run.name for run in runs] == [f"sub-1_ses-b_task-rest_{SPACE}"]
+    assert problems == {
+        "sub-2": "no run matches the asked-for sessions and tasks; it has tasks rest"
+    }
+    runs, _ = query(tmp_path, filters={"bold": {"task": "nback", "session": ["a"]}})
+    assert [run.name for run in runs] == [f"sub-1_ses-a_task-nback_{SPACE}"]
+
+
+def test_single_echoes_and_surfaces_are_no_runs(tmp_path):
+    bold = write_derivative(tmp_path, "sub-1_task-a", **SMALL)
+    write_derivative(tmp_path, "sub-1_task-a_echo-1", **SMALL)
+    (bold.parent / "sub-1_task-a_space-fsLR_den-91k_bold.dtseries.nii").touch()
+    (bold.parent / "sub-1_task-a_hemi-L_space-fsaverage5_bold.func.gii").touch()
+    runs, problems = query(tmp_path)
+    assert [run.bold for run in runs] == [str(bold)]
+    assert problems == {}
+
+
+def test_repetition_time_is_inherited_and_the_header_compared(tmp_path):
+    bold = write_derivative(tmp_path, "sub-1_task-a", tr=1.0, **SMALL)
+    sidecar = bold.with_name(bold.name.replace(".nii.gz", ".json"))
+    sidecar.write_text("{}")
+    _, problems = query(tmp_path)
+    assert "RepetitionTime" in problems[f"sub-1_task-a_{SPACE}"]
+    (tmp_path / "task-a_bold.json").write_text(json.dumps({"RepetitionTime": 2.5}))
+    (run,), problems = query(tmp_path)
+    assert problems == {}
+    assert run.repetition_time == 2.5
+    assert run.warnings == (
+        "the header's TR (1) differs from the sidecar's (2.5 s), which is used",
+    )
+    sidecar.write_text(json.dumps({"RepetitionTime": 1.25}))
+    assert query(tmp_path)[0][0].repetition_time == 1.25
+
+
+def test_unfetched_content_says_how_to_fetch_it(tmp_path):
+    bold = write_derivative(tmp_path, "sub-1_task-a", **SMALL)
+    bold.unlink()
+    bold.symlink_to(tmp_path / ".git" / "annex" / "absent")
+    runs, problems = query(tmp_path)
+    assert runs == []
+    assert f"datalad get {bold}" in problems[f"sub-1_task-a_{SPACE}"]
+
+
+def test_unreadable_and_3d_images(tmp_path):
+    write_derivative(tmp_path, "sub-1_task-a", **SMALL).write_bytes(b"nothing")
+    bold = write_derivative(tmp_path, "sub-2_task-a", **SMALL)
+    mask = str(bold).replace("preproc_bold", "brain_mask")
+    bold.write_bytes(open(mask, "rb").read())
+    _, problems = query(tmp_path)
+    assert "cannot be read" in problems[f"sub-1_task-a_{SPACE}"]
+    assert "3 dimensions" in problems[f"sub-2_task-a_{SPACE}"]
+
+
+def test_participant_without_volumes(tmp_path):
+    write_derivative(tmp_path, "sub-1_task-a", **SMALL)
+    (tmp_path / "sub-2" / "anat").mkdir(parents=True)
+    _, problems = query(tmp_path)
+    assert "no preprocessed BOLD volumes" in problems["sub-2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "cannot be read"),
+        ('{"t1w": {}}', "unknown t1w; known are bold, confounds, mask"),
+        ('["bold"]', "must look like"),
+    ],
+)
+def test_filter_file(tmp_path, content, said):
+    file = tmp_path / "filter.json"
+    file.write_text(content)
+    with pytest.raises(UsageError, match=said):
+        read_filter_file(file)
+    file.write_text('{"bold": {"session": "Query.NONE"}}')
+    write_derivative(tmp_path, "sub-1_task-a", **SMALL)
+    write_derivative(tmp_path, "sub-1_ses-x_task-a", **SMALL)
+    runs, _ = query(tmp_path, filters=read_filter_file(file))
+    assert [run.name for run in runs] == [f"sub-1_task-a_{SPACE}"]

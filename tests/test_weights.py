@@ -1,0 +1,209 @@
+"""Every layout of weights, and every way in which one can be wrong."""
+
+import argparse
+import hashlib
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import write_bundle
+from safetensors.torch import load_file, save_file
+
+from swift_bids import SwiFT
+from swift_bids.errors import UsageError
+from swift_bids.model import RELEASED_CONFIG
+from swift_bids.weights import find_weights, load_backbone, write_random_bundle
+
+
+@pytest.fixture
+def tiny(recipe, reference_state):
+    """(constructor arguments, state dict) of a small network."""
+    return recipe.load_case("tiny")[0], reference_state("tiny")
+
+
+def same(network: SwiFT, state: dict) -> bool:
+    return all(torch.equal(network.state_dict()[name], tensor) for name, tensor in state.items())
+
+
+def test_a_folder_and_its_file_are_the_same_weights(tmp_path, tiny):
+    config, state = tiny
+    folder = write_bundle(tmp_path / "bundle", state, config)
+    by_folder = find_weights(str(folder), "contrastive")
+    assert by_folder == find_weights(str(folder / "model.safetensors"), "contrastive")
+    assert by_folder.name == "bundle/model.safetensors"
+    content = (folder / "model.safetensors").read_bytes()
+    assert by_folder.sha256 == hashlib.sha256(content).hexdigest()
+    assert not by_folder.random
+    network = load_backbone(by_folder.file)
+    assert same(network, state)
+    assert not network.training
+    assert not any(p.requires_grad for p in network.parameters())
+
+
+def test_names_of_other_frameworks_are_understood(tmp_path, tiny):
+    config, state = tiny
+    renamed = {}
+    for name, tensor in state.items():
+        parts = name.split(".")
+        brackets = "".join(f"[{p}]" if p.isdigit() else f".{p}" for p in parts)[1:]
+        if parts[-1] == "weight" and tensor.ndim == 2:
+            brackets, tensor = brackets.removesuffix("weight") + "kernel", tensor.T.contiguous()
+        elif parts[-1] == "weight":
+            brackets = brackets.removesuffix("weight") + "scale"
+        renamed["model.backbone." + brackets] = tensor
+    assert "model.backbone.layers[0].blocks[1].attn.qkv.kernel" in renamed
+    folder = write_bundle(tmp_path, renamed, config)
+    assert same(load_backbone(folder / "model.safetensors"), state)
+
+
+def test_relative_and_linked_files_are_found_from_any_folder(tmp_path, monkeypatch, tiny):
+    """Nodes run in folders of their own; in a DataLad tree the file is a link into the annex."""
+    config, state = tiny
+    folder = write_bundle(tmp_path / "study" / "weights", state, config)
+    (folder / "model.safetensors").rename(tmp_path / "annexed")
+    (folder / "model.safetensors").symlink_to(tmp_path / "annexed")
+    monkeypatch.chdir(tmp_path / "study")
+    weights = find_weights("weights", "contrastive")
+    monkeypatch.chdir("/")
+    assert weights.name == "weights/model.safetensors"
+    assert same(load_backbone(weights.file), state)
+
+
+def test_original_lightning_checkpoint(tmp_path, tiny):
+    config, state = tiny
+    content = {
+        "state_dict": {f"model.{k}": v for k, v in state.items()}
+        | {"output_head.hidden.weight": torch.zeros(3, 3)},
+        "hyper_parameters": argparse.Namespace(**config, learning_rate=1e-3),
+    }
+    torch.save(content, tmp_path / "contrastive_pretrained.ckpt")
+    weights = find_weights(str(tmp_path / "contrastive_pretrained.ckpt"), "contrastive")
+    assert same(load_backbone(weights.file), state)
+
+
+def test_a_pickle_that_wants_more_is_refused_without_being_run(tmp_path):
+    class Malicious:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "broken_in"),)
+
+    torch.save({"state_dict": Malicious()}, tmp_path / "a.ckpt")
+    with pytest.raises(UsageError, match="not read"):
+        find_weights(str(tmp_path / "a.ckpt"), "contrastive")
+    (tmp_path / "b.ckpt").write_bytes(pickle.dumps(Malicious(), protocol=2))
+    with pytest.raises(UsageError, match="not read"):
+        find_weights(str(tmp_path / "b.ckpt"), "contrastive")
+    assert not (tmp_path / "broken_in").exists()
+
+
+def test_hub_cache_is_used_offline(tmp_path, monkeypatch, tiny):
+    """A bundle that the Hub's own layout holds in its cache needs no network."""
+    config, state = tiny
+    repo = tmp_path / "models--ilex-hub--swift.hcp-sex.1"
+    write_bundle(repo / "snapshots" / "abc", state, config)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    weights = find_weights(None, "hcp-sex")
+    assert weights.name == "ilex-hub/swift.hcp-sex.1"
+    assert same(load_backbone(weights.file), state)
+
+
+def test_no_weights_says_how_to_get_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UsageError, match=r"swift.contrastive.1 .* give --weights a Hub id"):
+        find_weights(None, "contrastive")
+
+
+def test_random_weights_only_when_asked_for(tmp_path, tiny):
+    made = find_weights(None, "contrastive", random=True, work_dir=tmp_path)
+    assert made.random
+    network = load_backbone(made.file)
+    assert network.img_size == RELEASED_CONFIG["img_size"]
+    again = write_random_bundle(tmp_path / "again")
+    assert same(load_backbone(again / "model.safetensors"), network.state_dict())
+    with pytest.raises(UsageError, match="add --random-weights"):
+        find_weights(str(again), "contrastive")
+    config, state = tiny
+    real = write_bundle(tmp_path / "real", state, config)
+    with pytest.raises(UsageError, match="holds no random weights"):
+        find_weights(str(real), "contrastive", random=True)
+
+
+def _drop(state, config):
+    del state["layers.1.blocks.0.attn.qkv.bias"]
+
+
+def _add(state, config):
+    state["layers.0.blocks.0.attn.relative_position"] = torch.zeros(2)
+
+
+def _cut(state, config):
+    state["patch_embed.fc.bias"] = torch.zeros(7)
+
+
+def _spoil(state, config):
+    state["norm.weight"][0] = float("nan")
+
+
+def _forget(state, config):
+    del config["window_size"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (_drop, r"missing: layers\.1\.blocks\.0\.attn\.qkv\.bias"),
+        (_add, r"unexpected: layers\.0\.blocks\.0\.attn\.relative_position"),
+        (_cut, r"of another shape: patch_embed\.fc\.bias \(7,\) instead of \(12,\)"),
+        (_spoil, r"NaN or infinite values in norm\.weight"),
+        (_forget, r"does not say window_size"),
+    ],
+)
+def test_wrong_weights_are_refused_with_names(tmp_path, tiny, damage, said):
+    config, state = dict(tiny[0]), {k: v.clone() for k, v in tiny[1].items()}
+    damage(state, config)
+    folder = write_bundle(tmp_path, state, config)
+    with pytest.raises(UsageError, match=said):
+        load_backbone(folder / "model.safetensors")
+
+
+def test_a_missing_final_norm_is_accepted(tmp_path, tiny):
+    config, state = tiny
+    backbone = {k: v for k, v in state.items() if not k.startswith("norm.")}
+    folder = write_bundle(tmp_path, backbone, config)
+    assert same(load_backbone(folder / "model.safetensors"), backbone)
+
+
+def test_damaged_files(tmp_path, tiny):
+    config, state = tiny
+    folder = write_bundle(tmp_path / "a", state, config)
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UsageError, match="damaged"):
+        load_backbone(file)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(UsageError, match="constructor_kwargs"):
+        find_weights(str(folder), "contrastive")
+    (folder / "config.json").unlink()
+    with pytest.raises(UsageError, match=r"config\.json is missing"):
+        find_weights(str(folder), "contrastive")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"no model\.safetensors"):
+        find_weights(str(tmp_path / "empty"), "contrastive")
+    with pytest.raises(UsageError, match="no such file"):
+        find_weights(str(tmp_path / "absent.ckpt"), "contrastive")
+
+
+def test_bundle_keeps_the_layout_of_the_hub(tmp_path):
+    folder = write_random_bundle(tmp_path)
+    assert sorted(p.name for p in Path(folder).iterdir()) == ["config.json", "model.safetensors"]
+    kwargs = json.loads((folder / "config.json").read_text())["_ilex"]["constructor_kwargs"]
+    assert kwargs["embed_dim"] == 36
+    assert kwargs["last_layer_full_MSA"] is True
+    state = load_file(folder / "model.safetensors")
+    assert sum(t.numel() for t in state.values()) == 4_315_212
+    save_file(state, tmp_path / "copy.safetensors")  # contiguous, as safetensors demands

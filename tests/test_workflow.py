@@ -1,0 +1,124 @@
+"""The reference's whole run through the app's own nodes, and runs that fail beside others."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import SPACE, run_app, write_derivative
+from safetensors.numpy import load_file
+
+from swift_bids.embed import scatter_to_grid
+from swift_bids.workflow import WORKFLOW_NAME
+
+
+@pytest.fixture(scope="module")
+def reference_run(tmp_path_factory, recipe, reference_bundle):
+    """The run of parity/run_hcp, embedded by `run.py participant`; returns folder and case."""
+    folder = tmp_path_factory.mktemp("run_hcp")
+    case, chunks, embedding = recipe.load_run_case("run_hcp")
+    data, mask, affine = recipe.make_bold(case["n_volumes"], case["seed"])
+    bold = write_derivative(folder / "in", "sub-1_task-a", data=data, affine=affine)
+    nib.Nifti1Image(mask, affine).to_filename(
+        str(bold).replace("desc-preproc_bold", "desc-brain_mask")
+    )
+    call = (folder / "in", folder / "out", "participant", "--weights", reference_bundle)
+    done = run_app(*call, "--variant", "hcp-sex", "-w", folder / "work", "--nprocs", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, case, chunks, embedding
+
+
+def output(folder, suffix):
+    return folder / "out" / "sub-1" / "func" / f"sub-1_task-a_{SPACE}_desc-swift_{suffix}"
+
+
+def test_model_input_equals_the_reference(reference_run):
+    folder, case, expected, _ = reference_run
+    nodes = folder / "work" / WORKFLOW_NAME / f"sub_1_task_a_{SPACE.replace('-', '_')}_wf"
+    matrix = np.load(nodes / "normalise" / "matrix.npy")
+    index = torch.from_numpy(np.load(nodes / "crop" / "index.npy"))
+    qc = json.loads(output(folder, "qc.json").read_text())
+    assert qc["Normalised"]["mean"] == pytest.approx(case["global_mean"], rel=1e-12)
+    assert qc["Normalised"]["std"] == pytest.approx(case["global_std"], rel=1e-12)
+    assert qc["Normalised"]["background"] == case["background"]
+    assert qc["Preprocessing"]["Frame"] == "hcp"
+    for start, reference, total in zip(case["chunk_starts"], expected, case["chunk_sums_float64"]):
+        rows = torch.from_numpy(matrix[start : start + 20])[None]
+        volumes = scatter_to_grid(rows, index, case["background"])[0, 0].numpy()
+        assert float(volumes.sum(dtype=np.float64)) == pytest.approx(total, rel=1e-12)
+        np.testing.assert_array_equal(volumes[2::4, 2::4, 2::4].astype(np.float16), reference)
+        occupied = np.argwhere((volumes != case["background"]).any(-1))
+        assert occupied.min(0).tolist() == case["first_brain_index"]
+        assert occupied.max(0).tolist() == case["last_brain_index"]
+
+
+def test_embedding_equals_the_reference(reference_run):
+    folder, case, _, expected = reference_run
+    tokens = load_file(output(folder, "tokens.safetensors"))["tokens"]
+    assert tokens.shape == expected.shape
+    assert np.abs(tokens - expected).max() / np.abs(expected).max() <= 1e-5
+    chunks = pd.read_csv(output(folder, "timeseries.tsv"), sep="\t")
+    assert chunks["start"].tolist() == case["chunk_starts"]
+    pooled = expected.astype(float).mean(axis=(2, 3, 4, 5))
+    np.testing.assert_allclose(chunks.filter(regex=r"^swift\d"), pooled, atol=1e-5)
+    run = pd.read_csv(output(folder, "embedding.tsv"), sep="\t")
+    np.testing.assert_allclose(run.filter(regex=r"^swift\d").loc[0], pooled.mean(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_bad_runs_do_not_stop_the_good_one(tmp_path, reference_bundle, processes):
+    root = tmp_path / "in"
+    good = write_derivative(root, "sub-1_task-good")
+    truncated = write_derivative(root, "sub-1_task-truncated")
+    truncated.write_bytes(truncated.read_bytes()[:-5000])
+    write_derivative(root, "sub-1_task-short", n_volumes=19)
+    write_derivative(root, "sub-2_task-nomask", mask=False)
+    write_derivative(root, "sub-2_task-native", space="space-T1w")
+    rows = "framewise_displacement\n" + "0.1\n" * 21
+    write_derivative(root, "sub-2_task-other", confounds=rows)
+    call = (root, tmp_path / "out", "participant", "--weights", reference_bundle)
+    done = run_app(*call, "--participant-label", "1", "2", "3", "--nprocs", processes)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    recap = done.stdout[done.stdout.index("done: 1 run(s)") :].splitlines()
+    said = {line.split(":")[0].strip(): line for line in recap[2:]}
+    assert recap[1] == "could not be done: 6"
+    assert "no such participant" in said["sub-3"]
+    assert "damaged or incomplete" in said[f"sub-1_task-truncated_{SPACE}"]
+    assert str(truncated) in said[f"sub-1_task-truncated_{SPACE}"]
+    assert "has 19 volumes" in said[f"sub-1_task-short_{SPACE}"]
+    assert "no brain mask" in said[f"sub-2_task-nomask_{SPACE}"]
+    assert "it is there in T1w" in said["sub-2_task-native"]
+    assert "has 21 rows but the run has 22 volumes" in said[f"sub-2_task-other_{SPACE}"]
+
+    written = tmp_path / "out"
+    finished = sorted(p.name for p in written.rglob("*_embedding.tsv"))
+    assert finished == [good.name.replace("preproc_bold.nii.gz", "swift_embedding.tsv")]
+    crashes = list(written.glob("sub-*/log/*/crash-*.txt"))
+    assert len(crashes) == 3  # the others were found out before any work
+    page = (written / "sub-1.html").read_text()
+    assert "sub-1_task-truncated" in page
+    assert "damaged or incomplete" in page
+    assert "no brain mask" in (written / "sub-2.html").read_text()
+    assert not (written / "sub-3.html").exists()
+    assert not list(written.rglob("*.part"))
+    assert not (written / ".swift_bids_work").exists()
+
+
+def test_another_participants_outputs_stay(tmp_path, reference_bundle):
+    root, out = tmp_path / "in", tmp_path / "out"
+    for label in "12":
+        write_derivative(root, f"sub-{label}_task-a")
+    call = (root, out, "participant", "--weights", reference_bundle, "--no-tokens")
+    assert run_app(*call, "--participant-label", "1").returncode == 0
+    before = {p: p.read_bytes() for p in out.rglob("sub-1*") if p.is_file()}
+    assert run_app(*call, "--participant-label", "2").returncode == 0
+    assert {p: p.read_bytes() for p in out.rglob("sub-1*") if p.is_file()} == before
+    assert not list(out.rglob("*_tokens.*"))
+    assert run_app(root, out, "group").returncode == 0
+    table = pd.read_csv(out / "group_desc-swift_embedding.tsv", sep="\t")
+    assert table["participant_id"].tolist() == ["sub-1", "sub-2"]
+    # the same BOLD and weights give the same embedding, digit for digit
+    assert table.filter(regex=r"^swift\d").nunique().max() == 1
