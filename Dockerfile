@@ -1,9 +1,10 @@
-# docker build -t swift_bids .                                       CPU
-# docker build -t swift_bids:cuda --build-arg TORCH=torch==2.13.0 --build-arg TORCH_INDEX= .   CUDA
+# docker build -t swift_bids .                                              PyTorch's default: CUDA
+# docker build -t swift_bids:cpu --build-arg TORCH_INDEX=<wheel index> .    another build of PyTorch,
+#   from the index that PyTorch's own install page names for it
 ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
-# Which torch: a pip requirement, and where to look for it (empty: pip's own index, a CUDA build).
+# Which torch: a pip requirement, and where to look for it (empty: pip's own index).
 ARG TORCH=torch==2.13.0
 ARG TORCH_INDEX=
 # python3-venv where the base is plain Debian

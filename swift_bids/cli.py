@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swift_bids import __version__
+from swift_bids.dataset import understand_dataset
 from swift_bids.errors import UsageError
 from swift_bids.weights import HUB_IDS
 
@@ -138,18 +139,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
     logging.getLogger("swift_bids").setLevel(logging.DEBUG if args.verbose else logging.INFO)
+    understood = None
     try:
+        dataset = understand_dataset(args.bids_dir, args.derivatives)
+        understood = dataset.understood
+        logging.getLogger("swift_bids").info("swift_bids %s: %s", __version__, understood)
         with tempfile.TemporaryDirectory(prefix="swift_bids_") as caches:
             _keep_libraries_out_of_home(caches, args.verbose)
             if args.analysis_level == "group":
                 from swift_bids.group import run_group_level
 
-                return run_group_level(args)
+                return run_group_level(args, dataset)
             from swift_bids.participant import run_participant_level
 
-            return run_participant_level(args)
+            return run_participant_level(args, dataset)
     except UsageError as error:
-        print(f"swift-bids: error: {error}", file=sys.stderr)
+        read_as = f" ({understood})" if understood else ""
+        print(f"swift-bids: error: {error}{read_as}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("swift-bids: interrupted", file=sys.stderr)

@@ -15,6 +15,7 @@ from swift_bids.outputs import (
     BIDS_VERSION,
     CODE_URL,
     INPUT_DATASET,
+    column_descriptions,
     write_json,
     write_table,
     write_text,
@@ -113,6 +114,18 @@ def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
             "description": {"Description": "What files with it hold"},
         },
     )
+
+
+def write_participants(output_dir: Path) -> None:
+    """Write participants.tsv, a row for every participant folder there is now.
+
+    Jobs that run at the same time all write what they see; the last one sees everybody.
+    """
+    labels = sorted(folder.name for folder in output_dir.glob("sub-*") if folder.is_dir())
+    if labels:
+        rows = pd.DataFrame({"participant_id": labels})
+        write_table(output_dir / "participants.tsv", rows)
+        write_json(output_dir / "participants.json", column_descriptions(rows.columns))
 
 
 def _generated_by() -> dict[str, Any]:

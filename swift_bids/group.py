@@ -11,9 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from swift_bids import __version__
-from swift_bids.dataset import understand_dataset
-from swift_bids.derivative import check_output_dir, write_dataset_files
+from swift_bids.dataset import Dataset
+from swift_bids.derivative import check_output_dir, write_dataset_files, write_participants
 from swift_bids.errors import UsageError
 from swift_bids.outputs import column_descriptions, write_json, write_table
 
@@ -23,7 +22,7 @@ _LOG = logging.getLogger("swift_bids")
 _ENTITIES = {"session_id": "ses", "task_id": "task", "run_id": "run"}
 
 
-def run_group_level(args: argparse.Namespace) -> int:
+def run_group_level(args: argparse.Namespace, dataset: Dataset) -> int:
     """Write the table of all runs in the output folder; return the exit code.
 
     Raises
@@ -31,11 +30,10 @@ def run_group_level(args: argparse.Namespace) -> int:
     UsageError
         There are no participant outputs.
     """
-    dataset = understand_dataset(args.bids_dir, args.derivatives)
-    _LOG.info("swift_bids %s: %s", __version__, dataset.understood)
     output_dir = check_output_dir(args.output_dir, dataset)
     table = collect_runs(output_dir, args.participant_label)
     write_dataset_files(output_dir, dataset)
+    write_participants(output_dir)
     file = output_dir / "group_desc-swift_embedding.tsv"
     write_table(file, table)
     write_json(file.with_suffix(".json"), column_descriptions(table.columns))

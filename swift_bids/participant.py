@@ -17,8 +17,8 @@ import tomli_w
 
 from swift_bids import __version__
 from swift_bids.chunk import CHUNK_VOLUMES
-from swift_bids.dataset import Dataset, understand_dataset
-from swift_bids.derivative import check_output_dir, write_dataset_files
+from swift_bids.dataset import Dataset
+from swift_bids.derivative import check_output_dir, write_dataset_files, write_participants
 from swift_bids.errors import Problem
 from swift_bids.grid import FRAME_OF_VARIANT
 from swift_bids.outputs import Provenance, write_text
@@ -28,7 +28,7 @@ from swift_bids.weights import Weights, find_weights
 _LOG = logging.getLogger("swift_bids")
 
 
-def run_participant_level(args: argparse.Namespace) -> int:
+def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
     """Embed every run that the arguments ask for; return the exit code.
 
     Raises
@@ -36,15 +36,13 @@ def run_participant_level(args: argparse.Namespace) -> int:
     UsageError
         The call cannot be carried out at all.
     """
-    dataset = understand_dataset(args.bids_dir, args.derivatives)
-    _LOG.info("swift_bids %s: %s", __version__, dataset.understood)
     labels, problems = dataset.choose(args.participant_label)
     selection = _selection(args)
     frame = FRAME_OF_VARIANT[args.variant] if args.frame == "auto" else args.frame
     if args.dry_run:
         runs, unusable = find_runs(dataset, labels, selection)
         _print_runs(runs, dataset, frame)
-        return _recap([], [*problems, *unusable])
+        return _recap([], [*problems, *unusable], dataset.understood)
 
     output_dir = check_output_dir(args.output_dir, dataset)
     log_name = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4()}"
@@ -65,8 +63,9 @@ def run_participant_level(args: argparse.Namespace) -> int:
                 work_dir.parent.rmdir()
     problems += failed
     _write_reports(output_dir, runs, problems)
+    write_participants(output_dir)
     unfinished = {problem.name for problem in failed}
-    return _recap([run for run in runs if run.name not in unfinished], problems)
+    return _recap([run for run in runs if run.name not in unfinished], problems, dataset.understood)
 
 
 def _embed_runs(
@@ -154,12 +153,12 @@ def _write_reports(output_dir: Path, runs: Sequence[Run], problems: Sequence[Pro
         _LOG.info("report: %s", page)
 
 
-def _recap(done: Sequence[Run], problems: Sequence[Problem]) -> int:
+def _recap(done: Sequence[Run], problems: Sequence[Problem], understood: str) -> int:
     """Print what was done and what not; return the exit code."""
     if done:
         _LOG.info("done: %d run(s)", len(done))
     if problems:
-        _LOG.error("could not be done: %d", len(problems))
+        _LOG.error("could not be done: %d (%s)", len(problems), understood)
     for problem in problems:
         details = f" (details: {problem.crash_file})" if problem.crash_file else ""
         _LOG.error("  %s: %s%s", problem.name, problem.reason, details)

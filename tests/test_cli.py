@@ -112,6 +112,7 @@ def test_no_weights_ends_with_2_and_leaves_nothing(tmp_path):
     answer = run_app(tmp_path / "in", tmp_path / "out", "participant", HF_HOME=str(tmp_path / "hf"))
     assert answer.returncode == 2
     assert "ilex-hub/swift.contrastive.1" in answer.stderr
+    assert f"bids_dir {tmp_path / 'in'} is read as fMRIPrep derivatives" in answer.stderr
     assert "--weights" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert not (tmp_path / "out").exists()

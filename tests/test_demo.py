@@ -92,6 +92,12 @@ def test_group_table(demo):
         assert row[own.columns].astype(float).equals(own.iloc[0].astype(float))
 
 
+def test_participants_are_listed(demo):
+    assert (demo / "swift_bids" / "participants.tsv").read_text() == (
+        "participant_id\nsub-01\nsub-02\nsub-03\n"
+    )
+
+
 def test_runs_of_one_participant_resemble_each_other(demo):
     table = pd.read_csv(demo / "swift_bids" / "group_desc-swift_embedding.tsv", sep="\t")
     table = table[table["participant_id"] != "sub-03"]
