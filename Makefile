@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 	$(BIN)/python run.py $(DEMO)/fmriprep $(DEMO)/swift_bids group
 	@echo
 	@echo "Written to $(DEMO)/swift_bids:"
-	@cd $(DEMO)/swift_bids && find . -type f -not -path '*/log/*' -not -path '*/.*' | sort | sed 's/^\./  /'
+	@cd $(DEMO)/swift_bids && find . -type f -not -path '*/log/*' -not -path '*/figures/*' -not -path '*/.*' | sort | sed 's,^\./,  ,'
 	@echo
 	@echo "Open   $(DEMO)/swift_bids/sub-01.html              what went into the network, and what to trust"
 	@echo "       $(DEMO)/swift_bids/sub-03.html              a real run that is only a slab, and says so"

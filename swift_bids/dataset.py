@@ -23,7 +23,8 @@ class Dataset:
     raw
         The raw dataset they were made from, where it was given.
     description
-        Content of `dataset_description.json`, empty where there is none.
+        Content of `dataset_description.json`, empty where there is none; what it lacks, from the
+        raw dataset's.
     understood
         How the call was understood, in one sentence for the log and for errors.
     """
@@ -89,6 +90,8 @@ def understand_dataset(bids_dir: str | Path, derivatives: str | Path | None = No
             f"{root} is a raw BIDS dataset (DatasetType is not derivative); swift_bids reads "
             f"fMRIPrep's output: give that folder as bids_dir, or with -d PATH{hint}"
         )
+    if raw is not None:  # fMRIPrep does not pass on who made the data, and under which licence
+        description = _read_description(raw) | {k: v for k, v in description.items() if v}
     dataset = Dataset(root, raw, description, understood)
     if not dataset.participants:
         raise UsageError(f"{root} holds no sub-* folder ({understood})")

@@ -125,7 +125,8 @@ def write_participants(output_dir: Path) -> None:
     if labels:
         rows = pd.DataFrame({"participant_id": labels})
         write_table(output_dir / "participants.tsv", rows)
-        write_json(output_dir / "participants.json", column_descriptions(rows.columns))
+        about = {"Description": "Participants of this dataset"}
+        write_json(output_dir / "participants.json", about | column_descriptions(rows.columns))
 
 
 def _generated_by() -> dict[str, Any]:

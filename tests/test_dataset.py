@@ -74,9 +74,10 @@ def test_output_must_not_be_the_input(tmp_path):
 def test_links_are_relative_within_one_tree(tmp_path, monkeypatch):
     monkeypatch.setenv("SWIFT_BIDS_CONTAINER", "docker")
     root = folder(tmp_path / "fmriprep", DatasetType="derivative", License="CC0")
-    raw = folder(tmp_path / "raw")
+    raw = folder(tmp_path / "raw", Authors=["A", "B"], License="PDDL")
     write_dataset_files(tmp_path / "out", understand_dataset(raw, root))
     written = json.loads((tmp_path / "out" / "dataset_description.json").read_text())
     assert written["DatasetLinks"] == {"fmriprep": "../fmriprep", "raw": "../raw"}
     assert written["GeneratedBy"][0]["Container"]["Type"] == "docker"
     assert written["License"] == "CC0"
+    assert written["Authors"] == ["A", "B"]  # fMRIPrep does not pass them on
