@@ -138,7 +138,7 @@ def write_run(
     tokens
         (chunk, 288, 2, 2, 2, 20) float32, or None to leave them out (`--no-tokens`).
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     common = run_metadata(run, provenance, normalisation)
     columns = column_descriptions(embeddings.chunks.columns.union(embeddings.run.columns))
@@ -152,10 +152,9 @@ def write_run(
     if tokens is not None:
         axes = "chunk, feature, x, y, z, t"
         marks = {"axes": axes, "weights_sha256": provenance.weights_sha256}
-        write_atomically(
-            path("tokens", ".safetensors"),
-            lambda file: save_file({"tokens": tokens}, file, metadata=marks),
-        )
+        # not save_file, whose files only their owner can read
+        content = save({"tokens": tokens}, metadata=marks)
+        write_atomically(path("tokens", ".safetensors"), lambda file: file.write_bytes(content))
         description = "Output of the network for every chunk, before any pooling"
         write_json(
             path("tokens", ".json"),

@@ -114,7 +114,11 @@ def find_weights(
         )
     if random and not is_random:
         raise UsageError(f"--random-weights was given, but {file} holds no random weights")
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    try:
+        with open(file, "rb") as content:
+            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror})") from error
     return Weights(str(file), name, sha256, is_random)
 
 
@@ -160,7 +164,7 @@ def load_backbone(file: str | Path, device: str = "cpu") -> SwiFT:
 def write_random_bundle(folder: str | Path, seed: int = 0) -> Path:
     """Write seeded random weights in the layout of the Hub bundles, marked as random."""
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from swift_bids.model import RELEASED_CONFIG, SwiFT
 
@@ -174,7 +178,8 @@ def write_random_bundle(folder: str | Path, seed: int = 0) -> Path:
         "_swift_bids": {"random_weights_seed": seed},
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    save_file(network.state_dict(), folder / "model.safetensors")
+    # not save_file, whose files only their owner can read
+    (folder / "model.safetensors").write_bytes(save(network.state_dict()))
     return folder
 
 
@@ -222,6 +227,8 @@ def _read_config(file: Path) -> tuple[dict[str, Any], bool]:
             random = "random_weights_seed" in content.get("_swift_bids", {})
         except FileNotFoundError as error:
             raise UsageError(f"{file}: its config.json is missing beside it") from error
+        except OSError as error:
+            raise UsageError(f"{source}: cannot be read ({error.strerror})") from error
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{source}: holds no _ilex.constructor_kwargs ({error!r})") from error
     absent = [key for key in _CONFIG_KEYS if key not in known]

@@ -64,6 +64,14 @@ def test_every_output_is_there_and_says_what_made_it(demo):
                 assert (demo / "fmriprep" / source.removeprefix("bids:fmriprep:")).is_file()
 
 
+def test_files_have_the_permissions_of_any_new_file(demo, tmp_path):
+    """safetensors writes files that only their owner can read."""
+    (tmp_path / "new").touch()
+    usual = (tmp_path / "new").stat().st_mode
+    written = [*(demo / "swift_bids").rglob("*"), *(demo / "weights").iterdir()]
+    assert {file.stat().st_mode for file in written if file.is_file()} == {usual}
+
+
 def test_tables_and_tokens_agree(demo):
     for run in RUNS:
         stem = str(demo / "swift_bids" / f"{run}_desc-swift_")

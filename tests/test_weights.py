@@ -1,6 +1,7 @@
 """Every layout of weights, and every way in which one can be wrong."""
 
 import argparse
+import errno
 import hashlib
 import json
 import os
@@ -196,6 +197,23 @@ def test_damaged_files(tmp_path, tiny):
         find_weights(str(tmp_path / "empty"), "contrastive")
     with pytest.raises(UsageError, match="no such file"):
         find_weights(str(tmp_path / "absent.ckpt"), "contrastive")
+
+
+@pytest.mark.parametrize(
+    ("patched", "name"),
+    [("builtins.open", "model.safetensors"), ("pathlib.Path.read_text", "config.json")],
+)
+def test_weights_that_may_not_be_read(tmp_path, monkeypatch, tiny, patched, name):
+    """Refused as the system refuses them to any user but root, whom the tests may run as."""
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    config, state = tiny
+    folder = write_bundle(tmp_path, state, config)
+    monkeypatch.setattr(patched, refuse)
+    with pytest.raises(UsageError, match=rf"{name}: cannot be read \(Permission denied\)"):
+        find_weights(str(folder), "contrastive")
 
 
 def test_bundle_keeps_the_layout_of_the_hub(tmp_path):
