@@ -76,6 +76,9 @@ def check_output_dir(output_dir: str | Path, dataset: Dataset) -> Path:
     output_dir = Path(output_dir).resolve()
     if output_dir in (dataset.root, dataset.raw):
         raise UsageError(f"output_dir {output_dir} is the input folder; give another one")
+    for root in filter(None, (dataset.root, dataset.raw)):
+        if output_dir.is_relative_to(root) and output_dir.relative_to(root).parts[0][:4] == "sub-":
+            raise UsageError(f"output_dir {output_dir} lies in the input's data; give another one")
     there = next(p for p in (output_dir, *output_dir.parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise UsageError(f"output_dir {output_dir}: {there} cannot be written to")

@@ -183,9 +183,10 @@ def _participant_runs(
         usable = [b for b in candidates if b.entities.get("space") in selection.spaces]
         if not usable:
             spaces = sorted({b.entities.get("space", "the native space") for b in candidates})
+            choose = "choose with --space, or " if spaces != ["the native space"] else ""
             reason = (
                 f"has no preprocessed BOLD in {' or '.join(selection.spaces)}; it is there in "
-                f"{', '.join(spaces)} (choose with --space, or run fMRIPrep with --output-spaces "
+                f"{', '.join(spaces)} ({choose}run fMRIPrep with --output-spaces "
                 f"MNI152NLin6Asym:res-2)"
             )
             problems.append(Problem(participant, name, reason))
@@ -205,10 +206,11 @@ def _run(layout, bold, masks: dict[str, str], confounds: str | None, selection: 
     if name not in masks:
         others = sorted(m for m in masks if _SPATIAL.sub("", m) == _SPATIAL.sub("", name))
         spaces = [re.search(r"_space-([^_]+)", m) for m in others]
-        listed = ", ".join(s.group(1) if s else "the native space" for s in spaces) or "no space"
+        listed = ", ".join(s.group(1) if s else "the native space" for s in spaces)
+        there = f"there is one in {listed}" if listed else "nor in any other"
         raise InputError(
-            f"has no brain mask in its space ({name}_desc-brain_mask.nii.gz); there is one in "
-            f"{listed}"
+            f"has no brain mask in its space ({name}_desc-brain_mask.nii.gz), {there}; take it "
+            f"over from fMRIPrep's output, or run fMRIPrep again"
         )
     for path in (bold.path, masks[name]):
         if not Path(path).exists():

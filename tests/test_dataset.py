@@ -64,6 +64,10 @@ def test_output_must_not_be_the_input(tmp_path):
     for given in (raw, root):
         with pytest.raises(UsageError, match="is the input folder"):
             check_output_dir(given, dataset)
+    with pytest.raises(UsageError, match="lies in the input's data"):
+        check_output_dir(root / "sub-01" / "swift", dataset)
+    inside = raw / "derivatives" / "swift"
+    assert check_output_dir(inside, dataset) == inside
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be written to"):
         check_output_dir(tmp_path / "file" / "out", dataset)

@@ -88,6 +88,11 @@ def test_a_missing_mask_names_those_there(tmp_path):
     assert runs == []
     assert "no brain mask in its space" in problems[f"sub-1_task-a_{SPACE}"]
     assert "there is one in the native space" in problems[f"sub-1_task-a_{SPACE}"]
+    write_derivative(tmp_path, "sub-2_task-a", mask=False, **SMALL)
+    write_derivative(tmp_path, "sub-3_task-a", space="", **SMALL)
+    problems = query(tmp_path)[1]
+    assert "nor in any other; take it" in problems[f"sub-2_task-a_{SPACE}"]
+    assert "(run fMRIPrep with" in problems["sub-3_task-a"]  # no space there to choose
 
 
 def test_sessions_and_tasks(tmp_path):
