@@ -3,25 +3,91 @@
     python -m benchmarks.backbone --reference reference_forward.pt
 
 The reference is a TorchScript trace of the original network; its weights are loaded into ours, so
-both do the same work, and their largest difference is printed beside the times.
+both do the same work, and their largest difference is printed beside the times. Memory is what a
+process of its own needs beyond the loaded network and its input. `--precision` tables how far each
+number format is from float32, on the CPU and on a GPU where there is one.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import re
 import statistics
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from swift_bids.model import RELEASED_CONFIG, SwiFT
+from swift_bids.precision import PRECISIONS, at_precision
 
 
-def seconds(network: torch.nn.Module, volumes: torch.Tensor) -> float:
-    """Seconds of one forward pass."""
+def seconds(work: Callable[[torch.Tensor], object], x: torch.Tensor) -> float:
+    """Seconds that `work(x)` takes."""
     start = time.perf_counter()
-    network(volumes)
+    work(x)
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
     return time.perf_counter() - start
+
+
+def load(reference: str) -> tuple[torch.nn.Module, SwiFT, torch.Tensor]:
+    """The reference, ours with its weights, and one chunk (1, 1, 96, 96, 96, 20)."""
+    theirs = torch.jit.load(reference).eval()
+    ours = SwiFT(**RELEASED_CONFIG).eval()
+    ours.load_state_dict(theirs.state_dict())
+    generator = torch.Generator().manual_seed(0)
+    return theirs, ours, torch.randn(1, 1, 96, 96, 96, 20, generator=generator)
+
+
+def peak_memory(reference: str, which: int, threads: int) -> float:
+    """Peak memory of a forward pass in MB, beyond what was there before (Linux)."""
+    torch.set_num_threads(threads)
+    *networks, volumes = load(reference)
+
+    def status(field: str) -> float:
+        text = Path("/proc/self/status").read_text()
+        return int(re.search(rf"{field}:\s+(\d+) kB", text).group(1)) / 1024
+
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak (man 5 proc)
+    before = status("VmRSS")
+    with torch.inference_mode():
+        networks[which](volumes)
+    return status("VmHWM") - before
+
+
+def matmul_peak(threads: int) -> float:
+    """GFLOP/s of a large float32 matrix product."""
+    a = torch.randn(2048, 2048)
+    return 2 * 2048**3 / min(seconds(a.matmul, a) for _ in range(5)) / 1e9
+
+
+def deviation(output: torch.Tensor, expected: torch.Tensor) -> float:
+    """Max-abs over max-abs."""
+    return float((output.cpu().float() - expected).abs().max() / expected.abs().max())
+
+
+def print_precisions(network: SwiFT, volumes: torch.Tensor) -> None:
+    """Time and deviation from float32 of every number format that a device has."""
+    with torch.inference_mode():
+        expected = network(volumes)
+    print("\nprecision  device  seconds  deviation of tokens  of the embedding")
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        there, moved = network.to(device), volumes.to(device)
+        for precision in PRECISIONS:
+            if device == "cpu" and precision == "fp16":
+                continue  # no processor is faster with it
+            with torch.inference_mode(), at_precision(precision, device):
+                output = there(moved).float()
+                took = statistics.median(seconds(there, moved) for _ in range(5))
+            pooled = (t.cpu().mean(dim=(2, 3, 4, 5)) for t in (output, expected))
+            print(
+                f"{precision:9}  {device:6}  {took:7.3f}  {deviation(output, expected):19.1e}  "
+                f"{deviation(*pooled):16.1e}"
+            )
 
 
 def main() -> None:
@@ -29,24 +95,34 @@ def main() -> None:
     parser.add_argument("--reference", required=True, help="traced original forward pass")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--precision", action="store_true", help="also table the number formats")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
-    reference = torch.jit.load(args.reference).eval()
-    ours = SwiFT(**RELEASED_CONFIG).eval()
-    ours.load_state_dict(reference.state_dict())
-    volumes = torch.randn(1, 1, 96, 96, 96, 20, generator=torch.Generator().manual_seed(0))
+    reference, ours, volumes = load(args.reference)
     with torch.inference_mode():
         expected, output = reference(volumes), ours(volumes)  # also the warm-up
         pairs = [(seconds(reference, volumes), seconds(ours, volumes)) for _ in range(args.rounds)]
     theirs, mine = (statistics.median(times) for times in zip(*pairs))
-    ratio = statistics.median(a / b for a, b in pairs)
-    deviation = float((output - expected).abs().max() / expected.abs().max())
+    # The path with gradients does the same sums through operators that the counter knows.
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    count = {attention: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)}
+    with FlopCounterMode(display=False, custom_mapping=count) as counter:
+        ours(volumes)
+    flop = counter.get_total_flops() / 1e9
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(1, maxtasksperchild=1) as pool:
+        memory = [pool.apply(peak_memory, (args.reference, i, args.threads)) for i in (0, 1)]
+
     print(f"one chunk (20 volumes), float32, {args.threads} threads, {args.rounds} rounds, medians")
-    print(f"reference {theirs:6.3f} s")
-    print(f"ours      {mine:6.3f} s")
-    print(f"ratio     {ratio:6.2f} (of pairs)")
-    print(f"deviation {deviation:.1e} (max-abs over max-abs)")
+    print(f"reference  {theirs:6.3f} s  peak memory {memory[0]:5.0f} MB")
+    print(f"ours       {mine:6.3f} s  peak memory {memory[1]:5.0f} MB")
+    print(f"ratio      {statistics.median(a / b for a, b in pairs):6.2f} (median of pairs)")
+    print(f"deviation  {deviation(output, expected):.1e} (max-abs over max-abs)")
+    print(f"ours does {flop:.1f} GFLOP at {flop / mine:.0f} GFLOP/s;", end=" ")
+    print(f"a large matrix product reaches {matmul_peak(args.threads):.0f} GFLOP/s")
+    if args.precision:
+        print_precisions(ours, volumes)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 from swift_bids import __version__
 from swift_bids.dataset import understand_dataset
 from swift_bids.errors import UsageError
+from swift_bids.precision import PRECISIONS
 from swift_bids.weights import HUB_IDS
 
 _EPILOG = """\
@@ -101,7 +102,23 @@ def build_parser() -> argparse.ArgumentParser:
 
     resources = parser.add_argument_group("resources")
     resources.add_argument("--device", type=_device, default="auto", help="auto, cpu, cuda, cuda:N")
-    resources.add_argument("--batch-size", type=_positive, metavar="N", help="chunks at once")
+    resources.add_argument(
+        "--batch-size",
+        type=_positive,
+        metavar="N",
+        help="chunks at once (default: 1 on the CPU, on a GPU what its memory holds)",
+    )
+    resources.add_argument(
+        "--precision",
+        choices=tuple(PRECISIONS),
+        default="float32",
+        help="of matrix products; bf16 and fp16 are quicker on a GPU and less exact",
+    )
+    resources.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the network first (torch.compile): minutes that pay on a GPU with many runs",
+    )
     resources.add_argument(
         "--nprocs", "--nthreads", "--n-cpus", type=_positive, metavar="N", help="CPUs in all"
     )

@@ -13,6 +13,7 @@ from nipype.interfaces.base import (
     File,
     SimpleInterface,
     TraitedSpec,
+    isdefined,
     traits,
 )
 
@@ -22,6 +23,7 @@ from swift_bids.crop import Coverage, crop
 from swift_bids.grid import FRAMES
 from swift_bids.normalise import Normalisation, normalise
 from swift_bids.outputs import Provenance, write_run
+from swift_bids.precision import PRECISIONS
 from swift_bids.query import Run
 from swift_bids.weights import Weights, load_backbone
 
@@ -124,7 +126,9 @@ class _EmbedInput(BaseInterfaceInputSpec):
     chunks = File(exists=True, mandatory=True)
     weights = traits.Dict(mandatory=True, desc="fields of Weights")
     device = traits.Str(mandatory=True)
-    batch_size = traits.Range(low=1, mandatory=True)
+    batch_size = traits.Range(low=1, desc="unset: what fits")
+    precision = traits.Enum(*PRECISIONS, usedefault=True)
+    compiled = traits.Bool(False, usedefault=True, desc="through torch.compile")
     threads = traits.Range(low=1, mandatory=True, nohash=True)
     use_gpu = traits.Bool(False, usedefault=True, desc="nipype runs one such node at a time")
 
@@ -141,18 +145,19 @@ class Embed(SimpleInterface):
     def _run_interface(self, runtime):
         import torch
 
-        from swift_bids.embed import embed
+        from swift_bids.inference import embed_chunks
 
         torch.set_num_threads(self.inputs.threads)
         weights = Weights(**self.inputs.weights)
         with open(Path(runtime.cwd) / PROGRESS_FILE, "w", buffering=1) as progress:
-            tokens = embed(
+            tokens = embed_chunks(
                 np.load(self.inputs.matrix, mmap_mode="r"),
                 np.load(self.inputs.index),
                 pd.read_csv(self.inputs.chunks, sep="\t")["start"].tolist(),
                 self.inputs.statistics["background"],
-                _load_once(weights.file, weights.sha256, self.inputs.device),
-                self.inputs.batch_size,
+                _load_once(weights.file, weights.sha256, self.inputs.device, self.inputs.compiled),
+                self.inputs.batch_size if isdefined(self.inputs.batch_size) else None,
+                self.inputs.precision,
                 on_chunks=lambda n: progress.write("chunk\n" * n),
             )
         self._results["tokens"] = str(Path(runtime.cwd) / "tokens.npy")
@@ -211,6 +216,9 @@ class Aggregate(SimpleInterface):
 
 
 @lru_cache(maxsize=1)
-def _load_once(file: str, sha256: str, device: str):
+def _load_once(file: str, sha256: str, device: str, compiled: bool):
     """The network, kept between the runs that one process embeds."""
-    return load_backbone(file, device)
+    network = load_backbone(file, device)
+    if compiled:
+        network.compile()
+    return network

@@ -12,13 +12,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swift_bids.windows import Pieces, attention_pieces
+from swift_bids.linear import is_plain_inference, linear
+from swift_bids.windows import attention_pieces
 
 #: Constructor arguments of both released variants (`_ilex.constructor_kwargs` of their bundles).
 RELEASED_CONFIG = {
@@ -40,19 +42,34 @@ TOKENS_AT_ONCE = 2048
 
 
 class PatchEmbed(nn.Module):
-    """(B, 1, X, Y, Z, T) -> (B, x, y, z, t, C): one token a patch, a linear map of its voxels."""
+    """(B, 1, X, Y, Z, T) -> (B, x, y, z, t, C): one token a patch, a linear map of its voxels.
+
+    On the CPU it goes through the volume in slabs one patch thick, whose voxels, brought into the
+    order of patches, stay in the cache. Time stays the innermost axis of that order, as it is in
+    memory, so that whole runs of voxels are copied and the matrix product turns them round.
+    """
 
     def __init__(self, patch_size: Sequence[int], in_chans: int, embed_dim: int):
         super().__init__()
         self.patch_size = tuple(patch_size)
         self.fc = nn.Linear(in_chans * math.prod(patch_size), embed_dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, position: PositionalEmbedding) -> Tensor:
         b, c = x.shape[:2]
-        split = itertools.chain(*((n // p, p) for n, p in zip(x.shape[2:], self.patch_size)))
-        x = x.reshape(b, c, *split)  # (B, c, x, px, y, py, z, pz, t, pt)
-        x = x.permute(0, 2, 4, 6, 8, 3, 5, 7, 9, 1)  # (B, x, y, z, t, px, py, pz, pt, c)
-        return self.fc(x.flatten(5))
+        grid = [n // p for n, p in zip(x.shape[2:], self.patch_size)]
+        x = x.reshape(b, c, *itertools.chain(*zip(grid, self.patch_size)))
+        x = x.permute(2, 0, 4, 6, 3, 5, 7, 9, 1, 8)  # (x, B, y, z, px, py, pz, pt, c, t)
+        table = position.table(grid[3]) + self.fc.bias  # (x, y, z, t, C)
+        weight = self.fc.weight.T
+        slabs = [
+            torch.baddbmm(
+                there.expand(b, *there.shape).flatten(0, 2),
+                slab.reshape(-1, weight.shape[0], grid[3]).transpose(1, 2),
+                weight.expand(b * grid[1] * grid[2], *weight.shape),
+            ).view(b, *there.shape)
+            for slab, there in zip(x, table)
+        ]
+        return torch.stack(slabs, dim=1)
 
 
 class PositionalEmbedding(nn.Module):
@@ -66,13 +83,18 @@ class PositionalEmbedding(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.trunc_normal_(self.time_embed, std=0.02)
 
+    def table(self, n_times: int) -> Tensor:
+        """Both embeddings as one table (x, y, z, t, C)."""
+        place = self.pos_embed[0].permute(1, 2, 3, 4, 0).contiguous()  # (x, y, z, 1, C)
+        return place + self.time_embed[0, ..., :n_times].permute(1, 2, 3, 4, 0).contiguous()
+
     def forward(self, x: Tensor) -> Tensor:  # (B, x, y, z, t, C)
-        table = self.pos_embed + self.time_embed[..., : x.shape[4]]
-        return x + table.permute(0, 2, 3, 4, 5, 1)
+        return x + self.table(x.shape[4])
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention within each piece: (piece, token, C) -> the same shape."""
+    """Multi-head self-attention within each piece, up to the projection that the block adds:
+    (piece, token, C) -> the same shape."""
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool, attn_drop: float, drop: float):
         super().__init__()
@@ -84,15 +106,37 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pieces, tokens, dim = x.shape
-        qkv = self.qkv(x).view(pieces, tokens, 3, self.num_heads, dim // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (piece, head, token, C / heads)
-        dropout = self.attn_drop if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        return self.proj_drop(self.proj(x.transpose(1, 2).reshape(pieces, tokens, dim)))
+        plain = is_plain_inference(self)
+        qkv = linear(x, self.qkv) if plain else self.qkv(x)
+        qkv = qkv.view(pieces, tokens, 3, self.num_heads, dim // self.num_heads)
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, piece, head, token, C / heads)
+        if plain and x.is_cpu:
+            return _attend_cpu(*qkv.flatten(1, 2)).view(pieces, dim, tokens).transpose(1, 2)
+        head = dim // self.num_heads
+        # The fused kernels of GPUs want multiples of 8; zeros change neither scores nor results.
+        x = F.scaled_dot_product_attention(
+            *F.pad(qkv, (0, -head % 8)),
+            dropout_p=self.attn_drop if self.training else 0.0,
+            scale=head**-0.5,
+        )
+        return x[..., :head].transpose(1, 2).flatten(2)
+
+
+def _attend_cpu(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of many small pieces: (piece x head, token, D) -> (piece x head, D, token).
+
+    With heads of 12 features, three calls of the matrix library over all pieces at once are faster
+    than torch's fused kernel, which takes them one by one (docs/performance.md).
+    """
+    scores = q.new_empty(len(q), q.shape[1], k.shape[1])
+    scale = q.shape[2] ** -0.5
+    torch.baddbmm(scores, q, k.transpose(1, 2), beta=0, alpha=scale, out=scores)
+    torch.softmax(scores, dim=-1, out=scores)
+    return torch.bmm(v.transpose(1, 2), scores.transpose(1, 2))
 
 
 class MLP(nn.Module):
-    """Linear, exact (erf) GELU, linear."""
+    """Linear and exact (erf) GELU, up to the second linear map that the block adds."""
 
     def __init__(self, dim: int, hidden: int, drop: float):
         super().__init__()
@@ -101,7 +145,21 @@ class MLP(nn.Module):
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.linear2(self.drop(F.gelu(self.linear1(x)))))
+        if is_plain_inference(self):
+            return linear(x, self.linear1, gelu=True)
+        return self.drop(F.gelu(self.linear1(x)))
+
+
+@lru_cache(maxsize=64)
+def _pieces_on(device: torch.device, *sizes: tuple[int, ...]) -> tuple[tuple[Tensor, bool], ...]:
+    """`attention_pieces(*sizes)` on a device, copied there once."""
+    with torch.inference_mode(
+        False
+    ):  # what is made in inference mode cannot be used with gradients
+        return tuple(
+            (torch.as_tensor(index, device=device), padded)
+            for index, padded in attention_pieces(*sizes)
+        )
 
 
 class Block(nn.Module):
@@ -128,14 +186,16 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = MLP(dim, int(dim * mlp_ratio), drop)
 
-    def pieces(self, grid: tuple[int, ...]) -> tuple[Pieces, ...]:
-        """The pieces of this block on a (x, y, z, t) grid.
+    def pieces(
+        self, grid: tuple[int, ...], device: torch.device
+    ) -> tuple[tuple[Tensor, bool], ...]:
+        """The pieces of this block on a (x, y, z, t) grid, as (index (piece, token), padded).
 
         An axis no longer than the window is one window, unshifted (`get_window_size` of the
         original).
         """
         shift = [w // 2 if self.shifted and g > w else 0 for g, w in zip(grid, self.window)]
-        return attention_pieces(grid, tuple(map(min, grid, self.window)), tuple(shift))
+        return _pieces_on(device, grid, tuple(map(min, grid, self.window)), tuple(shift))
 
     def forward(self, x: Tensor) -> Tensor:
         grid, (b, dim) = tuple(x.shape[1:5]), (x.shape[0], x.shape[-1])
@@ -147,41 +207,48 @@ class Block(nn.Module):
             x = self._in_place(x, grid, keep)
         return x.view(b, *grid, dim)
 
-    def _in_place(self, x: Tensor, grid: tuple[int, ...], keep: Tensor | None) -> Tensor:
+    def _in_place(self, x: Tensor, grid: tuple[int, ...], keep: Sequence) -> Tensor:
         """Inference: every token lies in one piece, so a piece's result may replace its input."""
-        x = x.clone() if x.requires_grad else x
-        for index, padded in self.pieces(grid):
+        for index, padded in self.pieces(grid, x.device):
             step = max(1, TOKENS_AT_ONCE // (len(x) * index.shape[1])) if x.is_cpu else len(index)
-            for start in range(0, len(index), step):
-                part = index[start : start + step]
+            for part in index.split(step):
                 y, where = self._attend(x, part, padded, keep)
-                x[:, where] = y
+                x.index_copy_(1, where, y)
         return x
 
-    def _functional(self, x: Tensor, grid: tuple[int, ...], keep: Tensor | None) -> Tensor:
+    def _functional(self, x: Tensor, grid: tuple[int, ...], keep: Sequence) -> Tensor:
         """The same with gradients: pieces side by side, then put back in grid order."""
-        done = [self._attend(x, index, padded, keep) for index, padded in self.pieces(grid)]
+        pieces = self.pieces(grid, x.device)
+        done = [self._attend(x, index, padded, keep) for index, padded in pieces]
         order = torch.cat([where for _, where in done])
         return torch.cat([y for y, _ in done], dim=1)[:, torch.argsort(order)]
 
-    def _attend(self, x: Tensor, index: np.ndarray, padded: bool, keep: Tensor | None):
+    def _attend(self, x: Tensor, index: Tensor, padded: bool, keep: Sequence):
         """Results of pieces of one size (B, token, C), and their positions in the grid."""
         b, _, dim = x.shape
-        where = torch.as_tensor(index, device=x.device).flatten()
-        real = where >= 0 if padded else slice(None)
-        y = x[:, where.clamp(min=0)] if padded else x[:, where]
+        where = index.flatten()
+        y = x.index_select(1, where.clamp(min=0) if padded else where)
         attended = self.norm1(y)
         if padded:
-            attended = attended * real[:, None].to(y.dtype)
-        attended = self.attn(attended.reshape(-1, index.shape[1], dim)).view(b, -1, dim)
-        y = y[:, real] + (attended[:, real] if keep is None else attended[:, real] * keep[0])
-        mlp = self.mlp(self.norm2(y))
-        return y + (mlp if keep is None else mlp * keep[1]), where[real]
+            attended = attended * (where >= 0)[:, None].to(y.dtype)
+        attended = self.attn(attended.view(-1, index.shape[1], dim)).reshape(b, -1, dim)
+        if padded:
+            y, attended, where = y[:, where >= 0], attended[:, where >= 0], where[where >= 0]
+        y = self._add(y, attended, self.attn.proj, self.attn.proj_drop, keep[0])
+        y = self._add(y, self.mlp(self.norm2(y)), self.mlp.linear2, self.mlp.drop, keep[1])
+        return y, where
 
-    def _kept_samples(self, x: Tensor) -> Tensor | None:
+    def _add(self, y: Tensor, x: Tensor, layer: nn.Linear, drop: nn.Dropout, factor) -> Tensor:
+        """y + layer(x)."""
+        if is_plain_inference(self):
+            return linear(x, layer, add=y)
+        added = drop(layer(x))
+        return y + (added if factor is None else added * factor)
+
+    def _kept_samples(self, x: Tensor) -> Tensor | tuple[None, None]:
         """Stochastic depth: factors (2 residuals, B, 1, 1), 0 or 1 / (1 - rate)."""
         if not (self.training and self.drop_path > 0):
-            return None
+            return None, None
         kept = torch.rand(2, len(x), 1, 1, device=x.device) >= self.drop_path
         return kept.to(x.dtype) / (1 - self.drop_path)
 
@@ -197,7 +264,8 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, nx, ny, nz, t, c = x.shape
         x = x.view(b, nx // 2, 2, ny // 2, 2, nz // 2, 2, t, c)
-        return self.reduction(self.norm(x.permute(0, 1, 3, 5, 7, 2, 4, 6, 8).flatten(5)))
+        x = self.norm(x.permute(0, 1, 3, 5, 7, 2, 4, 6, 8).flatten(5))
+        return linear(x, self.reduction) if is_plain_inference(self) else self.reduction(x)
 
 
 class Stage(nn.Module):
@@ -308,7 +376,8 @@ class SwiFT(nn.Module):
                 f"the input must be (B, {', '.join(map(str, want[:4]))}, 1 to {want[4]}), "
                 f"not {tuple(x.shape)}"
             )
-        x = self.patch_embed(x)  # (B, x, y, z, t, C) from here on
-        for embedding, layer in zip(self.pos_embeds, self.layers):
-            x = layer(self.pos_drop(embedding(x)))
+        first, *others = self.pos_embeds
+        x = self.layers[0](self.pos_drop(self.patch_embed(x, first)))  # (B, x, y, z, t, C)
+        for position, layer in zip(others, self.layers[1:]):
+            x = layer(self.pos_drop(position(x)))
         return x.permute(0, 5, 1, 2, 3, 4)

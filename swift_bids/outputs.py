@@ -38,8 +38,8 @@ class Provenance:
         Which network.
     frame, fd_threshold, max_censored, dummy_scans
         Preprocessing parameters.
-    device
-        `cpu` or `cuda`: float32 results differ in the last digits between them.
+    precision, device
+        Number format, and `cpu` or `cuda`: float32 results differ in the last digits between them.
     dataset_root
         Folder that BIDS URIs are relative to.
     """
@@ -52,6 +52,7 @@ class Provenance:
     fd_threshold: float
     max_censored: float
     dummy_scans: str
+    precision: str
     device: str
     dataset_root: str
 
@@ -179,7 +180,7 @@ def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation)
             "Weights": provenance.weights_name,
             "WeightsSHA256": provenance.weights_sha256,
             "RandomWeights": provenance.random_weights,
-            "Precision": "float32",
+            "Precision": provenance.precision,
             "Device": provenance.device,
         },
         "Preprocessing": {

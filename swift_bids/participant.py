@@ -82,7 +82,8 @@ def _embed_runs(
     if not runs:
         return []
     # nipype and torch take seconds to import, which an empty query need not wait for
-    from swift_bids.embed import choose_device
+    from swift_bids.inference import choose_device
+    from swift_bids.precision import at_precision
     from swift_bids.progress import Progress
     from swift_bids.workflow import (
         Execution,
@@ -97,15 +98,17 @@ def _embed_runs(
     device, warning = choose_device(args.device)
     if warning:
         _LOG.warning("%s", warning)
+    at_precision(args.precision, device)  # refuses what the device does not have
     processes = args.nprocs or len(os.sched_getaffinity(0))
     execution = Execution(
         work_dir=work_dir,
         device=device,
-        batch_size=args.batch_size or (1 if device == "cpu" else 4),
+        batch_size=args.batch_size,
         threads=min(args.omp_nthreads or _threads_of_run(processes, len(runs)), processes),
         processes=processes,
         log_name=log_name,
         memory_gb=args.mem,
+        compiled=args.compile,
     )
     provenance = Provenance.of(
         weights,
@@ -115,6 +118,7 @@ def _embed_runs(
         fd_threshold=args.fd_threshold,
         max_censored=args.max_censored,
         dummy_scans=args.dummy_scans,
+        precision=args.precision,
         device="cpu" if device == "cpu" else "cuda",
     )
     for participant in {run.participant for run in runs}:

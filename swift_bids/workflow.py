@@ -32,7 +32,9 @@ class Execution:
     work_dir
         Nipype's working folder.
     device, batch_size, threads
-        Torch device, chunks at once, CPU threads of one network.
+        Torch device, chunks at once (None: what fits), CPU threads of one network.
+    compiled
+        Whether the network goes through torch.compile.
     processes, memory_gb
         What nipype may use at once; None: what the machine has.
     log_name
@@ -41,11 +43,12 @@ class Execution:
 
     work_dir: Path
     device: str
-    batch_size: int
+    batch_size: int | None
     threads: int
     processes: int
     log_name: str
     memory_gb: float | None = None
+    compiled: bool = False
 
 
 def workflow_of_run(
@@ -74,7 +77,9 @@ def workflow_of_run(
         "embed": Embed(
             weights=dataclasses.asdict(weights),
             device=execution.device,
-            batch_size=execution.batch_size,
+            precision=provenance.precision,
+            compiled=execution.compiled,
+            **({"batch_size": execution.batch_size} if execution.batch_size else {}),
             threads=execution.threads,
             use_gpu=execution.device.startswith("cuda"),
         ),

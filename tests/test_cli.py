@@ -52,6 +52,8 @@ FLAGS = {
     "--no-tokens": (None, True),
     "--device": ("cuda:1", "cuda:1"),
     "--batch-size": ("2", 2),
+    "--precision": ("bf16", "bf16"),
+    "--compile": (None, True),
     "--nprocs": ("3", 3),
     "--omp-nthreads": ("2", 2),
     "--mem": ("8G", 8.0),

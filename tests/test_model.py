@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from swift_bids import SwiFT, model
+from swift_bids import SwiFT, linear, model
 from swift_bids.model import RELEASED_CONFIG, Block
 from swift_bids.windows import attention_pieces
 
@@ -58,6 +58,77 @@ def test_block_size_and_gradients_do_not_change_the_result(monkeypatch):
         parts = network(volumes)
     assert deviation(parts.numpy(), whole.numpy()) < 1e-12
     assert deviation(network(volumes).detach().numpy(), whole.numpy()) < 1e-12
+
+
+@pytest.mark.parametrize("n_times", [1, 3, 4, 7, 20])
+def test_lengths_and_batches(n_times):
+    """Each sample of a batch is what it is alone, and the training path says the same."""
+    torch.manual_seed(4)
+    network = SwiFT(**TINY | {"img_size": (12, 12, 12, 20)}).double().eval()
+    volumes = torch.randn(3, 1, 12, 12, 12, n_times, dtype=torch.float64)
+    with torch.inference_mode():
+        together = network(volumes)
+        alone = torch.cat([network(volume[None]) for volume in volumes])
+    assert together.shape == (3, 8, 2, 2, 2, n_times)
+    assert deviation(together.numpy(), alone.numpy()) < 1e-12
+    assert deviation(network(volumes).detach().numpy(), alone.numpy()) < 1e-12
+
+
+@pytest.mark.parametrize("full_msa", [False, True])
+@pytest.mark.parametrize("window", [(2, 2, 2, 4), (3, 3, 3, 3), (8, 8, 8, 8)])
+def test_networks_of_other_windows_equal_the_plain_one(window, full_msa):
+    """No multiples of the window, and windows larger than the grid, in whole networks."""
+    torch.manual_seed(5)
+    config = TINY | {"window_size": window, "first_window_size": window}
+    network = SwiFT(**config | {"last_layer_full_MSA": full_msa}).double().eval()
+    volumes = torch.randn(1, 1, 12, 12, 12, 5, dtype=torch.float64)
+    with torch.inference_mode():
+        x = network.patch_embed(volumes, network.pos_embeds[0])
+        for position, stage in zip([None, *network.pos_embeds[1:]], network.layers):
+            x = x if position is None else position(x)
+            for block in stage.blocks:
+                x = plain_swin_block(block, x)
+            x = x if stage.downsample is None else stage.downsample(x)
+        output = network(volumes).numpy()
+    assert deviation(output, x.permute(0, 5, 1, 2, 3, 4).numpy()) < 1e-12
+    assert [b.shifted for b in network.layers[-1].blocks] == [False, not full_msa]
+
+
+def test_patches_in_the_order_of_the_reference():
+    """(px, py, pz) of each patch, flattened, times the weights, plus bias, place and time."""
+    torch.manual_seed(6)
+    network = SwiFT(**TINY).double().eval()
+    volumes = torch.randn(2, 1, 12, 12, 12, 5, dtype=torch.float64)
+    embed, position = network.patch_embed, network.pos_embeds[0]
+    with torch.inference_mode():
+        output = embed(volumes, position)
+        for b, x, y, z, t in [(0, 0, 0, 0, 0), (1, 3, 1, 2, 4)]:
+            patch = volumes[b, 0, 3 * x : 3 * x + 3, 3 * y : 3 * y + 3, 3 * z : 3 * z + 3, t]
+            expected = embed.fc.weight @ patch.reshape(-1) + embed.fc.bias
+            expected += position.pos_embed[0, :, x, y, z, 0] + position.time_embed[0, :, 0, 0, 0, t]
+            assert torch.allclose(output[b, x, y, z, t], expected, rtol=1e-12)
+
+
+def test_without_onednn_the_result_is_the_same(monkeypatch):
+    torch.manual_seed(7)
+    network = SwiFT(**TINY).eval()
+    volumes = torch.randn(1, 1, 12, 12, 12, 5)
+    with torch.inference_mode():
+        fused = network(volumes).numpy()
+        monkeypatch.setattr(linear, "_FUSED", None)
+        plain = network(volumes).numpy()
+    assert deviation(plain, fused) < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+def test_compiled_network_says_the_same():
+    torch.manual_seed(8)
+    network = SwiFT(**TINY).eval()
+    volumes = torch.randn(1, 1, 12, 12, 12, 5)
+    with torch.inference_mode():
+        expected = network(volumes).numpy()
+        network.compile(backend="aot_eager")  # all of torch.compile but the compiler
+        assert deviation(network(volumes).numpy(), expected) < 1e-5
 
 
 def test_gradients_equal_finite_differences():
@@ -142,7 +213,7 @@ def plain_swin_block(block: Block, x: torch.Tensor) -> torch.Tensor:
         output[0][cut] = attended.view(*window, dim)
     output = output.roll(shift, dims=(1, 2, 3, 4))
     x = x + output[:, : grid[0], : grid[1], : grid[2], : grid[3]]
-    return x + block.mlp(block.norm2(x))
+    return x + block.mlp.linear2(F.gelu(block.mlp.linear1(block.norm2(x))))
 
 
 @pytest.mark.parametrize("shifted", [False, True])
