@@ -1,6 +1,7 @@
 """swift_bids: fMRIPrep derivatives -> SwiFT embeddings.
 
-`SwiFT` is imported when it is first asked for, so that `swift-bids --help` need not wait for torch.
+`SwiFT` and `embed` are imported when they are first asked for, so that `swift-bids --help` need not
+wait for torch.
 """
 
 from importlib import metadata
@@ -12,7 +13,7 @@ __version__ = (
     _VERSION_FILE.read_text().strip() if _VERSION_FILE.is_file() else metadata.version("swift-bids")
 )
 
-__all__ = ["SwiFT", "__version__"]
+__all__ = ["SwiFT", "__version__", "embed"]
 
 
 def __getattr__(name: str):
@@ -20,4 +21,8 @@ def __getattr__(name: str):
         from swift_bids.model import SwiFT
 
         return SwiFT
+    if name == "embed":
+        from swift_bids.notebook import embed
+
+        return embed
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

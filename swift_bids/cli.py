@@ -16,10 +16,13 @@ from swift_bids.dataset import understand_dataset
 from swift_bids.errors import UsageError
 from swift_bids.precision import PRECISIONS
 from swift_bids.weights import HUB_IDS
+from swift_bids.weights_cli import ACTIONS, run_weights
 
 _EPILOG = """\
 bids_dir is either fMRIPrep's output folder, or a raw BIDS dataset together with -d PATH for
 fMRIPrep's output; the first line of the log says which one was understood.
+
+swift-bids weights {fetch,convert,verify} prepares weights for machines without internet.
 
 exit codes: 0 everything asked for was done, 1 something could not be done (the recap at the end
 says what), 2 the call itself is wrong or there are no weights, 130 interrupted.
@@ -153,14 +156,19 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the app and return its exit code."""
-    args = parse_arguments(argv)
+    argv = sys.argv[1:] if argv is None else list(argv)
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
-    logging.getLogger("swift_bids").setLevel(logging.DEBUG if args.verbose else logging.INFO)
+    log = logging.getLogger("swift_bids")
+    log.setLevel(logging.INFO)
     understood = None
     try:
+        if argv[:1] == ["weights"] and (argv[1:] == [] or argv[1] in (*ACTIONS, "-h", "--help")):
+            return run_weights(argv[1:])
+        args = parse_arguments(argv)
+        log.setLevel(logging.DEBUG if args.verbose else logging.INFO)
         dataset = understand_dataset(args.bids_dir, args.derivatives)
         understood = dataset.understood
-        logging.getLogger("swift_bids").info("swift_bids %s: %s", __version__, understood)
+        log.info("swift_bids %s: %s", __version__, understood)
         with tempfile.TemporaryDirectory(prefix="swift_bids_") as caches:
             _keep_libraries_out_of_home(caches, args.verbose)
             if args.analysis_level == "group":

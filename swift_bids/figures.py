@@ -32,7 +32,8 @@ def draw_run(
     Parameters
     ----------
     matrix, index, background
-        As `swift_bids.embed.embed` takes them: (volume, brain voxel), (brain voxel,), z-score.
+        (volume, brain voxel), (brain voxel,) and a z-score, as
+        `swift_bids.inference.embed_chunks` takes them.
     fd_threshold
         Framewise displacement in mm above which a volume is censored.
     """

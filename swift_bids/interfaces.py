@@ -18,6 +18,7 @@ from nipype.interfaces.base import (
 )
 
 from swift_bids.aggregate import aggregate
+from swift_bids.checkpoint import load_backbone
 from swift_bids.chunk import framewise_displacement, plan_chunks, read_confounds
 from swift_bids.crop import Coverage, crop
 from swift_bids.grid import FRAMES
@@ -25,7 +26,7 @@ from swift_bids.normalise import Normalisation, normalise
 from swift_bids.outputs import Provenance, write_run
 from swift_bids.precision import PRECISIONS
 from swift_bids.query import Run
-from swift_bids.weights import Weights, load_backbone
+from swift_bids.weights import Weights
 
 #: Written by the embed node, one line a chunk that is done; the progress bar reads it.
 PROGRESS_FILE = "chunks_done"

@@ -34,7 +34,7 @@ class Provenance:
 
     Attributes
     ----------
-    variant, weights_name, weights_sha256, random_weights
+    variant, weights_name, weights_revision, weights_sha256, random_weights
         Which network.
     frame, fd_threshold, max_censored, dummy_scans
         Preprocessing parameters.
@@ -46,6 +46,7 @@ class Provenance:
 
     variant: str
     weights_name: str
+    weights_revision: str | None
     weights_sha256: str
     random_weights: bool
     frame: str
@@ -60,6 +61,7 @@ class Provenance:
     def of(cls, weights: Weights, dataset: Dataset, **parameters: Any) -> Provenance:
         return cls(
             weights_name=weights.name,
+            weights_revision=weights.revision,
             weights_sha256=weights.sha256,
             random_weights=weights.random,
             dataset_root=str(dataset.root),
@@ -171,6 +173,7 @@ def write_run(
 def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation) -> dict[str, Any]:
     """The part of a run's sidecars that says what made them."""
     sources = [p for p in (run.bold, run.mask, run.confounds) if p]
+    revision = provenance.weights_revision
     return {
         "Sources": [bids_uri(p, provenance.dataset_root) for p in sources],
         "GeneratedBy": [{"Name": "swift_bids", "Version": __version__, "CodeURL": CODE_URL}],
@@ -178,6 +181,7 @@ def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation)
             "Name": "SwiFT",
             "Variant": provenance.variant,
             "Weights": provenance.weights_name,
+            **({"WeightsRevision": revision} if revision else {}),
             "WeightsSHA256": provenance.weights_sha256,
             "RandomWeights": provenance.random_weights,
             "Precision": provenance.precision,

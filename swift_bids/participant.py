@@ -16,6 +16,7 @@ from typing import Any
 import tomli_w
 
 from swift_bids import __version__
+from swift_bids.checkpoint import read_backbone
 from swift_bids.chunk import CHUNK_VOLUMES
 from swift_bids.dataset import Dataset
 from swift_bids.derivative import check_output_dir, write_dataset_files, write_participants
@@ -50,6 +51,9 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
     try:
         weights = find_weights(args.weights, args.variant, args.random_weights, work_dir)
         _LOG.info("weights: %s (SHA-256 %s)", weights.file, weights.sha256)
+        unused = read_backbone(weights.file).unused  # refuses wrong weights before the long work
+        if unused:
+            _LOG.info("weights: not part of the features, left out: %s", ", ".join(unused))
         if weights.random:
             _LOG.warning("RANDOM WEIGHTS: the embeddings of this call mean nothing")
         runs, unusable = find_runs(dataset, labels, selection)

@@ -8,8 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from swift_bids import SwiFT, linear, model
-from swift_bids.model import RELEASED_CONFIG, Block
+from swift_bids import SwiFT, blocks, linear
+from swift_bids.blocks import Block
+from swift_bids.model import RELEASED_CONFIG
 from swift_bids.windows import attention_pieces
 
 TINY = {
@@ -54,7 +55,7 @@ def test_block_size_and_gradients_do_not_change_the_result(monkeypatch):
     volumes = torch.randn(2, 1, 12, 12, 12, 5, dtype=torch.float64)
     with torch.inference_mode():
         whole = network(volumes)
-        monkeypatch.setattr(model, "TOKENS_AT_ONCE", 32)
+        monkeypatch.setattr(blocks, "TOKENS_AT_ONCE", 32)
         parts = network(volumes)
     assert deviation(parts.numpy(), whole.numpy()) < 1e-12
     assert deviation(network(volumes).detach().numpy(), whole.numpy()) < 1e-12

@@ -3,20 +3,24 @@
 import argparse
 import errno
 import hashlib
+import http.server
 import json
 import os
 import pickle
+import threading
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_bundle
+from conftest import run_app, write_bundle
 from safetensors.torch import load_file, save_file
 
 from swift_bids import SwiFT
+from swift_bids.checkpoint import load_backbone
+from swift_bids.cli import main
 from swift_bids.errors import UsageError
 from swift_bids.model import RELEASED_CONFIG
-from swift_bids.weights import find_weights, load_backbone, write_random_bundle
+from swift_bids.weights import REGISTRY, find_weights, write_random_bundle
 
 
 @pytest.fixture
@@ -41,7 +45,6 @@ def test_a_folder_and_its_file_are_the_same_weights(tmp_path, tiny):
     network = load_backbone(by_folder.file)
     assert same(network, state)
     assert not network.training
-    assert not any(p.requires_grad for p in network.parameters())
 
 
 def test_names_of_other_frameworks_are_understood(tmp_path, tiny):
@@ -214,6 +217,134 @@ def test_weights_that_may_not_be_read(tmp_path, monkeypatch, tiny, patched, name
     monkeypatch.setattr(patched, refuse)
     with pytest.raises(UsageError, match=rf"{name}: cannot be read \(Permission denied\)"):
         find_weights(str(folder), "contrastive")
+
+
+class _Hub(http.server.BaseHTTPRequestHandler):
+    """Answers as the Hugging Face Hub does for two files of one repository."""
+
+    def do_GET(self, body=True):
+        repo, _, rest = self.path.lstrip("/").partition("/resolve/")
+        revision, _, name = rest.partition("/")
+        self.server.asked.append((self.command, repo, revision, name))
+        file = self.server.folder / name
+        if repo != "ilex-hub/swift.hcp-sex.1" or not file.is_file():
+            self.send_error(404)
+            return
+        content = file.read_bytes()
+        self.send_response(200)
+        self.send_header("X-Repo-Commit", self.server.commits.get(revision, revision))
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def do_HEAD(self):
+        self.do_GET(body=False)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path, tiny):
+    """A Hub on this machine, with the environment that leads to it and a cache of its own."""
+    config, state = tiny
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
+    server.folder = write_bundle(tmp_path / "served", state, config)
+    server.commits, server.asked = {"main": "a" * 40, "v1": "b" * 40}, []
+    server.environment = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "no_proxy": "127.0.0.1",
+    }
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_fetched_once_from_the_hub_then_offline(hub):
+    """`weights fetch` with a revision; afterwards the cache does without the network."""
+    call = ("weights", "fetch", "ilex-hub/swift.hcp-sex.1")
+    first = run_app(*call, **hub.environment)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert f"ilex-hub/swift.hcp-sex.1 at {'a' * 40}" in first.stdout
+    fetched = [name for command, *_, name in hub.asked if command == "GET" and name]
+    assert fetched == ["config.json", "model.safetensors"]
+    pinned = run_app(*call, "--revision", "v1", **hub.environment)
+    assert f"at {'b' * 40}" in pinned.stdout
+    hub.asked.clear()
+    offline = hub.environment | {"HF_HUB_OFFLINE": "1"}
+    verified = run_app("weights", "verify", "ilex-hub/swift.hcp-sex.1@v1", **offline)
+    assert verified.returncode == 0, verified.stderr
+    assert f"at {'b' * 40}" in verified.stdout
+    assert hub.asked == []
+    absent = run_app("weights", "fetch", "ilex-hub/swift.contrastive.1", **hub.environment)
+    assert absent.returncode == 2
+    assert "swift.contrastive.1 are neither in the Hugging Face cache nor" in absent.stderr
+
+
+def test_fetched_into_a_folder_to_carry(hub, tmp_path):
+    folder = tmp_path / "carry"
+    call = ("weights", "fetch", "ilex-hub/swift.hcp-sex.1", "--to", folder)
+    done = run_app(*call, **hub.environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = find_weights(str(folder / "swift.hcp-sex.1"))
+    assert found.sha256 == find_weights(str(hub.folder)).sha256
+
+
+def test_checkpoint_to_bundle_and_back(tmp_path, tiny, capsys):
+    """.ckpt -> convert -> from_pretrained: the same outputs, and everything left out is said."""
+    config, state = tiny
+    content = {
+        "state_dict": {f"model.{k}": v for k, v in state.items()}
+        | {"output_head.hidden.weight": torch.zeros(3, 3)},
+        "hyper_parameters": config | {"learning_rate": 1e-3},
+    }
+    checkpoint = tmp_path / "hcp_sex_classification.ckpt"
+    torch.save(content, checkpoint)
+    assert main(["weights", "convert", str(checkpoint), str(tmp_path / "bundle")]) == 0
+    printed = capsys.readouterr().out
+    assert "converted_from       hcp_sex_classification.ckpt" in printed
+    assert hashlib.sha256(checkpoint.read_bytes()).hexdigest() in printed
+    assert "not used    norm.weight, norm.bias" in printed
+    volumes = torch.randn(1, 1, *config["img_size"])
+    networks = [SwiFT.from_pretrained(p) for p in (checkpoint, tmp_path / "bundle")]
+    with torch.inference_mode():
+        outputs = [network(volumes) for network in networks]
+    assert torch.equal(*outputs)
+    assert not networks[0].training
+    assert all(parameter.requires_grad for parameter in networks[0].parameters())
+    assert main(["weights", "verify", str(checkpoint)]) == 0
+    assert (
+        "not used    output_head.hidden.weight, norm.weight, norm.bias" in capsys.readouterr().out
+    )
+    assert main(["weights", "convert", str(checkpoint), str(tmp_path / "bundle")]) == 2
+    assert "holds a model.safetensors already" in capsys.readouterr().err
+    assert main(["weights", "convert", str(tmp_path / "absent.ckpt"), str(tmp_path / "x")]) == 2
+
+
+def test_registered_weights_must_be_those(tmp_path, monkeypatch, tiny):
+    config, state = tiny
+    repo = tmp_path / "models--ilex-hub--swift.hcp-sex.1"
+    write_bundle(repo / "snapshots" / "abc", state, config)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    bundle = REGISTRY["ilex-hub/swift.hcp-sex.1"]
+    sha256 = find_weights(None, "hcp-sex").sha256
+    monkeypatch.setitem(bundle, "sha256", sha256)
+    assert find_weights(None, "hcp-sex").revision == "abc"
+    monkeypatch.setitem(bundle, "sha256", "0" * 64)
+    with pytest.raises(UsageError, match=r"is registered with 0000.*fetch it again"):
+        find_weights(None, "hcp-sex")
+    monkeypatch.setitem(bundle, "revision", "other")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UsageError, match="neither in the Hugging Face cache"):
+        find_weights(None, "hcp-sex")  # the registered revision is not the one that is there
 
 
 def test_bundle_keeps_the_layout_of_the_hub(tmp_path):

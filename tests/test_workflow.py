@@ -10,7 +10,7 @@ import torch
 from conftest import SPACE, run_app, write_derivative
 from safetensors.numpy import load_file
 
-from swift_bids.embed import scatter_to_grid
+from swift_bids.inference import ModelInput
 from swift_bids.workflow import WORKFLOW_NAME
 
 
@@ -46,7 +46,7 @@ def test_model_input_equals_the_reference(reference_run):
     assert qc["Preprocessing"]["Frame"] == "hcp"
     for start, reference, total in zip(case["chunk_starts"], expected, case["chunk_sums_float64"]):
         rows = torch.from_numpy(matrix[start : start + 20])[None]
-        volumes = scatter_to_grid(rows, index, case["background"])[0, 0].numpy()
+        volumes = ModelInput(index, case["background"], 1).fill(rows)[0, 0].numpy()
         assert float(volumes.sum(dtype=np.float64)) == pytest.approx(total, rel=1e-12)
         np.testing.assert_array_equal(volumes[2::4, 2::4, 2::4].astype(np.float16), reference)
         occupied = np.argwhere((volumes != case["background"]).any(-1))

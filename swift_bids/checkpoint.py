@@ -1,0 +1,187 @@
+"""A file of weights -> constructor arguments and tensors under the reference's names -> a network.
+
+Read are a bundle's `model.safetensors` with its `config.json` (made by ilex, a JAX port), and the
+original Lightning `.ckpt`. Nothing is matched silently: every name and every shape is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swift_bids.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from swift_bids.model import SwiFT
+
+#: Constructor arguments that the shapes of the weights do not tell.
+_CONFIG_KEYS = (
+    "img_size",
+    "in_chans",
+    "embed_dim",
+    "window_size",
+    "first_window_size",
+    "patch_size",
+    "depths",
+    "num_heads",
+    "c_multiplier",
+    "last_layer_full_MSA",
+)
+#: In a checkpoint beside the backbone; the features come before them, so they are not loaded.
+_NOT_BACKBONE = re.compile(r"^(?:head|output_head|clf|emb_mlp)\b")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """What a file of weights holds.
+
+    Attributes
+    ----------
+    config
+        Constructor arguments of `swift_bids.SwiFT`.
+    state
+        Name in the reference -> tensor.
+    about
+        Where the weights come from, as `swift_bids.weights.write_bundle` notes it.
+    unused
+        Tensors in the file that the features do not pass through.
+    """
+
+    config: dict[str, Any]
+    state: dict[str, torch.Tensor]
+    about: dict[str, Any]
+    unused: tuple[str, ...]
+
+
+def read_backbone(file: str | Path) -> Backbone:
+    """Read a file of weights, every name and shape checked against the network it describes.
+
+    Parameters
+    ----------
+    file
+        `.safetensors` with its `config.json` beside it, or an original `.ckpt`.
+
+    Raises
+    ------
+    UsageError
+        A tensor is missing, unexpected, of another shape or not finite, or the file cannot be read.
+    """
+    import torch
+
+    from swift_bids.model import SwiFT
+
+    file = Path(file)
+    config, about = read_config(file)
+    with torch.device("meta"):  # names and shapes only
+        expected = SwiFT(**config).state_dict()
+    found = _match_names(_read_tensors(file), file)
+    # The original holds a final norm that its features do not pass through.
+    missing = [n for n in expected if n not in found and not n.startswith("norm.")]
+    unused = [n for n in found if n not in expected and _NOT_BACKBONE.match(n)]
+    unexpected = [n for n in found if n not in expected and n not in unused]
+    shapes = [
+        f"{n} {tuple(found[n].shape)} instead of {tuple(expected[n].shape)}"
+        for n in expected
+        if n in found and found[n].shape != expected[n].shape
+    ]
+    if missing or unexpected or shapes:
+        problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+        said = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
+        raise UsageError(f"{file}: these are not the weights of a SwiFT backbone ({said})")
+    state = {n: found[n] for n in expected if n in found}
+    bad = [n for n, t in state.items() if not bool(t.isfinite().all())]
+    if bad:
+        raise UsageError(f"{file}: NaN or infinite values in {', '.join(bad)}")
+    unused += [n for n in state if n.startswith("norm.")]
+    return Backbone(config, state, about, tuple(unused))
+
+
+def load_backbone(file: str | Path, device: str = "cpu") -> SwiFT:
+    """The network of a file of weights, in evaluation mode; raises as `read_backbone`."""
+    from swift_bids.model import SwiFT
+
+    backbone = read_backbone(file)
+    network = SwiFT(**backbone.config)
+    network.load_state_dict(network.state_dict() | backbone.state)
+    return network.eval().to(device)
+
+
+def read_config(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Constructor arguments, and what a bundle says of its origin; UsageError without the first."""
+    if file.suffix == ".ckpt":
+        source, known = file, _load_checkpoint(file).get("hyper_parameters", {})
+        known = known if isinstance(known, Mapping) else vars(known)
+        about: dict[str, Any] = {}
+    else:
+        source = file.parent / "config.json"
+        try:
+            content = json.loads(source.read_text(encoding="utf-8"))
+            known = content["_ilex"]["constructor_kwargs"]
+            about = dict(content.get("_swift_bids", {}))
+        except FileNotFoundError as error:
+            raise UsageError(f"{file}: its config.json is missing beside it") from error
+        except OSError as error:
+            raise UsageError(f"{source}: cannot be read ({error.strerror})") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{source}: holds no _ilex.constructor_kwargs ({error!r})") from error
+    absent = [key for key in _CONFIG_KEYS if key not in known]
+    if absent:
+        raise UsageError(f"{source}: does not say {', '.join(absent)} of the network")
+    return {key: known[key] for key in _CONFIG_KEYS}, about
+
+
+def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    if file.suffix == ".ckpt":
+        return dict(_load_checkpoint(file)["state_dict"])
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{file}: is damaged or no safetensors file ({error})") from error
+
+
+def _load_checkpoint(file: Path) -> dict[str, Any]:
+    """Read a Lightning checkpoint as plain tensors and settings; other pickles are refused."""
+    import argparse
+    import pickle
+
+    import torch
+
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"{file}: is no checkpoint of plain tensors and is not read ({reason})"
+        ) from error
+    if not isinstance(content, Mapping) or "state_dict" not in content:
+        raise UsageError(f"{file}: holds no state_dict; is it an original SwiFT checkpoint?")
+    return dict(content)
+
+
+def _match_names(tensors: dict[str, torch.Tensor], file: str | Path) -> dict[str, torch.Tensor]:
+    """Tensors under the reference's names: other brackets, suffixes and one common prefix undone.
+
+    A `kernel` is a JAX matrix (in, out) and is transposed; shapes are checked by the caller.
+    """
+    plain: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        known = re.sub(r"\[(\d+)\]", r".\1", name).replace("/", ".")
+        if known.endswith(".kernel"):
+            tensor = tensor.T
+        known = re.sub(r"\.(?:kernel|scale)$", ".weight", known)
+        if known in plain:
+            raise UsageError(f"{file}: two tensors are named {known}")
+        plain[known] = tensor
+    landmark = "patch_embed.fc.weight"
+    prefix = next((n.removesuffix(landmark) for n in plain if n.endswith(landmark)), "")
+    return {n.removeprefix(prefix): tensor for n, tensor in plain.items()}

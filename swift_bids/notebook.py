@@ -1,0 +1,142 @@
+"""One image and its brain mask -> its embeddings, without BIDS, nipype or files to keep."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from swift_bids.aggregate import aggregate
+from swift_bids.chunk import CHUNK_VOLUMES, plan_chunks
+from swift_bids.crop import crop
+from swift_bids.grid import FRAME_OF_VARIANT, FRAMES
+from swift_bids.inference import ModelInput, choose_device, embed_chunks
+from swift_bids.model import SwiFT
+from swift_bids.normalise import normalise
+from swift_bids.weights import HUB_IDS
+
+
+@dataclass(frozen=True)
+class ImageEmbedding:
+    """Embeddings of one image.
+
+    Attributes
+    ----------
+    chunks
+        One row a chunk: `start`, `stop` (volumes), `onset`, `duration` (s), features `swift000` on.
+    tokens
+        (chunk, 288, 2, 2, 2, 20) float32, axes chunk, feature, x, y, z, t.
+    embedding
+        (288,) float32, the mean over tokens and chunks.
+    affine
+        Voxel-to-world affine (4, 4) of the 96 x 96 x 96 input, in mm.
+    matrix, index, background
+        What the input is made of: z-scores (volume, brain voxel) float16, the voxels' flat C-order
+        positions in 96^3, and the value everywhere else.
+    """
+
+    chunks: pd.DataFrame
+    tokens: np.ndarray
+    embedding: np.ndarray
+    affine: np.ndarray
+    matrix: np.ndarray
+    index: np.ndarray
+    background: float
+
+    def volumes(self, chunk: int) -> Tensor:
+        """The network's input for one chunk: (1, 1, 96, 96, 96, 20) float32."""
+        start = int(self.chunks["start"].iloc[chunk])
+        rows = torch.from_numpy(self.matrix[start : start + CHUNK_VOLUMES])[None]
+        return ModelInput(torch.from_numpy(self.index), self.background, 1).fill(rows)
+
+
+def embed(
+    bold: str | Path | nib.Nifti1Image,
+    mask: str | Path | nib.Nifti1Image,
+    *,
+    tr: float,
+    weights: str | Path | SwiFT | None = None,
+    variant: str = "contrastive",
+    frame: str = "auto",
+    dummy_scans: int = 0,
+    device: str = "auto",
+    precision: str = "float32",
+    batch_size: int | None = None,
+    random_weights: bool = False,
+) -> ImageEmbedding:
+    """Embed a preprocessed BOLD image, by the same steps as the app.
+
+    Parameters
+    ----------
+    bold, mask
+        4D BOLD and 3D brain mask on one grid in MNI space, files or images.
+    tr
+        Repetition time in s; it places the chunks in time and changes no embedding.
+    weights
+        As `SwiFT.from_pretrained` takes them, or a network; None: the Hub bundle of `variant`.
+    variant, frame
+        `contrastive` or `hcp-sex`; `auto` (the variant's), `hcp` or `ukb`.
+    dummy_scans
+        Volumes to leave out at the start.
+    device, precision, batch_size
+        As the app's flags.
+    random_weights
+        Whether a bundle of random weights will do.
+
+    Raises
+    ------
+    UsageError
+        There are no such weights, or no such device.
+    InputError
+        The images cannot be read, do not fit each other, or are too short.
+    """
+    where, _ = choose_device(device)
+    if isinstance(weights, SwiFT):
+        network = weights.to(where)
+    else:
+        source = weights or HUB_IDS[variant]
+        network = SwiFT.from_pretrained(source, random_weights=random_weights).to(where)
+    place = FRAMES[FRAME_OF_VARIANT[variant] if frame == "auto" else frame]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [_file(image, Path(folder) / f"{i}.nii") for i, image in enumerate((bold, mask))]
+        statistics = normalise(*files, place, Path(folder) / "matrix.npy", dummy_scans)
+        crop(files[1], place, Path(folder) / "index.npy")
+        matrix, index = (np.load(Path(folder) / name) for name in ("matrix.npy", "index.npy"))
+    chunks = plan_chunks(statistics.n_volumes, tr, dummy_scans)
+    was_training = network.training
+    try:
+        tokens = embed_chunks(
+            matrix,
+            index,
+            chunks["start"].tolist(),
+            statistics.background,
+            network.eval(),
+            batch_size,
+            precision,
+        )
+    finally:
+        network.train(was_training)
+    done = aggregate(tokens, chunks)
+    return ImageEmbedding(
+        chunks=done.chunks.drop(columns=["mean_fd", "censored", "included"]),
+        tokens=tokens,
+        embedding=done.run.filter(regex=r"^swift\d").to_numpy(np.float32)[0],
+        affine=place.affine,
+        matrix=matrix,
+        index=index,
+        background=statistics.background,
+    )
+
+
+def _file(image: str | Path | nib.Nifti1Image, spare: Path) -> Path:
+    """The file of an image; one that may exist only in memory is written to `spare`."""
+    if isinstance(image, (str, Path)):
+        return Path(image)
+    nib.save(image, spare)
+    return spare

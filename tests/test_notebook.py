@@ -1,0 +1,76 @@
+"""The Python interface: the app's numbers without BIDS, and the examples of its docs page."""
+
+import re
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.numpy import load_file
+
+from swift_bids import SwiFT, embed
+from swift_bids.errors import InputError, UsageError
+
+RUN = "sub-02/ses-1/func/sub-02_ses-1_task-rest_run-1_space-MNI152NLin6Asym_res-2_desc-"
+
+
+def test_says_what_the_app_says_for_files_and_images(demo):
+    bold, mask = (demo / "fmriprep" / f"{RUN}{n}.nii.gz" for n in ("preproc_bold", "brain_mask"))
+    network = SwiFT.from_pretrained(demo / "weights", random_weights=True).train()
+    images = embed(nib.load(bold), nib.load(mask), tr=0.8, dummy_scans=2, weights=network)
+    assert network.training  # as it was
+    files = embed(bold, mask, tr=0.8, dummy_scans=2, weights=demo / "weights", random_weights=True)
+    tokens = load_file(demo / "swift_bids" / f"{RUN}swift_tokens.safetensors")["tokens"]
+    table = pd.read_csv(demo / "swift_bids" / f"{RUN}swift_embedding.tsv", sep="\t")
+    for run in (images, files):
+        np.testing.assert_allclose(run.tokens, tokens, atol=1e-5 * np.abs(tokens).max())
+        expected = table.filter(regex=r"^swift\d").to_numpy()[0]
+        np.testing.assert_allclose(run.embedding, expected, atol=1e-5)
+        assert run.chunks["onset"].tolist() == [1.6, 17.6]
+        assert list(run.chunks.columns[:4]) == ["start", "stop", "onset", "duration"]
+    with torch.inference_mode():
+        again = network.eval()(images.volumes(1)).numpy()
+    np.testing.assert_allclose(again[0], tokens[1], atol=1e-5 * np.abs(tokens).max())
+
+
+def test_wrong_input_gets_a_sentence(demo):
+    bold, mask = (demo / "fmriprep" / f"{RUN}{n}.nii.gz" for n in ("preproc_bold", "brain_mask"))
+    with pytest.raises(UsageError, match="add --random-weights"):
+        embed(bold, mask, tr=0.8, weights=demo / "weights")
+    image = nib.load(bold)
+    short = image.slicer[..., :12]
+    network = SwiFT.from_pretrained(demo / "weights", random_weights=True)
+    with pytest.raises(InputError, match="too short"):
+        embed(short, mask, tr=0.8, weights=network)
+
+
+def test_examples_of_the_docs_page(demo, tmp_path, monkeypatch):
+    """Every block of docs/python.md in turn, on the demo's data."""
+    (tmp_path / "demo").symlink_to(demo)
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    names: dict = {}
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.S)
+    assert len(blocks) == 4
+    for block in blocks:
+        exec(block, names)
+    run = names["run"]
+    assert run.tokens.shape == (2, 288, 2, 2, 2, 20)
+    assert run.embedding.shape == (288,)
+    assert len(names["losses"]) == 4
+    saliency = nib.load("saliency.nii.gz")
+    brain = nib.load(names["mask"])
+    assert saliency.shape == brain.shape == (91, 109, 91)
+    np.testing.assert_array_equal(saliency.affine, brain.affine)
+    values = saliency.get_fdata()
+    assert np.isfinite(values).all()
+    inside = np.asarray(brain.dataobj) > 0
+    assert np.abs(values[~inside]).max() == 0  # the background is the baseline
+    assert np.abs(values[inside]).max() > 0
+    # one voxel of the input lies where the image has it
+    place = np.unravel_index(run.index[0], (96, 96, 96))
+    world = nib.affines.apply_affine(run.affine, place)
+    voxel = nib.affines.apply_affine(np.linalg.inv(brain.affine), world)
+    assert inside[tuple(voxel.round().astype(int))]
