@@ -159,9 +159,10 @@ def _load_checkpoint(file: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        # torch's own words advise to run whatever code the file holds
         raise UsageError(
-            f"{file}: is no checkpoint of plain tensors and is not read ({reason})"
+            f"{file}: is no checkpoint of plain tensors and is not read "
+            f"({type(error).__name__}); give an original SwiFT checkpoint or a Hub bundle"
         ) from error
     if not isinstance(content, Mapping) or "state_dict" not in content:
         raise UsageError(f"{file}: holds no state_dict; is it an original SwiFT checkpoint?")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,7 +27,7 @@ fMRIPrep's output; the first line of the log says which one was understood.
 swift-bids weights {fetch,convert,verify} prepares weights for machines without internet.
 
 exit codes: 0 everything asked for was done, 1 something could not be done (the recap at the end
-says what), 2 the call itself is wrong or there are no weights, 130 interrupted.
+says what), 2 the call itself is wrong or there are no weights, 130 interrupted, 143 terminated.
 """
 _MEMORY_UNITS = {"K": 1e-6, "M": 1e-3, "G": 1.0, "T": 1e3}
 
@@ -92,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="{auto,N}",
         help="volumes to leave out at the start (auto: as fMRIPrep found them)",
     )
-    data.add_argument("--fd-threshold", type=float, default=0.5, metavar="MM")
+    data.add_argument("--fd-threshold", type=_millimetres, default=0.5, metavar="MM")
     data.add_argument(
         "--max-censored",
         type=_share,
@@ -161,6 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = logging.getLogger("swift_bids")
     log.setLevel(logging.INFO)
     understood = None
+    # As an interruption, so that workers end and nothing is left behind (docker stop, scancel).
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         if argv[:1] == ["weights"] and (argv[1:] == [] or argv[1] in (*ACTIONS, "-h", "--help")):
             return run_weights(argv[1:])
@@ -217,6 +221,16 @@ def _auto_or_count(text: str) -> str:
     if text != "auto" and not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text} is neither auto nor a number of volumes")
     return text
+
+
+def _millimetres(text: str) -> float:
+    try:
+        length = float(text)
+    except ValueError:
+        length = -1.0
+    if not 0 < length < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no length in mm")
+    return length
 
 
 def _share(text: str) -> float:

@@ -101,7 +101,8 @@ def understand_dataset(bids_dir: str | Path, derivatives: str | Path | None = No
 def _existing_folder(path: str | Path, what: str) -> Path:
     path = Path(path)
     if not path.is_dir():
-        raise UsageError(f"{what} {path}: there is no such folder")
+        what_is = "is a file, not a folder" if path.exists() else "there is no such folder"
+        raise UsageError(f"{what} {path}: {what_is}")
     return path.resolve()
 
 

@@ -1,5 +1,7 @@
 """How things go wrong: errors shown as one sentence, and the problems a call ends with."""
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,3 +34,14 @@ class Problem:
     name: str
     reason: str
     crash_file: Path | None = None
+
+
+def report_problems(problems: Sequence[Problem], understood: str = "") -> int:
+    """Log the recap of what could not be done, and return the exit code."""
+    log = logging.getLogger("swift_bids")
+    if problems:
+        log.error("could not be done: %d%s", len(problems), understood and f" ({understood})")
+    for problem in problems:
+        details = f" (details: {problem.crash_file})" if problem.crash_file else ""
+        log.error("  %s: %s%s", problem.name, " ".join(problem.reason.split()), details)
+    return 1 if problems else 0

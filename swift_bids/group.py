@@ -13,7 +13,7 @@ import pandas as pd
 
 from swift_bids.dataset import Dataset
 from swift_bids.derivative import check_output_dir, write_dataset_files, write_participants
-from swift_bids.errors import UsageError
+from swift_bids.errors import Problem, UsageError, report_problems
 from swift_bids.outputs import column_descriptions, write_json, write_table
 
 _LOG = logging.getLogger("swift_bids")
@@ -31,7 +31,10 @@ def run_group_level(args: argparse.Namespace, dataset: Dataset) -> int:
         There are no participant outputs.
     """
     output_dir = check_output_dir(args.output_dir, dataset)
-    table = collect_runs(output_dir, args.participant_label)
+    table, problems = collect_runs(output_dir, args.participant_label)
+    if args.dry_run:
+        _LOG.info("%s", "\n".join(table["name"]))
+        return report_problems(problems)
     write_dataset_files(output_dir, dataset)
     write_participants(output_dir)
     file = output_dir / "group_desc-swift_embedding.tsv"
@@ -39,20 +42,22 @@ def run_group_level(args: argparse.Namespace, dataset: Dataset) -> int:
     write_json(file.with_suffix(".json"), column_descriptions(table.columns))
     if table["random_weights"].any():
         _LOG.warning("RANDOM WEIGHTS: embeddings in this table mean nothing")
-    kinds = table.drop_duplicates(["weights_sha256", "frame", "version"])
+    kinds = table.drop_duplicates(["weights_sha256", "frame", "space_id", "version"])
     if len(kinds) > 1:
         _LOG.warning(
-            "the table mixes %d kinds of embeddings (columns weights_sha256, frame, version); "
-            "compare runs of one kind only",
+            "the table mixes %d kinds of embeddings (columns weights_sha256, frame, space_id, "
+            "version); compare runs of one kind only",
             len(kinds),
         )
     _LOG.info(
         "%d run(s) of %d participant(s): %s", len(table), table["participant_id"].nunique(), file
     )
-    return 0
+    return report_problems(problems)
 
 
-def collect_runs(output_dir: Path, participants: list[str] | None = None) -> pd.DataFrame:
+def collect_runs(
+    output_dir: Path, participants: list[str] | None = None
+) -> tuple[pd.DataFrame, list[Problem]]:
     """Read the embedding of every finished run.
 
     Parameters
@@ -64,25 +69,37 @@ def collect_runs(output_dir: Path, participants: list[str] | None = None) -> pd.
 
     Returns
     -------
-    pandas.DataFrame
+    table : pandas.DataFrame
         One row a run, sorted by name: entities, quality, what made it, `swift000` ... `swift287`.
+    problems : list of Problem
+        Participants without embeddings that were asked for, and outputs that cannot be read.
 
     Raises
     ------
     UsageError
         There is none.
     """
-    rows = []
+    rows, problems = [], []
     for sidecar in sorted(output_dir.glob("sub-*/**/*_desc-swift_embedding.json")):
         name = sidecar.name.removesuffix("_desc-swift_embedding.json")
-        if participants is None or _entity(name, "sub") in participants:
+        participant = _entity(name, "sub") or ""
+        if participants is not None and participant not in participants:
+            continue
+        try:
             rows.append(_row(name, sidecar))
+        except (OSError, ValueError, KeyError) as error:
+            reason = f"{sidecar} or its table cannot be read ({error!r}); embed the run again"
+            problems.append(Problem(participant, name, reason))
+    seen = {row["participant_id"].iloc[0] for row in rows}
+    for label in participants or ():
+        if f"sub-{label}" not in seen:
+            problems.append(Problem(label, f"sub-{label}", f"has no embedding in {output_dir}"))
     if not rows:
         raise UsageError(
             f"{output_dir} holds no embeddings of the asked-for participants; run the participant "
             f"level first"
         )
-    return pd.concat(rows, ignore_index=True)
+    return pd.concat(rows, ignore_index=True), problems
 
 
 def _row(name: str, sidecar: Path) -> pd.DataFrame:

@@ -186,7 +186,13 @@ def _brain_rows(
     shape, affine = bold.shape[:3], bold.affine
     storage = flat_storage_index(shape, affine, fsl) if is_fsl_grid(shape, affine) else None
     for start in range(0, bold.shape[3], VOLUMES_AT_ONCE):
-        block = np.asarray(bold.dataobj[..., start : start + VOLUMES_AT_ONCE])  # (X, Y, Z, volume)
+        try:
+            block = np.asarray(bold.dataobj[..., start : start + VOLUMES_AT_ONCE])  # (X, Y, Z, vol)
+        except ValueError as error:  # nibabel's for data that end early
+            raise InputError(
+                f"{bold_file}: holds fewer than the {bold.shape[3]} volumes of its header; the "
+                f"file is incomplete, fetch or make it again"
+            ) from error
         if block.dtype.kind not in "iuf":
             raise InputError(f"{bold_file}: holds {block.dtype} values, BOLD must be real numbers")
         rows = np.empty((block.shape[3], len(fsl)), dtype=np.float32)
@@ -210,9 +216,15 @@ def load_mask(mask_file: str | Path) -> nib.Nifti1Image:
         raise InputError(f"{mask_file}: the brain mask cannot be read ({error})") from error
 
 
+def _grid(image: nib.Nifti1Image) -> str:
+    size = " x ".join(map(str, image.shape[:3]))
+    origin = ", ".join(f"{x:g}" for x in image.affine[:3, 3])
+    return f"{size} voxels, {''.join(nib.aff2axcodes(image.affine))}, first at {origin} mm"
+
+
 def _check_same_grid(bold, bold_file, mask, mask_file) -> None:
     if mask.shape != bold.shape[:3] or not np.allclose(mask.affine, bold.affine, atol=1e-3):
         raise InputError(
-            f"{mask_file}: the brain mask ({' x '.join(map(str, mask.shape))} voxels) is not on "
-            f"the grid of {bold_file} ({' x '.join(map(str, bold.shape[:3]))} voxels)"
+            f"{mask_file}: the brain mask ({_grid(mask)}) is not on the grid of {bold_file} "
+            f"({_grid(bold)}); take mask and BOLD from the same fMRIPrep output"
         )

@@ -152,7 +152,10 @@ def write_run(
     def described(table: pd.DataFrame) -> dict[str, Any]:
         return common | {column: columns[column] for column in table.columns}
 
-    if tokens is not None:
+    if tokens is None:  # an earlier call's would not belong to the new tables
+        for extension in (".json", ".safetensors"):
+            path("tokens", extension).unlink(missing_ok=True)
+    else:
         axes = "chunk, feature, x, y, z, t"
         marks = {"axes": axes, "weights_sha256": provenance.weights_sha256}
         # not save_file, whose files only their owner can read

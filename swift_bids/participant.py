@@ -20,9 +20,9 @@ from swift_bids.checkpoint import read_backbone
 from swift_bids.chunk import CHUNK_VOLUMES
 from swift_bids.dataset import Dataset
 from swift_bids.derivative import check_output_dir, write_dataset_files, write_participants
-from swift_bids.errors import Problem
+from swift_bids.errors import Problem, UsageError, report_problems
 from swift_bids.grid import FRAME_OF_VARIANT
-from swift_bids.outputs import Provenance, write_text
+from swift_bids.outputs import Provenance, output_path, write_text
 from swift_bids.query import SPACES, Run, Selection, find_runs, read_filter_file
 from swift_bids.weights import Weights, find_weights
 
@@ -46,6 +46,8 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
         return _recap([], [*problems, *unusable], dataset.understood)
 
     output_dir = check_output_dir(args.output_dir, dataset)
+    if args.work_dir is not None and args.work_dir.exists() and not args.work_dir.is_dir():
+        raise UsageError(f"--work-dir {args.work_dir}: is a file, not a folder")
     log_name = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4()}"
     work_dir = (args.work_dir or output_dir / ".swift_bids_work" / log_name).resolve()
     try:
@@ -58,7 +60,8 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
             _LOG.warning("RANDOM WEIGHTS: the embeddings of this call mean nothing")
         runs, unusable = find_runs(dataset, labels, selection)
         problems += unusable
-        write_dataset_files(output_dir, dataset)
+        if not runs:
+            return _recap([], problems, dataset.understood)
         failed = _embed_runs(args, runs, dataset, weights, frame, output_dir, work_dir, log_name)
     finally:
         if args.work_dir is None:
@@ -83,8 +86,6 @@ def _embed_runs(
     log_name: str,
 ) -> list[Problem]:
     """Build and execute the workflow; return the runs that failed."""
-    if not runs:
-        return []
     # nipype and torch take seconds to import, which an empty query need not wait for
     from swift_bids.inference import choose_device
     from swift_bids.precision import at_precision
@@ -103,6 +104,7 @@ def _embed_runs(
     if warning:
         _LOG.warning("%s", warning)
     at_precision(args.precision, device)  # refuses what the device does not have
+    write_dataset_files(output_dir, dataset)
     processes = args.nprocs or len(os.sched_getaffinity(0))
     execution = Execution(
         work_dir=work_dir,
@@ -143,10 +145,13 @@ def _embed_runs(
                 shutil.rmtree(run_folder(by_workflow[workflow], execution), ignore_errors=True)
 
         crashed = run_workflows(workflows, execution, output_dir, on_node)
-    return [
-        Problem(by_workflow[name].participant, by_workflow[name].name, reason, crash_file)
-        for name, (reason, crash_file) in crashed.items()
-    ]
+    failed = []
+    for name, (reason, crash_file) in crashed.items():
+        run = by_workflow[name]
+        if output_path(output_dir, run.name, "embedding", ".json").exists():
+            reason += "; its embedding of an earlier call is still there"
+        failed.append(Problem(run.participant, run.name, reason, crash_file))
+    return failed
 
 
 def _write_reports(output_dir: Path, runs: Sequence[Run], problems: Sequence[Problem]) -> None:
@@ -165,12 +170,7 @@ def _recap(done: Sequence[Run], problems: Sequence[Problem], understood: str) ->
     """Print what was done and what not; return the exit code."""
     if done:
         _LOG.info("done: %d run(s)", len(done))
-    if problems:
-        _LOG.error("could not be done: %d (%s)", len(problems), understood)
-    for problem in problems:
-        details = f" (details: {problem.crash_file})" if problem.crash_file else ""
-        _LOG.error("  %s: %s%s", problem.name, problem.reason, details)
-    return 1 if problems else 0
+    return report_problems(problems, understood)
 
 
 def _selection(args: argparse.Namespace) -> Selection:

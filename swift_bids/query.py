@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 
-from swift_bids.chunk import count_dummy_scans, read_confounds
+from swift_bids.chunk import count_dummy_scans, plan_chunks, read_confounds
 from swift_bids.dataset import Dataset
 from swift_bids.errors import InputError, Problem, UsageError
 from swift_bids.normalise import UNREADABLE
@@ -23,8 +24,7 @@ SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
 _SPATIAL = re.compile(r"_(?:space|cohort|res|den)-[^_]+")
 #: Relative to the dataset's root. The first line is pybids' own default, which a list replaces.
 _IGNORED = (
-    r"^/(code|models|sourcedata|stimuli)",
-    r"^/(freesurfer|logs)",
+    r"^/(?!sub-)[^/]+/",  # a copy of a participant there must not be taken for the participant
     r"^/sub-[^/]+/(ses-[^/]+/)?(anat|figures|log|fmap|dwi|perf)(/|$)",
     r"\.(html|svg|h5|gii|dtseries\.nii|dscalar\.nii)$",
 )
@@ -147,8 +147,9 @@ def _participant_runs(
     bolds = _get(layout, "bold", participant, selection.filters)
     if not bolds:
         reason = (
-            "has no preprocessed BOLD volumes (*_desc-preproc_bold.nii.gz); run fMRIPrep with "
-            "--output-spaces MNI152NLin6Asym:res-2"
+            "has no preprocessed BOLD volumes (*_desc-preproc_bold.nii.gz)"
+            + (" that --bids-filter-file lets through" if selection.filters.get("bold") else "")
+            + "; run fMRIPrep with --output-spaces MNI152NLin6Asym:res-2"
         )
         return [], [Problem(participant, f"sub-{participant}", reason)]
     chosen = [
@@ -216,15 +217,22 @@ def _run(layout, bold, masks: dict[str, str], confounds: str | None, selection: 
         if not Path(path).exists():
             raise InputError(f"the content of {path} is not here (datalad get {path})")
     repetition_time = _sidecar(layout, bold).get("RepetitionTime")
-    if not isinstance(repetition_time, (int, float)) or repetition_time <= 0:
-        raise InputError("its JSON sidecars hold no RepetitionTime in seconds; add it to one")
+    if not isinstance(repetition_time, (int, float)) or not 0 < repetition_time < 30:
+        raise InputError(
+            f"its JSON sidecars hold no RepetitionTime in seconds (but {repetition_time}); correct "
+            f"{Path(bold.path).name.replace('.nii.gz', '.json')}"
+        )
     try:
         header = nib.load(bold.path).header
-        shape, zooms = header.get_data_shape(), header.get_zooms()
+        shape, zooms, affine = header.get_data_shape(), header.get_zooms(), header.get_best_affine()
     except UNREADABLE as error:
         raise InputError(f"{bold.path} cannot be read ({error})") from error
     if len(shape) != 4:
         raise InputError(f"{bold.path} has {len(shape)} dimensions, a BOLD run has 4")
+    if not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
+        raise InputError(f"{bold.path}: its affine places no voxel; make the file again")
+    first_volume = _first_volume(confounds, selection.dummy_scans)
+    plan_chunks(shape[3], float(repetition_time), first_volume)  # refuses what is too short
     warnings = []
     if abs(zooms[3] - repetition_time) > 0.001:
         warnings.append(
@@ -240,7 +248,7 @@ def _run(layout, bold, masks: dict[str, str], confounds: str | None, selection: 
         space=bold.entities["space"],
         repetition_time=float(repetition_time),
         n_volumes=shape[3],
-        first_volume=_first_volume(confounds, selection.dummy_scans),
+        first_volume=first_volume,
         warnings=tuple(warnings),
     )
 
@@ -266,7 +274,10 @@ def _get(layout, kind: str, participant: str, filters: dict[str, dict[str, Any]]
         return [query_value(v) for v in value] if isinstance(value, list) else value
 
     query = _io_spec()[kind] | filters.get(kind, {})
-    return layout.get(subject=participant, **{k: query_value(v) for k, v in query.items()})
+    try:
+        return layout.get(subject=participant, **{k: query_value(v) for k, v in query.items()})
+    except (ValueError, KeyError) as error:  # of pybids: no such entity, no such Query
+        raise UsageError(f"--bids-filter-file: {kind}: {str(error).splitlines()[0]}") from error
 
 
 def _sidecar(layout, bold) -> dict[str, Any]:
@@ -284,8 +295,8 @@ def _sidecar(layout, bold) -> dict[str, Any]:
     for file in files:
         try:
             content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError):
-            continue
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file}: is not valid JSON ({error}); correct it") from error
         metadata = content | metadata
     return metadata
 

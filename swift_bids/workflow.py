@@ -4,6 +4,8 @@ aggregate) -> which runs failed, and why."""
 from __future__ import annotations
 
 import dataclasses
+import logging
+import multiprocessing
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -164,6 +166,12 @@ def run_workflows(
             arguments["memory_gb"] = execution.memory_gb
     try:
         whole.run(plugin=plugin, plugin_args=arguments)
+    except (KeyboardInterrupt, SystemExit):
+        logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL)  # of its broken pool
+        for worker in multiprocessing.active_children():  # else they go on, and write, without us
+            worker.kill()
+            worker.join()
+        raise
     except Exception:
         crashed = read_crashes(output_dir.glob(f"sub-*/log/{execution.log_name}/crash-*.txt"))
         if not crashed:  # nipype itself failed, no node did

@@ -98,6 +98,8 @@ def test_forms_of_values():
         ["--mem", "0"],
         ["--max-censored", "1.5"],
         ["--dummy-scans", "-2"],
+        ["--fd-threshold", "-1"],
+        ["--fd-threshold", "nan"],
         ["--variant", "other"],
         ["--participant-lab", "01"],
     ],
@@ -110,7 +112,7 @@ def test_wrong_options_end_with_2(wrong, capsys):
 
 
 def test_no_weights_ends_with_2_and_leaves_nothing(tmp_path):
-    write_derivative(tmp_path / "in", "sub-1_task-a", shape=(4, 5, 6), n_volumes=3)
+    write_derivative(tmp_path / "in", "sub-1_task-a", shape=(4, 5, 6), n_volumes=20)
     answer = run_app(tmp_path / "in", tmp_path / "out", "participant", HF_HOME=str(tmp_path / "hf"))
     assert answer.returncode == 2
     assert "ilex-hub/swift.contrastive.1" in answer.stderr
@@ -121,7 +123,7 @@ def test_no_weights_ends_with_2_and_leaves_nothing(tmp_path):
 
 
 def test_a_missing_gpu_ends_with_2(tmp_path):
-    write_derivative(tmp_path / "in", "sub-1_task-a", shape=(4, 5, 6), n_volumes=3)
+    write_derivative(tmp_path / "in", "sub-1_task-a", shape=(4, 5, 6), n_volumes=20)
     call = (tmp_path / "in", tmp_path / "out", "participant", "--random-weights")
     answer = run_app(*call, "--device", "cuda", CUDA_VISIBLE_DEVICES="")
     assert answer.returncode == 2
@@ -147,7 +149,7 @@ def test_dry_run_lists_and_writes_nothing(tmp_path):
 
 
 def test_group_level_without_outputs_ends_with_2(tmp_path):
-    write_derivative(tmp_path / "in", "sub-1_task-a", shape=(4, 5, 6), n_volumes=3)
+    write_derivative(tmp_path / "in", "sub-1_task-a", shape=(4, 5, 6), n_volumes=20)
     answer = run_app(tmp_path / "in", tmp_path / "out", "group")
     assert answer.returncode == 2
     assert "run the participant level first" in answer.stderr

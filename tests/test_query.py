@@ -1,5 +1,6 @@
 """Which runs are found in a tree, and what is said about the others."""
 
+import gzip
 import json
 
 import pytest
@@ -9,7 +10,7 @@ from swift_bids.dataset import understand_dataset
 from swift_bids.errors import UsageError
 from swift_bids.query import Selection, find_runs, read_filter_file
 
-SMALL = {"shape": (4, 5, 6), "n_volumes": 3}
+SMALL = {"shape": (4, 5, 6), "n_volumes": 21}
 
 
 def query(root, participants=None, **selection):
@@ -33,7 +34,7 @@ def test_a_run_and_its_files(tmp_path):
     assert run.mask == str(bold).replace("desc-preproc_bold", "desc-brain_mask")
     assert run.confounds.endswith("run-01_desc-confounds_timeseries.tsv")
     assert (run.space, run.repetition_time) == ("MNI152NLin6Asym", 0.8)
-    assert (run.n_volumes, run.first_volume, run.warnings) == (3, 1, ())
+    assert (run.n_volumes, run.first_volume, run.warnings) == (21, 1, ())
 
 
 def test_participants_with_a_common_beginning_are_kept_apart(tmp_path):
@@ -145,6 +146,32 @@ def test_unfetched_content_says_how_to_fetch_it(tmp_path):
     assert f"datalad get {bold}" in problems[f"sub-1_task-a_{SPACE}"]
 
 
+def test_a_copy_in_another_folder_is_not_the_participant(tmp_path):
+    bold = write_derivative(tmp_path, "sub-1_task-a", **SMALL)
+    for folder in ("backup", "derivatives/xcp_d"):
+        write_derivative(tmp_path / folder, "sub-1_task-a", **SMALL)
+    runs, problems = query(tmp_path)
+    assert [run.bold for run in runs] == [str(bold)]
+    assert problems == {}
+
+
+def test_what_no_node_need_find_out(tmp_path):
+    write_derivative(tmp_path, "sub-1_task-a", **SMALL | {"n_volumes": 19})
+    write_derivative(tmp_path, "sub-2_task-a", tr=800, **SMALL)
+    bold = write_derivative(tmp_path, "sub-3_task-a", **SMALL)
+    content = bytearray(gzip.decompress(bold.read_bytes()))
+    content[280:296] = bytes(16)  # srow_x of the NIfTI header
+    bold.write_bytes(gzip.compress(content))
+    damaged = write_derivative(tmp_path, "sub-4_task-a", **SMALL)
+    damaged.with_name(damaged.name.replace(".nii.gz", ".json")).write_text("{")
+    runs, problems = query(tmp_path)
+    assert "has 19 volumes" in problems[f"sub-1_task-a_{SPACE}"]
+    assert "in seconds (but 800); correct sub-2_task-a" in problems[f"sub-2_task-a_{SPACE}"]
+    assert f"{bold}: its affine places no voxel" in problems[f"sub-3_task-a_{SPACE}"]
+    assert "_bold.json: is not valid JSON" in problems[f"sub-4_task-a_{SPACE}"]
+    assert runs == []
+
+
 def test_unreadable_and_3d_images(tmp_path):
     write_derivative(tmp_path, "sub-1_task-a", **SMALL).write_bytes(b"nothing")
     bold = write_derivative(tmp_path, "sub-2_task-a", **SMALL)
@@ -178,5 +205,13 @@ def test_filter_file(tmp_path, content, said):
     file.write_text('{"bold": {"session": "Query.NONE"}}')
     write_derivative(tmp_path, "sub-1_task-a", **SMALL)
     write_derivative(tmp_path, "sub-1_ses-x_task-a", **SMALL)
+    for wrong, reason in (('{"taskk": "a"}', "taskk"), ('{"session": "Query.FOO"}', "FOO")):
+        file.write_text(f'{{"bold": {wrong}}}')
+        with pytest.raises(UsageError, match=f"--bids-filter-file: bold: .*{reason}"):
+            query(tmp_path, filters=read_filter_file(file))
+    file.write_text('{"bold": {"task": "other"}}')
+    _, problems = query(tmp_path, filters=read_filter_file(file))
+    assert "that --bids-filter-file lets through" in problems["sub-1"]
+    file.write_text('{"bold": {"session": "Query.NONE"}}')
     runs, _ = query(tmp_path, filters=read_filter_file(file))
     assert [run.name for run in runs] == [f"sub-1_task-a_{SPACE}"]

@@ -1,13 +1,18 @@
 """The reference's whole run through the app's own nodes, and runs that fail beside others."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import SPACE, run_app, write_derivative
+from conftest import ROOT, SPACE, run_app, write_derivative
 from safetensors.numpy import load_file
 
 from swift_bids.inference import ModelInput
@@ -97,7 +102,7 @@ def test_bad_runs_do_not_stop_the_good_one(tmp_path, reference_bundle, processes
     finished = sorted(p.name for p in written.rglob("*_embedding.tsv"))
     assert finished == [good.name.replace("preproc_bold.nii.gz", "swift_embedding.tsv")]
     crashes = list(written.glob("sub-*/log/*/crash-*.txt"))
-    assert len(crashes) == 3  # the others were found out before any work
+    assert len(crashes) == 2  # the others were found out before any work
     page = (written / "sub-1.html").read_text()
     assert "sub-1_task-truncated" in page
     assert "damaged or incomplete" in page
@@ -105,6 +110,95 @@ def test_bad_runs_do_not_stop_the_good_one(tmp_path, reference_bundle, processes
     assert not (written / "sub-3.html").exists()
     assert not list(written.rglob("*.part"))
     assert not (written / ".swift_bids_work").exists()
+
+
+def test_reruns_leave_nothing_that_does_not_belong(tmp_path, reference_bundle):
+    """Old tokens go with --no-tokens; a failed rerun says that the older embedding is there."""
+    root, out = tmp_path / "in", tmp_path / "out"
+    bold = write_derivative(root, "sub-1_task-a")
+    call = (root, out, "participant", "--weights", reference_bundle)
+    assert run_app(*call).returncode == 0
+    assert len(list(out.rglob("*_tokens.*"))) == 2
+    assert run_app(*call, "--no-tokens").returncode == 0
+    assert list(out.rglob("*_tokens.*")) == []
+    bold.write_bytes(bold.read_bytes()[:-5000])
+    again = run_app(*call)
+    assert again.returncode == 1
+    assert "its embedding of an earlier call is still there" in again.stdout
+    assert len(list(out.rglob("*_embedding.tsv"))) == 1
+
+
+def test_nothing_is_written_when_nothing_can_be_done(tmp_path, reference_bundle):
+    root, out = tmp_path / "in", tmp_path / "out"
+    write_derivative(root, "sub-1_task-a")
+    call = (root, out, "participant", "--weights", reference_bundle)
+    assert run_app(*call, "--participant-label", "2").returncode == 1
+    assert run_app(*call, "--device", "cuda", CUDA_VISIBLE_DEVICES="").returncode == 2
+    assert run_app(*call, "--precision", "fp16").returncode == 2
+    (tmp_path / "file").touch()
+    wrong = run_app(*call, "-w", tmp_path / "file")
+    assert wrong.returncode == 2
+    assert "is a file, not a folder" in wrong.stderr
+    assert not out.exists()
+
+
+def _somebody_is_left(session: int) -> bool:
+    try:
+        os.killpg(session, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_ended_job_leaves_no_worker_and_no_work_folder(tmp_path, reference_bundle, number, code):
+    root, out = tmp_path / "in", tmp_path / "out"
+    volume = np.arange(91 * 109 * 91, dtype=np.int16).reshape(91, 109, 91) % 200 + 900
+    data = np.repeat(volume[..., None], 160, axis=3)  # seconds of work for the network
+    for label in "12":
+        write_derivative(root, f"sub-{label}_task-a", data=data)
+    call = [sys.executable, ROOT / "run.py", root, out, "participant", "--nprocs", "2"]
+    job = subprocess.Popen(
+        [*map(str, call), "--weights", str(reference_bundle)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+    deadline = time.monotonic() + 60
+    while not list(out.glob(".swift_bids_work/**/matrix.npy")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    job.send_signal(number)
+    said, _ = job.communicate(timeout=60)
+    assert job.returncode == code, said
+    assert "Traceback" not in said
+    deadline = time.monotonic() + 10
+    while _somebody_is_left(job.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _somebody_is_left(job.pid)
+    assert not (out / ".swift_bids_work").exists()
+    assert not list(tmp_path.glob("swift_bids_*"))
+    assert not list(out.rglob("*.part"))
+
+
+def test_group_level_goes_on_without_damaged_outputs(tmp_path, reference_bundle):
+    root, out = tmp_path / "in", tmp_path / "out"
+    for label in "12":
+        write_derivative(root, f"sub-{label}_task-a")
+    call = (root, out, "participant", "--weights", reference_bundle, "--no-tokens")
+    assert run_app(*call).returncode == 0
+    dry = run_app(root, out, "group", "--dry-run")
+    assert dry.stdout.splitlines()[1:] == [f"sub-{n}_task-a_{SPACE}" for n in "12"]
+    assert not list(out.glob("group*"))
+    damaged = next(out.glob("sub-1/func/*_embedding.json"))
+    damaged.write_text("{")
+    done = run_app(root, out, "group", "--participant-label", "1", "2", "3")
+    assert done.returncode == 1
+    assert f"{damaged} or its table cannot be read" in done.stdout
+    assert "sub-3: has no embedding" in done.stdout
+    table = pd.read_csv(out / "group_desc-swift_embedding.tsv", sep="\t")
+    assert table["participant_id"].tolist() == ["sub-2"]
 
 
 def test_another_participants_outputs_stay(tmp_path, reference_bundle):
