@@ -64,7 +64,8 @@ class PatchEmbed(nn.Module):
             ).view(b, *there.shape)
             for slab, there in zip(x, table)
         ]
-        return torch.stack(slabs, dim=1)
+        # Under autocast the product has fewer bits; the residuals, which start here, keep theirs.
+        return torch.stack(slabs, dim=1).to(table.dtype)
 
 
 class PositionalEmbedding(nn.Module):

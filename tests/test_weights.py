@@ -102,17 +102,21 @@ def test_a_pickle_that_wants_more_is_refused_without_being_run(tmp_path):
     assert not (tmp_path / "broken_in").exists()
 
 
-def test_hub_cache_is_used_offline(tmp_path, monkeypatch, tiny):
-    """A bundle that the Hub's own layout holds in its cache needs no network."""
-    config, state = tiny
-    repo = tmp_path / "models--ilex-hub--swift.hcp-sex.1"
+def fill_hub_cache(folder, monkeypatch, config, state):
+    """Lay out a bundle at commit abc as the Hub's own cache does, and make that the cache."""
+    repo = folder / "models--ilex-hub--swift.hcp-sex.1"
     write_bundle(repo / "snapshots" / "abc", state, config)
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text("abc")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
+
+
+def test_hub_cache_is_used_offline(tmp_path, monkeypatch, tiny):
+    """A bundle that the Hub's own layout holds in its cache needs no network."""
+    fill_hub_cache(tmp_path, monkeypatch, *tiny)
     weights = find_weights(None, "hcp-sex")
     assert weights.name == "ilex-hub/swift.hcp-sex.1"
-    assert same(load_backbone(weights.file), state)
+    assert same(load_backbone(weights.file), tiny[1])
 
 
 def test_no_weights_says_how_to_get_them(tmp_path, monkeypatch):
@@ -328,12 +332,7 @@ def test_checkpoint_to_bundle_and_back(tmp_path, tiny, capsys):
 
 
 def test_registered_weights_must_be_those(tmp_path, monkeypatch, tiny):
-    config, state = tiny
-    repo = tmp_path / "models--ilex-hub--swift.hcp-sex.1"
-    write_bundle(repo / "snapshots" / "abc", state, config)
-    (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text("abc")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    fill_hub_cache(tmp_path, monkeypatch, *tiny)
     bundle = REGISTRY["ilex-hub/swift.hcp-sex.1"]
     sha256 = find_weights(None, "hcp-sex").sha256
     monkeypatch.setitem(bundle, "sha256", sha256)
