@@ -6,12 +6,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 import multiprocessing
+import os
 import re
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nipype import Node, Workflow
+from nipype.pipeline.plugins import MultiProcPlugin
 
 from swift_bids import __version__
 from swift_bids.interfaces import PROGRESS_FILE, Aggregate, Chunk, Crop, Embed, Normalise
@@ -152,20 +155,11 @@ def run_workflows(
     def on_status(node: Node, status: str) -> None:
         on_node(node._hierarchy.rpartition(".")[2], node.name, status)
 
-    plugin, arguments = "Linear", {"status_callback": on_status}
-    if execution.processes > 1:
-        # A fresh process, not a fork: forking after torch or CUDA has started threads can hang.
-        plugin = "MultiProc"
-        arguments |= {
-            "n_procs": execution.processes,
-            "mp_context": "spawn",
-            "n_gpu_procs": 1,
-            "raise_insufficient": False,
-        }
-        if execution.memory_gb is not None:
-            arguments["memory_gb"] = execution.memory_gb
     try:
-        whole.run(plugin=plugin, plugin_args=arguments)
+        if execution.processes > 1:
+            whole.run(plugin=_processes(execution, on_status, at_once=3 * len(workflows)))
+        else:
+            whole.run(plugin="Linear", plugin_args={"status_callback": on_status})
     except (KeyboardInterrupt, SystemExit):
         logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL)  # of its broken pool
         for worker in multiprocessing.active_children():  # else they go on, and write, without us
@@ -178,6 +172,31 @@ def run_workflows(
             raise
         return crashed
     return {}
+
+
+def _processes(
+    execution: Execution, on_status: Callable[[Node, str], None], at_once: int
+) -> MultiProcPlugin:
+    """nipype's plugin for several processes, of which `at_once` have something to do at first."""
+    arguments = {
+        "status_callback": on_status,
+        "n_procs": execution.processes,
+        # A fresh process, not a fork: forking after torch or CUDA has started threads can hang.
+        "mp_context": "spawn",
+        "n_gpu_procs": 1,
+        "raise_insufficient": False,
+    }
+    if execution.memory_gb is not None:
+        arguments["memory_gb"] = execution.memory_gb
+    plugin = MultiProcPlugin(arguments)
+    # Started deaf to Ctrl-C, which a terminal sends to them too: this process ends them, in peace.
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for _ in range(min(execution.processes, at_once)):
+            plugin.pool.submit(os.getpid)  # anything: the pool starts a process for each
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    return plugin
 
 
 def log_dir(output_dir: Path, participant: str, execution: Execution) -> Path:
