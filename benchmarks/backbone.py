@@ -59,7 +59,7 @@ def peak_memory(reference: str, which: int, threads: int) -> float:
     return status("VmHWM") - before
 
 
-def matmul_peak(threads: int) -> float:
+def matmul_peak() -> float:
     """GFLOP/s of a large float32 matrix product."""
     a = torch.randn(2048, 2048)
     return 2 * 2048**3 / min(seconds(a.matmul, a) for _ in range(5)) / 1e9
@@ -120,7 +120,7 @@ def main() -> None:
     print(f"ratio      {statistics.median(a / b for a, b in pairs):6.2f} (median of pairs)")
     print(f"deviation  {deviation(output, expected):.1e} (max-abs over max-abs)")
     print(f"ours does {flop:.1f} GFLOP at {flop / mine:.0f} GFLOP/s;", end=" ")
-    print(f"a large matrix product reaches {matmul_peak(args.threads):.0f} GFLOP/s")
+    print(f"a large matrix product reaches {matmul_peak():.0f} GFLOP/s")
     if args.precision:
         print_precisions(ours, volumes)
 

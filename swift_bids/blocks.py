@@ -36,11 +36,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pieces, tokens, dim = x.shape
-        plain = is_plain_inference(self)
-        qkv = linear(x, self.qkv) if plain else self.qkv(x)
-        qkv = qkv.view(pieces, tokens, 3, self.num_heads, dim // self.num_heads)
+        qkv = linear(x, self.qkv).view(pieces, tokens, 3, self.num_heads, dim // self.num_heads)
         qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, piece, head, token, C / heads)
-        if plain and x.is_cpu:
+        if x.is_cpu and is_plain_inference(self):
             return _attend_cpu(*qkv.flatten(1, 2)).view(pieces, dim, tokens).transpose(1, 2)
         head = dim // self.num_heads
         # The fused kernels of GPUs want multiples of 8; zeros change neither scores nor results.
@@ -75,17 +73,14 @@ class MLP(nn.Module):
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_plain_inference(self):
-            return linear(x, self.linear1, gelu=True)
-        return self.drop(F.gelu(self.linear1(x)))
+        return self.drop(linear(x, self.linear1, gelu=True))
 
 
 @lru_cache(maxsize=64)
 def _pieces_on(device: torch.device, *sizes: tuple[int, ...]) -> tuple[tuple[Tensor, bool], ...]:
     """`attention_pieces(*sizes)` on a device, copied there once."""
-    with torch.inference_mode(
-        False
-    ):  # what is made in inference mode cannot be used with gradients
+    # What is made in inference mode cannot be used with gradients later.
+    with torch.inference_mode(False):
         return tuple(
             (torch.as_tensor(index, device=device), padded)
             for index, padded in attention_pieces(*sizes)
@@ -170,7 +165,7 @@ class Block(nn.Module):
 
     def _add(self, y: Tensor, x: Tensor, layer: nn.Linear, drop: nn.Dropout, factor) -> Tensor:
         """y + layer(x)."""
-        if is_plain_inference(self):
+        if not self.training:
             return linear(x, layer, add=y)
         added = drop(layer(x))
         return y + (added if factor is None else added * factor)

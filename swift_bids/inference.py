@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -185,7 +185,7 @@ def _outputs(
     background: float,
     network: nn.Module,
     precision: str,
-):
+) -> Iterator[np.ndarray]:
     """Yield the tokens of each batch; the next is read while the network works."""
     device = positions.device
     volumes = ModelInput(positions, background, len(batches[0]))

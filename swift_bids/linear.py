@@ -29,7 +29,7 @@ def is_plain_inference(module: nn.Module) -> bool:
 
 
 def linear(x: Tensor, layer: nn.Linear, add: Tensor | None = None, gelu: bool = False) -> Tensor:
-    """`layer(x)`, then plus `add` or through the exact (erf) GELU; for plain inference only.
+    """`layer(x)`, then plus `add` or through the exact (erf) GELU; fused in plain inference.
 
     Parameters
     ----------
@@ -40,8 +40,9 @@ def linear(x: Tensor, layer: nn.Linear, add: Tensor | None = None, gelu: bool = 
     add
         (..., out), a residual.
     """
-    if _FUSED is None or not x.is_cpu or x.dtype != torch.float32:
-        y = layer(x) if add is None else layer(x).add_(add)
+    fused = _FUSED is not None and x.is_cpu and x.dtype == torch.float32
+    if not (fused and is_plain_inference(layer)):
+        y = layer(x) if add is None else add + layer(x)
         return F.gelu(y) if gelu else y
     if add is not None:
         return _FUSED.binary(x, add, layer.weight, layer.bias, "add")

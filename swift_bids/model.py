@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from swift_bids.blocks import Block
-from swift_bids.linear import is_plain_inference, linear
+from swift_bids.linear import linear
 
 #: Constructor arguments of both released variants (`_ilex.constructor_kwargs` of their bundles).
 RELEASED_CONFIG = {
@@ -39,8 +39,8 @@ RELEASED_CONFIG = {
 class PatchEmbed(nn.Module):
     """(B, 1, X, Y, Z, T) -> (B, x, y, z, t, C): one token a patch, a linear map of its voxels.
 
-    On the CPU it goes through the volume in slabs one patch thick, whose voxels, brought into the
-    order of patches, stay in the cache. Time stays the innermost axis of that order, as it is in
+    It goes through the volume in slabs one patch thick, whose voxels, brought into the order of
+    patches, stay in a processor's cache. Time stays the innermost axis of that order, as it is in
     memory, so that whole runs of voxels are copied and the matrix product turns them round.
     """
 
@@ -100,7 +100,7 @@ class PatchMerging(nn.Module):
         b, nx, ny, nz, t, c = x.shape
         x = x.view(b, nx // 2, 2, ny // 2, 2, nz // 2, 2, t, c)
         x = self.norm(x.permute(0, 1, 3, 5, 7, 2, 4, 6, 8).flatten(5))
-        return linear(x, self.reduction) if is_plain_inference(self) else self.reduction(x)
+        return linear(x, self.reduction)
 
 
 class Stage(nn.Module):

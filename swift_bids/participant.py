@@ -86,7 +86,7 @@ def _embed_runs(
     log_name: str,
 ) -> list[Problem]:
     """Build and execute the workflow; return the runs that failed."""
-    # nipype and torch take seconds to import, which an empty query need not wait for
+    # nipype takes seconds to import, which an empty query need not wait for
     from swift_bids.inference import choose_device
     from swift_bids.precision import at_precision
     from swift_bids.progress import Progress

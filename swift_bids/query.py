@@ -22,7 +22,7 @@ from swift_bids.normalise import UNREADABLE
 SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
 #: The spatial entities of a file name; what is left names the run.
 _SPATIAL = re.compile(r"_(?:space|cohort|res|den)-[^_]+")
-#: Relative to the dataset's root. The first line is pybids' own default, which a list replaces.
+#: Relative to the dataset's root; in place of pybids' own list, all of which the first line holds.
 _IGNORED = (
     r"^/(?!sub-)[^/]+/",  # a copy of a participant there must not be taken for the participant
     r"^/sub-[^/]+/(ses-[^/]+/)?(anat|figures|log|fmap|dwi|perf)(/|$)",

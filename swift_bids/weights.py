@@ -98,8 +98,7 @@ def find_weights(
         file = _local_file(path)
         name = "/".join(file.parts[-2:])
     elif _HUB_ID.match(hub_id) and path.suffix not in (".safetensors", ".ckpt"):
-        known = REGISTRY.get(hub_id, {})
-        file = hub_file(hub_id, revision or at or known.get("revision"))
+        file = hub_file(hub_id, revision or at or None)
         name, commit = hub_id, file.parent.name
     else:
         raise UsageError(f"--weights {source}: there is no such file or folder; {_REMEDY}")
@@ -180,6 +179,8 @@ def hub_file(
 ) -> Path:
     """A bundle's weights in the Hub's cache (or a folder); what is there needs no network.
 
+    Without a revision the registered one is taken, else the newest.
+
     Raises
     ------
     UsageError
@@ -190,7 +191,8 @@ def hub_file(
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it counts its retries aloud
     files = ("config.json", "model.safetensors")
-    place = {"revision": revision, "local_dir": local_dir}
+    registered = REGISTRY.get(repo_id, {}).get("revision")
+    place = {"revision": revision or registered, "local_dir": local_dir}
     try:
         paths = [hf_hub_download(repo_id, f, **place, local_files_only=True) for f in files]
         return Path(os.path.abspath(paths[-1]))

@@ -46,9 +46,8 @@ def run_weights(argv: Sequence[str]) -> int:
             if args.to is None:  # finding them in the cache fetches them into it
                 verify_weights(hub_id, args.revision)
             else:
-                revision = args.revision or REGISTRY.get(hub_id, {}).get("revision")
                 folder = args.to / hub_id.rpartition("/")[2]
-                verify_weights(str(hub_file(hub_id, revision, folder)))
+                verify_weights(str(hub_file(hub_id, args.revision, folder)))
     elif args.action == "convert":
         verify_weights(str(convert_checkpoint(args.checkpoint, args.folder)))
     else:
