@@ -19,19 +19,17 @@ class Embeddings:
     Attributes
     ----------
     chunks
-        The chunk table with one column a feature, `swift000` ... `swift287`.
+        The chunk table with `distance` (cosine distance of a chunk from the run's embedding) and
+        one column a feature, `swift000` ... `swift287`.
     run
         One row: chunk counts, mean FD and the mean embedding of the included chunks.
     similarity
         (chunk, chunk) cosine similarity of the chunks' embeddings.
-    distance
-        (chunk,) cosine distance of each chunk from the run's embedding.
     """
 
     chunks: pd.DataFrame
     run: pd.DataFrame
     similarity: np.ndarray
-    distance: np.ndarray
 
 
 def aggregate(tokens: np.ndarray, chunks: pd.DataFrame) -> Embeddings:
@@ -55,9 +53,10 @@ def aggregate(tokens: np.ndarray, chunks: pd.DataFrame) -> Embeddings:
         "censored": chunks.loc[included, "censored"].mean(),
     }
     unit = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+    distance = 1 - unit @ (mean / np.linalg.norm(mean))
+    features = pd.DataFrame(pooled.astype(np.float32), columns=names)
     return Embeddings(
-        chunks=pd.concat([chunks, pd.DataFrame(pooled.astype(np.float32), columns=names)], axis=1),
+        chunks=pd.concat([chunks.assign(distance=distance), features], axis=1),
         run=pd.DataFrame([run | dict(zip(names, mean.astype(np.float32)))]),
         similarity=unit @ unit.T,
-        distance=1 - unit @ (mean / np.linalg.norm(mean)),
     )

@@ -1,4 +1,4 @@
-"""Number of volumes, TR and confounds -> the table of chunks (20 volumes each) of a run."""
+"""Volumes of a run in time + confounds -> its table of chunks (20 volumes each)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 
 from swift_bids.errors import InputError
+from swift_bids.series import Series
 
 #: Volumes of one chunk, the network's T.
 CHUNK_VOLUMES = 20
+#: Choices of `--tail` and `--short-runs`.
+TAILS, SHORT_RUNS = ("drop", "overlap", "pad"), ("skip", "pad")
 _DUMMY_SCAN = re.compile(r"^non_steady_state_outlier_?\d+$")
 
 
@@ -62,57 +65,64 @@ def framewise_displacement(
 
 
 def plan_chunks(
-    n_volumes: int,
-    repetition_time: float,
-    first_volume: int = 0,
+    series: Series,
     displacement: np.ndarray | None = None,
     fd_threshold: float = 0.5,
     max_censored: float = 1.0,
+    stride: int = CHUNK_VOLUMES,
+    tail: str = "drop",
+    short_runs: str = "skip",
 ) -> pd.DataFrame:
-    """Cut a run into chunks of 20 volumes, from the first used volume on; the tail is dropped.
+    """Cut the series that the network reads into chunks of 20 volumes.
 
-    That is how the network was trained (stride 20 in the original data loader).
+    The defaults are what the network was trained with (original data loader): chunks side by side
+    from the first used volume on, what is left over at the end dropped.
 
     Parameters
     ----------
-    n_volumes, repetition_time
-        Volumes of the run and its TR in s.
-    first_volume
-        Index of the first volume that is used (the number of dummy scans).
+    series
+        Volumes of the run in time.
     displacement
-        Framewise displacement (volume,) in mm; NaN (the first volume's) does not count.
+        Framewise displacement (volume of the BOLD file,) in mm; NaN (the first volume's) does not
+        count.
     fd_threshold
         A volume that moved more than this (mm) is censored.
     max_censored
         A chunk with a larger share of censored volumes is not included in the run's mean.
+    stride
+        Volumes of the series from one chunk to the next.
+    tail
+        One of `TAILS`, what becomes of volumes behind the last whole chunk: `drop`; `overlap`: one
+        more chunk that ends with the run; `pad`: one more chunk, filled up by `chunk_rows`.
+    short_runs
+        One of `SHORT_RUNS`, what becomes of a series of fewer than 20 volumes: `skip` raises;
+        `pad` makes one chunk of it, filled up by `chunk_rows`.
 
     Returns
     -------
     pandas.DataFrame
-        One row a chunk: `start`, `stop` (volumes of the BOLD file, from 0, stop
-        exclusive), `onset`, `duration` (s), `mean_fd` (mm), `censored` (share), `included`.
-        Without `displacement`, `mean_fd` and `censored` are NaN and every chunk is included.
+        One row a chunk: `start`, `stop` (volumes of the BOLD file it is made from, from 0, stop
+        exclusive), `onset`, `duration` (s), `model_start` (its first volume in the series),
+        `padded` (volumes of the 20 that are filled up), `mean_fd` (mm) and `censored` (share) of
+        the volumes from start to stop, `included`. Without `displacement`, `mean_fd` and `censored`
+        are NaN and every chunk is included.
 
     Raises
     ------
     InputError
-        Fewer than 20 volumes are left, or no chunk may be included.
+        There are too few volumes, or no chunk may be included.
     """
-    starts = np.arange(first_volume, n_volumes - CHUNK_VOLUMES + 1, CHUNK_VOLUMES)
-    if len(starts) == 0:
-        raise InputError(
-            f"the run has {n_volumes} volumes, {first_volume} of them dummy scans, and the network "
-            f"needs {CHUNK_VOLUMES}: too short for an embedding"
-        )
-    moved = np.full((len(starts), CHUNK_VOLUMES), np.nan)  # (chunk, volume) mm
+    first = _first_of_chunks(series, stride, tail, short_runs)
+    padded = np.maximum(0, first + CHUNK_VOLUMES - series.length)
+    used = [series.source(a, a + CHUNK_VOLUMES - p) for a, p in zip(first, padded)]
+    mean_fd, censored = np.full((2, len(first)), np.nan)
     if displacement is not None:
-        moved = displacement[starts[:, None] + np.arange(CHUNK_VOLUMES)]
-    known = ~np.isnan(moved)
-    mean_fd = np.nansum(moved, axis=1) / np.where(known.any(1), known.sum(1), np.nan)
-    # The first volume of a run has no displacement and is not censored.
-    censored = np.where(known, moved > fd_threshold, False).mean(axis=1)
-    if displacement is None:
-        censored[:] = np.nan
+        for chunk, (start, stop) in enumerate(used):
+            moved = displacement[start:stop]
+            known = moved[~np.isnan(moved)]
+            mean_fd[chunk] = known.mean() if len(known) else np.nan
+            # The first volume of a run has no displacement and is not censored.
+            censored[chunk] = (known > fd_threshold).sum() / len(moved)
     included = ~(censored > max_censored)
     if not included.any():
         raise InputError(
@@ -121,12 +131,44 @@ def plan_chunks(
         )
     return pd.DataFrame(
         {
-            "start": starts,
-            "stop": starts + CHUNK_VOLUMES,
-            "onset": starts * repetition_time,
-            "duration": CHUNK_VOLUMES * repetition_time,
+            "start": [start for start, _ in used],
+            "stop": [stop for _, stop in used],
+            "onset": series.first_volume * series.repetition_time + first * series.model_tr,
+            "duration": (CHUNK_VOLUMES - padded) * series.model_tr,
+            "model_start": first,
+            "padded": padded,
             "mean_fd": mean_fd,
             "censored": censored,
             "included": included,
         }
     )
+
+
+def chunk_rows(start: int, length: int) -> np.ndarray:
+    """Volumes (20,) of a series of `length` that make up the chunk from `start` on.
+
+    Where the series ends, it is reflected (`numpy.pad`): the volumes before the last come again in
+    reverse, which keeps the change from volume to volume that one repeated volume would lack.
+    """
+    beyond = max(0, start + CHUNK_VOLUMES - length)
+    mode = "reflect" if length > 1 else "edge"
+    return np.pad(np.arange(length), (0, beyond), mode=mode)[start : start + CHUNK_VOLUMES]
+
+
+def _first_of_chunks(series: Series, stride: int, tail: str, short_runs: str) -> np.ndarray:
+    """First volume of every chunk in the series."""
+    length = series.length
+    if length < CHUNK_VOLUMES:
+        if short_runs == "pad" and length > 0:
+            return np.array([0])
+        at = f" ({length} at the network's TR of {series.model_tr:g} s)" * series.resampled
+        raise InputError(
+            f"the run has {series.n_volumes} volumes, {series.first_volume} of them dummy scans"
+            f"{at}, and the network needs {CHUNK_VOLUMES}: too short for an embedding; "
+            f"--short-runs pad fills it up"
+        )
+    first = np.arange(0, length - CHUNK_VOLUMES + 1, stride)
+    more = first[-1] + stride
+    if tail == "drop" or first[-1] + CHUNK_VOLUMES == length or more >= length:
+        return first
+    return np.append(first, length - CHUNK_VOLUMES if tail == "overlap" else more)

@@ -27,6 +27,8 @@ class Coverage:
         Brain voxels (2 mm) within the frame, and those that fall outside it.
     template_share
         Share of the MNI152 template's brain that the run's mask covers.
+    size_ratio
+        Voxels of the mask over voxels of the template's brain.
     dice
         Dice overlap of the run's mask and the template's brain.
     extent_mm
@@ -36,6 +38,7 @@ class Coverage:
     n_voxels: int
     n_outside: int
     template_share: float
+    size_ratio: float
     dice: float
     extent_mm: tuple[int, int, int]
 
@@ -64,6 +67,7 @@ def crop(mask_file: str | Path, frame: Frame, index_file: str | Path) -> Coverag
         n_voxels=len(voxels.fsl),
         n_outside=voxels.n_outside,
         template_share=shared / int(template.sum()),
+        size_ratio=(len(voxels.fsl) + voxels.n_outside) / int(template.sum()),
         dice=2 * shared / (int(brain.sum()) + int(template.sum())),
         extent_mm=slab_extent(voxels.fsl),
     )

@@ -22,7 +22,7 @@ def draw_run(
     output_dir: str | Path,
     run: Run,
     embeddings: Embeddings,
-    matrix: np.ndarray,
+    brain_voxels: np.ndarray,
     index: np.ndarray,
     background: float,
     fd_threshold: float,
@@ -31,15 +31,15 @@ def draw_run(
 
     Parameters
     ----------
-    matrix, index, background
-        (volume, brain voxel), (brain voxel,) and a z-score, as
-        `swift_bids.inference.embed_chunks` takes them.
+    brain_voxels
+        (brain voxel,) z-scores of the first volume that the network read.
+    index, background
+        (brain voxel,) and a z-score, as `swift_bids.inference.embed_chunks` takes them.
     fd_threshold
         Framewise displacement in mm above which a volume is censored.
     """
-    first = int(embeddings.chunks["start"].iloc[0])
     volume = np.full(np.prod(MODEL_SHAPE), background, dtype=np.float32)
-    volume[index] = np.asarray(matrix[first], dtype=np.float32)
+    volume[index] = brain_voxels
     brain = np.zeros(np.prod(MODEL_SHAPE), dtype=bool)
     brain[index] = True
     figures = {
@@ -129,7 +129,7 @@ def chunk_similarity(embeddings: Embeddings) -> Figure:
     chunks = np.arange(len(embeddings.chunks))
     included = embeddings.chunks["included"].to_numpy(dtype=bool)
     colours = np.where(included, _GREEN, "0.6")
-    right.bar(chunks, embeddings.distance, color=colours)
+    right.bar(chunks, embeddings.chunks["distance"], color=colours)
     right.set(xlabel="chunk", ylabel="cosine distance\nfrom the run's embedding")
     for axis in (left.xaxis, left.yaxis, right.xaxis):
         axis.set_major_locator(MaxNLocator(integer=True))

@@ -7,9 +7,11 @@ x index grows to the left (LAS).
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import resources
 
 import nibabel as nib
 import numpy as np
@@ -23,6 +25,10 @@ FSL_SHAPE = (91, 109, 91)
 FSL_AFFINE = np.array(
     [[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]], dtype=np.float64
 )
+#: How other grids are brought onto it, as the sidecars say it.
+INTERPOLATION = "linear (BOLD), nearest neighbour (mask)"
+#: The template space of the training data.
+TRAINING_SPACE = "MNI152NLin6Asym"
 #: Voxels of the network's input.
 MODEL_SHAPE = (96, 96, 96)
 #: Affines that differ by less (mm over the whole grid) are the same grid.
@@ -80,6 +86,17 @@ class BrainVoxels:
     fsl: np.ndarray
     model: np.ndarray
     n_outside: int
+
+
+def space_note(space: str) -> str | None:
+    """What another template space than the training's means for an embedding, in a sentence."""
+    if space == TRAINING_SPACE:
+        return None
+    return (
+        f"The network was trained on {TRAINING_SPACE}. {space} is another template, whose anatomy "
+        f"lies some mm elsewhere in places; voxels keep their coordinates in mm and are not warped "
+        f"from one template to the other, so do not mix spaces in one analysis"
+    )
 
 
 def is_fsl_grid(shape: tuple[int, ...], affine: np.ndarray) -> bool:
@@ -152,11 +169,14 @@ def brain_voxels(mask: np.ndarray, affine: np.ndarray, frame: Frame) -> BrainVox
 
 @lru_cache(maxsize=1)
 def template_brain() -> np.ndarray:
-    """Brain of the MNI152 template that nilearn ships, bool on the FSL grid (91, 109, 91)."""
-    from nilearn.datasets import load_mni152_brain_mask
+    """Brain of the MNI152 template that nilearn ships, bool on the FSL grid (91, 109, 91).
 
-    mask = load_mni152_brain_mask(resolution=2)
-    return to_fsl_grid(np.asarray(mask.dataobj), mask.affine, order=0) != 0
+    `nilearn.datasets.load_mni152_brain_mask(resolution=2)` on this grid, kept as a file because
+    nilearn takes a second to import and to make it.
+    """
+    with resources.as_file(resources.files("swift_bids") / "data/template_brain.nii.gz") as file:
+        image = nib.load(file)
+        return to_fsl_grid(np.asarray(image.dataobj), image.affine, order=0) != 0
 
 
 def slab_extent(fsl: np.ndarray) -> tuple[int, int, int]:
@@ -173,6 +193,51 @@ def flat_storage_index(shape: tuple[int, int, int], affine: np.ndarray, fsl: np.
     """
     storage = np.arange(math.prod(shape)).reshape(shape, order="F")
     return to_fsl_grid(storage, affine, order=0).reshape(-1)[fsl]
+
+
+def interpolation_weights(shape: tuple[int, int, int], affine: np.ndarray, fsl: np.ndarray):
+    """Weights that interpolate a volume of any grid linearly at flat positions of the FSL grid.
+
+    `weights @ volume` is what `scipy.ndimage.affine_transform` of order 1 gives at these places,
+    but computed there only, and with weights that are computed once for all volumes of a run.
+
+    Parameters
+    ----------
+    shape, affine
+        Of the volumes, in storage order; any orientation and zooms, oblique too.
+    fsl
+        (voxel,) flat C-order positions in the FSL grid.
+
+    Returns
+    -------
+    scipy.sparse.csr_array
+        (voxel, X * Y * Z) float32, columns in Fortran order (NIfTI's). At most eight weights a row,
+        none where the place is beyond the field of view, so that the result is 0.
+    """
+    from scipy.sparse import csr_array  # of use for other grids only
+
+    to_storage = np.linalg.inv(affine) @ FSL_AFFINE
+    position = np.stack(np.unravel_index(fsl, FSL_SHAPE), axis=-1)  # (voxel, 3)
+    place = nib.affines.apply_affine(to_storage, position)
+    nearest = place.round()
+    place = np.where(np.abs(place - nearest) < 1e-6, nearest, place)
+    last = np.array(shape) - 1
+    inside = ((place >= 0) & (place <= last)).all(axis=1)
+    low = np.clip(np.floor(place), 0, np.maximum(last - 1, 0)).astype(np.int64)
+    share = place - low
+    weights = np.zeros((len(fsl), 8), dtype=np.float32)
+    columns = np.zeros((len(fsl), 8), dtype=np.int64)
+    for number, corner in enumerate(itertools.product((0, 1), repeat=3)):
+        along = np.where(corner, share, 1 - share)  # (voxel, 3)
+        weights[:, number] = np.where(inside, along.prod(axis=1), 0)
+        voxel = np.minimum(low + corner, last)
+        columns[:, number] = np.ravel_multi_index(tuple(voxel.T), shape, order="F")
+    rows = np.arange(0, weights.size + 1, 8)
+    matrix = csr_array(
+        (weights.reshape(-1), columns.reshape(-1), rows), shape=(len(fsl), math.prod(shape))
+    )
+    matrix.eliminate_zeros()  # else NaN next to a place would count, with weight 0
+    return matrix
 
 
 def _to_las(affine: np.ndarray) -> np.ndarray:

@@ -21,6 +21,9 @@ _LOG = logging.getLogger("swift_bids")
 #: pybids reads the keys of a sidecar as entities of the files that inherit it.
 _ENTITIES = {"session_id": "ses", "task_id": "task", "run_id": "run"}
 
+#: Columns in which embeddings that may be compared do not differ.
+_KIND = ("weights_sha256", "frame", "space_id", "normalisation", "version")
+
 
 def run_group_level(args: argparse.Namespace, dataset: Dataset) -> int:
     """Write the table of all runs in the output folder; return the exit code.
@@ -42,12 +45,12 @@ def run_group_level(args: argparse.Namespace, dataset: Dataset) -> int:
     write_json(file.with_suffix(".json"), column_descriptions(table.columns))
     if table["random_weights"].any():
         _LOG.warning("RANDOM WEIGHTS: embeddings in this table mean nothing")
-    kinds = table.drop_duplicates(["weights_sha256", "frame", "space_id", "version"])
+    kinds = table.drop_duplicates(list(_KIND))
     if len(kinds) > 1:
         _LOG.warning(
-            "the table mixes %d kinds of embeddings (columns weights_sha256, frame, space_id, "
-            "version); compare runs of one kind only",
+            "the table mixes %d kinds of embeddings (columns %s); compare runs of one kind only",
             len(kinds),
+            ", ".join(_KIND),
         )
     _LOG.info(
         "%d run(s) of %d participant(s): %s", len(table), table["participant_id"].nunique(), file
@@ -113,6 +116,9 @@ def _row(name: str, sidecar: Path) -> pd.DataFrame:
         "name": name,
         "space_id": metadata["Preprocessing"]["Space"],
         "frame": metadata["Preprocessing"]["Frame"],
+        "normalisation": metadata["Preprocessing"]["Normalisation"],
+        "repetition_time": metadata["RepetitionTime"],
+        "model_tr": metadata["Preprocessing"]["ModelRepetitionTime"],
         "variant": model["Variant"],
         "weights": model["Weights"],
         "weights_sha256": model["WeightsSHA256"],

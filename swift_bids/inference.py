@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swift_bids.chunk import CHUNK_VOLUMES
+from swift_bids.chunk import CHUNK_VOLUMES, chunk_rows
 from swift_bids.errors import UsageError
 from swift_bids.grid import MODEL_SHAPE
+from swift_bids.normalise import MatrixFile
 from swift_bids.precision import at_precision
 
 _LOG = logging.getLogger("swift_bids")
@@ -96,7 +97,7 @@ class ModelInput:
 
 
 def embed_chunks(
-    matrix: np.ndarray,
+    matrix: np.ndarray | MatrixFile,
     index: np.ndarray,
     starts: Sequence[int],
     background: float,
@@ -110,11 +111,12 @@ def embed_chunks(
     Parameters
     ----------
     matrix
-        (volume, brain voxel) float16 z-scores, in memory or memory-mapped.
+        (volume, brain voxel) float16 z-scores, in memory or in a file.
     index
         (brain voxel,) flat C-order positions in 96^3.
     starts
-        First volume of every chunk of 20.
+        First volume of every chunk of 20, a row of the matrix; where it ends before the chunk does,
+        `swift_bids.chunk.chunk_rows` says what fills it up.
     background
         z-score outside the brain.
     network
@@ -179,7 +181,7 @@ def batch_that_fits(device: torch.device) -> int:
 
 
 def _outputs(
-    matrix: np.ndarray,
+    matrix: np.ndarray | MatrixFile,
     positions: Tensor,
     batches: Sequence[Sequence[int]],
     background: float,
@@ -196,7 +198,9 @@ def _outputs(
     def read(number: int) -> Tensor:
         rows = buffers[number % 2][: len(batches[number])]
         for row, start in zip(rows.numpy(), batches[number]):
-            row[:] = matrix[start : start + CHUNK_VOLUMES]
+            volumes = chunk_rows(start, matrix.shape[0])
+            first = volumes.min()
+            row[:] = matrix[first : volumes.max() + 1][volumes - first]
         return rows
 
     with (

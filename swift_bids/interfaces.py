@@ -19,13 +19,20 @@ from nipype.interfaces.base import (
 
 from swift_bids.aggregate import aggregate
 from swift_bids.checkpoint import load_backbone
-from swift_bids.chunk import framewise_displacement, plan_chunks, read_confounds
+from swift_bids.chunk import (
+    SHORT_RUNS,
+    TAILS,
+    framewise_displacement,
+    plan_chunks,
+    read_confounds,
+)
 from swift_bids.crop import Coverage, crop
 from swift_bids.grid import FRAMES
-from swift_bids.normalise import Normalisation, normalise
+from swift_bids.normalise import METHODS, MatrixFile, Normalisation, normalise
 from swift_bids.outputs import Provenance, write_run
 from swift_bids.precision import PRECISIONS
 from swift_bids.query import Run
+from swift_bids.series import Series
 from swift_bids.weights import Weights
 
 #: Written by the embed node, one line a chunk that is done; the progress bar reads it.
@@ -36,11 +43,12 @@ class _NormaliseInput(BaseInterfaceInputSpec):
     bold = File(exists=True, mandatory=True)
     mask = File(exists=True, mandatory=True)
     frame = traits.Enum(*FRAMES, mandatory=True)
-    first_volume = traits.Int(0, usedefault=True)
+    series = traits.Dict(mandatory=True, desc="fields of Series")
+    method = traits.Enum(*METHODS, usedefault=True)
 
 
 class _NormaliseOutput(TraitedSpec):
-    matrix = File(exists=True, desc="(volume, brain voxel) float16 .npy")
+    matrix = File(exists=True, desc="(volume of the series, brain voxel) float16 .npy")
     statistics = traits.Dict(desc="fields of Normalisation")
 
 
@@ -55,8 +63,9 @@ class Normalise(SimpleInterface):
             self.inputs.bold,
             self.inputs.mask,
             FRAMES[self.inputs.frame],
+            Series(**self.inputs.series),
             matrix,
-            self.inputs.first_volume,
+            self.inputs.method,
         )
         self._results |= {"matrix": matrix, "statistics": dataclasses.asdict(done)}
         return runtime
@@ -85,12 +94,13 @@ class Crop(SimpleInterface):
 
 
 class _ChunkInput(BaseInterfaceInputSpec):
-    n_volumes = traits.Int(mandatory=True)
-    repetition_time = traits.Float(mandatory=True)
-    first_volume = traits.Int(0, usedefault=True)
+    series = traits.Dict(mandatory=True, desc="fields of Series")
     confounds = File(exists=True)
     fd_threshold = traits.Float(mandatory=True)
     max_censored = traits.Float(mandatory=True)
+    stride = traits.Range(low=1, mandatory=True)
+    tail = traits.Enum(*TAILS, usedefault=True)
+    short_runs = traits.Enum(*SHORT_RUNS, usedefault=True)
 
 
 class _ChunkOutput(TraitedSpec):
@@ -98,22 +108,24 @@ class _ChunkOutput(TraitedSpec):
 
 
 class Chunk(SimpleInterface):
-    """Volumes, TR and confounds -> table of chunks."""
+    """Volumes in time and confounds -> table of chunks."""
 
     input_spec, output_spec = _ChunkInput, _ChunkOutput
 
     def _run_interface(self, runtime):
+        series = Series(**self.inputs.series)
         displacement = None
         if self.inputs.confounds:
             file = self.inputs.confounds
-            displacement = framewise_displacement(read_confounds(file), self.inputs.n_volumes, file)
+            displacement = framewise_displacement(read_confounds(file), series.n_volumes, file)
         table = plan_chunks(
-            self.inputs.n_volumes,
-            self.inputs.repetition_time,
-            self.inputs.first_volume,
+            series,
             displacement,
             self.inputs.fd_threshold,
             self.inputs.max_censored,
+            self.inputs.stride,
+            self.inputs.tail,
+            self.inputs.short_runs,
         )
         self._results["chunks"] = str(Path(runtime.cwd) / "chunks.tsv")
         table.to_csv(self._results["chunks"], sep="\t", index=False)
@@ -152,9 +164,9 @@ class Embed(SimpleInterface):
         weights = Weights(**self.inputs.weights)
         with open(Path(runtime.cwd) / PROGRESS_FILE, "w", buffering=1) as progress:
             tokens = embed_chunks(
-                np.load(self.inputs.matrix, mmap_mode="r"),
+                MatrixFile(self.inputs.matrix),
                 np.load(self.inputs.index),
-                pd.read_csv(self.inputs.chunks, sep="\t")["start"].tolist(),
+                pd.read_csv(self.inputs.chunks, sep="\t")["model_start"].tolist(),
                 self.inputs.statistics["background"],
                 _load_once(weights.file, weights.sha256, self.inputs.device, self.inputs.compiled),
                 self.inputs.batch_size if isdefined(self.inputs.batch_size) else None,
@@ -199,7 +211,7 @@ class Aggregate(SimpleInterface):
             self.inputs.output_dir,
             run,
             embeddings,
-            np.load(self.inputs.matrix, mmap_mode="r"),
+            MatrixFile(self.inputs.matrix)[0:1][0],
             np.load(self.inputs.index),
             statistics.background,
             self.inputs.provenance["fd_threshold"],

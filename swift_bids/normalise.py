@@ -2,104 +2,82 @@
 
 The training data were z-scored with one mean and one standard deviation over all non-zero voxels
 of all volumes of a run, and stored as float16 (preprocessing of Kim et al. 2023). Only the brain
-voxels are kept here, a quarter of the grid. The run is read once, in blocks of volumes, and is
-never in memory as a whole.
+voxels are kept here, a quarter of the grid. The statistics need the whole run before the first
+z-score: a run whose brain voxels fit in `KEPT_BYTES` waits in memory for them, a longer one is read
+a second time.
 """
 
 from __future__ import annotations
 
-import tempfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from isal import igzip, isal_zlib
-from nibabel.filebasedimages import ImageFileError
-from nibabel.fileholders import FileHolder
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
+from swift_bids.bold import UNREADABLE, brain_rows, open_bold
 from swift_bids.errors import InputError
-from swift_bids.grid import Frame, brain_voxels, flat_storage_index, is_fsl_grid, to_fsl_grid
+from swift_bids.grid import Frame, brain_voxels, is_fsl_grid
+from swift_bids.moments import VoxelMoments
+from swift_bids.series import Series, in_time
 
-#: Volumes read at a time: 16 x 902,629 voxels of float32 are 58 MB.
-VOLUMES_AT_ONCE = 16
-#: What a damaged or truncated image raises, in the gzip layer or in nibabel.
-UNREADABLE = (
-    OSError,
-    EOFError,
-    zlib.error,
-    isal_zlib.error,
-    ImageFileError,
-    HeaderDataError,
-    WrapStructError,
-)
+#: Choices of `--normalisation`.
+METHODS = ("global", "voxel+global")
+#: Memory for the brain voxels of a run as float32; 320 MB hold 340 volumes of a whole brain.
+KEPT_BYTES = 320_000_000
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Statistics of one run, over its used volumes and the brain voxels within the frame.
+    """Statistics of one run, over the series that the network reads and the brain in the frame.
 
     Attributes
     ----------
+    method
+        One of `METHODS`.
     mean, std
-        In the units of the BOLD data; `std` is the unbiased one.
+        Over all voxels and volumes, in the units of the BOLD data; `std` is the unbiased one.
     background
         z-score of everything outside the brain: the smallest z-score within it.
+    z_percentiles
+        1st, 50th and 99th percentile of the mean volume's z-scores.
+    negative
+        Share of voxels whose mean over time is negative.
+    tsnr
+        Median over voxels of mean over standard deviation in time; None where no voxel varies.
     n_volumes
-        Volumes in the matrix, the unused first ones included.
+        Volumes of the series.
+    n_constant
+        Voxels with one and the same value in all volumes. With `voxel+global` they are background.
     n_zero, n_nonfinite
-        Values (voxel x volume) that were exactly 0, or NaN or infinite: set to the background.
+        Values (voxel x volume of the BOLD file) that were exactly 0, or NaN or infinite: set to the
+        background.
     interpolated
         Whether the run was resampled to the FSL 2 mm grid.
     """
 
+    method: str
     mean: float
     std: float
     background: float
+    z_percentiles: tuple[float, float, float]
+    negative: float
+    tsnr: float | None
     n_volumes: int
+    n_constant: int
     n_zero: int
     n_nonfinite: int
     interpolated: bool
-
-
-class RunningMoments:
-    """Count, mean, sum of squared deviations and minimum of values that come in blocks.
-
-    Blocks are merged by the update of Chan, Golub and LeVeque (1983) in float64, which does not
-    lose digits however large the mean is beside the deviations.
-    """
-
-    def __init__(self) -> None:
-        self.count, self.mean, self.squares, self.minimum = 0, 0.0, 0.0, np.inf
-
-    def add(self, values: np.ndarray) -> None:
-        if values.size == 0:
-            return
-        values = values.astype(np.float64)
-        mean = values.mean()
-        squares = float(np.square(values - mean).sum())
-        total = self.count + values.size
-        delta = mean - self.mean
-        self.mean += delta * values.size / total
-        self.squares += squares + delta**2 * self.count * values.size / total
-        self.count, self.minimum = total, min(self.minimum, float(values.min()))
-
-    @property
-    def std(self) -> float:
-        return float(np.sqrt(self.squares / (self.count - 1))) if self.count > 1 else 0.0
 
 
 def normalise(
     bold_file: str | Path,
     mask_file: str | Path,
     frame: Frame,
+    series: Series,
     matrix_file: str | Path,
-    first_volume: int = 0,
+    method: str = "global",
 ) -> Normalisation:
     """Write the z-scored brain voxels of a run and return its statistics.
 
@@ -109,11 +87,14 @@ def normalise(
         4D BOLD and 3D brain mask on the same grid, in a standard (MNI) space.
     frame
         Place of the brain in the network's input: only voxels within it count.
+    series
+        Which volumes count, and the TR to interpolate them to.
     matrix_file
-        `.npy` to write: float16 (volume, brain voxel), columns in the order of
+        `.npy` to write: float16 (volume of the series, brain voxel), columns in the order of
         `swift_bids.grid.BrainVoxels`.
-    first_volume
-        Volumes before it (dummy scans) are in the matrix but not in the statistics.
+    method
+        `global`: one mean and one unbiased standard deviation over all voxels and volumes, as the
+        network was trained. `voxel+global`: every voxel over time first, then all together.
 
     Raises
     ------
@@ -121,87 +102,125 @@ def normalise(
         A file that cannot be read, is no 4D image, does not fit its mask, or holds no signal.
     """
     mask_image = load_mask(mask_file)
-    moments = RunningMoments()
-    n_zero = n_nonfinite = 0
-    with _open_bold(bold_file) as bold, tempfile.TemporaryFile(dir=Path(matrix_file).parent) as raw:
+    gaps = Gaps()
+    with open_bold(bold_file) as bold:
         _check_same_grid(bold, bold_file, mask_image, mask_file)
-        brain = brain_voxels(np.asarray(mask_image.dataobj), mask_image.affine, frame)
-        for start, rows in _brain_rows(bold, bold_file, brain.fsl):
-            used = rows[max(first_volume - start, 0) :]
-            n_zero += int((used == 0).sum())
-            n_nonfinite += int((~np.isfinite(used)).sum())
-            rows[~np.isfinite(rows)] = 0
-            moments.add(used[used != 0])
-            raw.write(rows)
-        if moments.std == 0:
-            raise InputError(
-                f"{bold_file}: the data do not vary within the brain mask; check that it is the "
-                f"preprocessed BOLD and that {mask_file} belongs to it"
-            )
-        background = (moments.minimum - moments.mean) / moments.std
-        n_volumes = bold.shape[3]
-        matrix = np.lib.format.open_memmap(
-            matrix_file, mode="w+", dtype=np.float16, shape=(n_volumes, len(brain.fsl))
-        )
-        raw.seek(0)
-        for start in range(0, n_volumes, VOLUMES_AT_ONCE):
-            part = matrix[start : start + VOLUMES_AT_ONCE]
-            rows = np.frombuffer(raw.read(4 * part.size), np.float32).reshape(part.shape)
-            z = (rows - np.float32(moments.mean)) / np.float32(moments.std)
-            part[:] = np.where(rows != 0, z, np.float32(background))
-        matrix.flush()
         interpolated = not is_fsl_grid(bold.shape[:3], bold.affine)
+        brain = brain_voxels(np.asarray(mask_image.dataobj), mask_image.affine, frame)
+        n_voxels = len(brain.fsl)
+        moments = VoxelMoments(n_voxels)
+        keep = 4 * n_voxels * series.n_volumes <= KEPT_BYTES
+        kept: list[np.ndarray] = []
+        rows = gaps.marked(brain_rows(bold, bold_file, brain.fsl), series.first_volume)
+        for block in in_time(_remembered(rows, kept) if keep else rows, series):
+            moments.add(block)
+    mean, std = moments.of_all()
+    if not (moments.high > moments.low).any():
+        raise InputError(
+            f"{bold_file}: the data do not vary within the brain mask; check that it is the "
+            f"preprocessed BOLD and that {mask_file} belongs to it"
+        )
+    z_scores = _ZScores(moments, method)
+    with open(matrix_file, "wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": (series.length, n_voxels)}
+        np.lib.format.write_array_header_1_0(file, header)
+        if keep:
+            for block in in_time(_taken(kept), series):
+                file.write(z_scores.of(block))
+        else:
+            with open_bold(bold_file) as bold:
+                rows = Gaps().marked(brain_rows(bold, bold_file, brain.fsl), series.first_volume)
+                for block in in_time(rows, series):
+                    file.write(z_scores.of(block))
+    varies = moments.std > 0
+    of_mean_volume = (moments.mean[moments.count > 0] - mean) / std
     return Normalisation(
-        mean=float(moments.mean),
-        std=moments.std,
-        background=float(np.float16(background)),
-        n_volumes=n_volumes,
-        n_zero=n_zero,
-        n_nonfinite=n_nonfinite,
+        method=method,
+        mean=mean,
+        std=std,
+        background=float(np.float16(z_scores.background)),
+        z_percentiles=tuple(np.percentile(of_mean_volume, [1, 50, 99]).tolist()),
+        negative=float((moments.mean < 0).mean()),
+        tsnr=float(np.median(moments.mean[varies] / moments.std[varies])),
+        n_volumes=series.length,
+        n_constant=int(moments.constant.sum()),
+        n_zero=gaps.n_zero,
+        n_nonfinite=gaps.n_nonfinite,
         interpolated=interpolated,
     )
 
 
-@contextmanager
-def _open_bold(bold_file: str | Path) -> Iterator[nib.Nifti1Image]:
-    """Open a 4D NIfTI for reading from front to back, gzip through isal (twice zlib's speed)."""
-    opener = igzip.open if str(bold_file).endswith(".gz") else open
-    try:
-        with opener(bold_file, "rb") as stream:
-            image = nib.Nifti1Image.from_file_map({"image": FileHolder(fileobj=stream)})
-            if image.ndim != 4:
-                raise InputError(f"{bold_file}: has {image.ndim} dimensions, a BOLD run has 4")
-            yield image
-    except UNREADABLE as error:
-        raise InputError(
-            f"{bold_file}: cannot be read ({error or type(error).__name__}); the file is damaged "
-            f"or incomplete, fetch or make it again"
-        ) from error
+class MatrixFile:
+    """A matrix that `normalise` wrote, read a few volumes at a time.
+
+    A memory map of the whole file would count as memory of the process, page for page.
+
+    Attributes
+    ----------
+    shape
+        (volume, brain voxel).
+    """
+
+    def __init__(self, file: str | Path) -> None:
+        self._file = file
+        self.shape = np.load(file, mmap_mode="r").shape
+
+    def __getitem__(self, volumes: slice) -> np.ndarray:
+        """Float16 (volume, brain voxel)."""
+        return np.array(np.load(self._file, mmap_mode="r")[volumes])
 
 
-def _brain_rows(
-    bold: nib.Nifti1Image, bold_file: str | Path, fsl: np.ndarray
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (first volume, float32 (volume, brain voxel)) blocks of a run, in order."""
-    shape, affine = bold.shape[:3], bold.affine
-    storage = flat_storage_index(shape, affine, fsl) if is_fsl_grid(shape, affine) else None
-    for start in range(0, bold.shape[3], VOLUMES_AT_ONCE):
-        try:
-            block = np.asarray(bold.dataobj[..., start : start + VOLUMES_AT_ONCE])  # (X, Y, Z, vol)
-        except ValueError as error:  # nibabel's for data that end early
-            raise InputError(
-                f"{bold_file}: holds fewer than the {bold.shape[3]} volumes of its header; the "
-                f"file is incomplete, fetch or make it again"
-            ) from error
-        if block.dtype.kind not in "iuf":
-            raise InputError(f"{bold_file}: holds {block.dtype} values, BOLD must be real numbers")
-        rows = np.empty((block.shape[3], len(fsl)), dtype=np.float32)
-        for row, volume in zip(rows, np.moveaxis(block, 3, 0)):
-            if storage is None:
-                row[:] = to_fsl_grid(volume.astype(np.float32), affine, order=1).reshape(-1)[fsl]
-            else:
-                row[:] = volume.reshape(-1, order="F")[storage]
-        yield start, rows
+class Gaps:
+    """Counts and marks the values of brain voxels that are no signal.
+
+    A value of exactly 0 was background in training, so that the edge of the field of view within
+    the mask is background too.
+    """
+
+    def __init__(self) -> None:
+        self.n_zero = self.n_nonfinite = 0
+
+    def marked(self, blocks: Iterable[np.ndarray], first_volume: int) -> Iterator[np.ndarray]:
+        """Set what is 0 or infinite in (volume, voxel) blocks to NaN, and count it from
+        `first_volume` on."""
+        start = 0
+        for block in blocks:
+            used = block[max(first_volume - start, 0) :]
+            start += len(block)
+            n_zero = int(used.size - np.count_nonzero(used))
+            finite = np.isfinite(used)
+            if n_zero or not finite.all():
+                self.n_zero += n_zero
+                self.n_nonfinite += int(finite.size - np.count_nonzero(finite))
+                used[~finite | (used == 0)] = np.nan
+            yield block
+
+
+class _ZScores:
+    """Turns brain voxels into z-scores, from the moments of the whole run."""
+
+    def __init__(self, moments: VoxelMoments, method: str):
+        known = moments.count > 0
+        if method == "global":
+            center, spread = moments.of_all()
+            lowest = (moments.low[known].min() - center) / spread
+        else:
+            # Each voxel then has mean 0 and sum of squares count - 1: the global standard deviation
+            # follows without another look at the data.
+            varies = known & ~moments.constant
+            count = moments.count[varies]
+            std = moments.std * np.sqrt((count - 1).sum() / (count.sum() - 1))
+            center, spread = moments.mean, np.where(varies, std, np.nan)
+            lowest = ((moments.low - center)[varies] / spread[varies]).min()
+        self._center, self._spread = np.float32(center), np.float32(spread)
+        self.background = np.float32(lowest)
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Float16 z-scores of float32 (volume, voxel); NaN becomes the background."""
+        rows -= self._center
+        rows /= self._spread
+        rows[np.isnan(rows)] = self.background
+        return rows.astype("<f2")
 
 
 def load_mask(mask_file: str | Path) -> nib.Nifti1Image:
@@ -228,3 +247,15 @@ def _check_same_grid(bold, bold_file, mask, mask_file) -> None:
             f"{mask_file}: the brain mask ({_grid(mask)}) is not on the grid of {bold_file} "
             f"({_grid(bold)}); take mask and BOLD from the same fMRIPrep output"
         )
+
+
+def _remembered(blocks: Iterable[np.ndarray], kept: list[np.ndarray]) -> Iterator[np.ndarray]:
+    for block in blocks:
+        kept.append(block)
+        yield block
+
+
+def _taken(kept: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the blocks and let go of each, so that they may be changed in place."""
+    while kept:
+        yield kept.pop(0)

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from swift_bids.aggregate import aggregate
-from swift_bids.chunk import CHUNK_VOLUMES, plan_chunks
+from swift_bids.bold import open_bold
+from swift_bids.chunk import CHUNK_VOLUMES, chunk_rows, plan_chunks
 from swift_bids.crop import crop
 from swift_bids.grid import FRAME_OF_VARIANT, FRAMES
 from swift_bids.inference import ModelInput, choose_device, embed_chunks
 from swift_bids.model import SwiFT
 from swift_bids.normalise import normalise
+from swift_bids.series import Series, model_repetition_time
 from swift_bids.weights import HUB_IDS
 
 
@@ -51,8 +53,8 @@ class ImageEmbedding:
 
     def volumes(self, chunk: int) -> Tensor:
         """The network's input for one chunk: (1, 1, 96, 96, 96, 20) float32."""
-        start = int(self.chunks["start"].iloc[chunk])
-        rows = torch.from_numpy(self.matrix[start : start + CHUNK_VOLUMES])[None]
+        start = int(self.chunks["model_start"].iloc[chunk])
+        rows = torch.from_numpy(self.matrix[chunk_rows(start, len(self.matrix))])[None]
         return ModelInput(torch.from_numpy(self.index), self.background, 1).fill(rows)
 
 
@@ -64,7 +66,12 @@ def embed(
     weights: str | Path | SwiFT | None = None,
     variant: str = "contrastive",
     frame: str = "auto",
+    normalisation: str = "global",
     dummy_scans: int = 0,
+    target_tr: str | float = "auto",
+    chunk_stride: int = CHUNK_VOLUMES,
+    tail: str = "drop",
+    short_runs: str = "skip",
     device: str = "auto",
     precision: str = "float32",
     batch_size: int | None = None,
@@ -77,13 +84,15 @@ def embed(
     bold, mask
         4D BOLD and 3D brain mask on one grid in MNI space, files or images.
     tr
-        Repetition time in s; it places the chunks in time and changes no embedding.
+        Repetition time in s.
     weights
         As `SwiFT.from_pretrained` takes them, or a network; None: the Hub bundle of `variant`.
     variant, frame
         `contrastive` or `hcp-sex`; `auto` (the variant's), `hcp` or `ukb`.
     dummy_scans
         Volumes to leave out at the start.
+    normalisation, target_tr, chunk_stride, tail, short_runs
+        As the app's flags.
     device, precision, batch_size
         As the app's flags.
     random_weights
@@ -105,16 +114,19 @@ def embed(
     place = FRAMES[FRAME_OF_VARIANT[variant] if frame == "auto" else frame]
     with tempfile.TemporaryDirectory() as folder:
         files = [_file(image, Path(folder) / f"{i}.nii") for i, image in enumerate((bold, mask))]
-        statistics = normalise(*files, place, Path(folder) / "matrix.npy", dummy_scans)
+        with open_bold(files[0]) as image:
+            n_volumes = image.shape[3]
+        series = Series(n_volumes, tr, dummy_scans, model_repetition_time(str(target_tr), tr))
+        chunks = plan_chunks(series, stride=chunk_stride, tail=tail, short_runs=short_runs)
+        statistics = normalise(*files, place, series, Path(folder) / "matrix.npy", normalisation)
         crop(files[1], place, Path(folder) / "index.npy")
         matrix, index = (np.load(Path(folder) / name) for name in ("matrix.npy", "index.npy"))
-    chunks = plan_chunks(statistics.n_volumes, tr, dummy_scans)
     was_training = network.training
     try:
         tokens = embed_chunks(
             matrix,
             index,
-            chunks["start"].tolist(),
+            chunks["model_start"].tolist(),
             statistics.background,
             network.eval(),
             batch_size,

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ import pandas as pd
 
 from swift_bids import __version__
 from swift_bids.aggregate import Embeddings
+from swift_bids.chunk import CHUNK_VOLUMES
 from swift_bids.crop import Coverage
 from swift_bids.dataset import Dataset
+from swift_bids.grid import INTERPOLATION, space_note
 from swift_bids.normalise import Normalisation
+from swift_bids.quality import quality, verdicts_of
 from swift_bids.query import Run
 from swift_bids.weights import Weights
 
@@ -36,8 +39,10 @@ class Provenance:
     ----------
     variant, weights_name, weights_revision, weights_sha256, random_weights
         Which network.
-    frame, fd_threshold, max_censored, dummy_scans
-        Preprocessing parameters.
+    frame, normalisation, dummy_scans, target_tr, chunk_stride, tail, short_runs
+        Preprocessing parameters, as the flags of these names took them.
+    fd_threshold, max_censored
+        Which chunks enter the run's mean.
     precision, device
         Number format, and `cpu` or `cuda`: float32 results differ in the last digits between them.
     dataset_root
@@ -50,9 +55,14 @@ class Provenance:
     weights_sha256: str
     random_weights: bool
     frame: str
+    normalisation: str
+    dummy_scans: str
+    target_tr: str
+    chunk_stride: int
+    tail: str
+    short_runs: str
     fd_threshold: float
     max_censored: float
-    dummy_scans: str
     precision: str
     device: str
     dataset_root: str
@@ -166,7 +176,9 @@ def write_run(
             path("tokens", ".json"),
             common | {"Description": description, "Axes": axes, "Shape": list(tokens.shape)},
         )
-    write_json(path("qc", ".json"), common | quality(embeddings, normalisation, coverage, run))
+    qc = common | quality(embeddings, normalisation, coverage, run)
+    qc["Warnings"] = [sentence for good, sentence in verdicts_of(qc) if not good]
+    write_json(path("qc", ".json"), qc)
     write_table(path("timeseries", ".tsv"), embeddings.chunks)
     write_json(path("timeseries", ".json"), described(embeddings.chunks))
     write_table(path("embedding", ".tsv"), embeddings.run)
@@ -192,50 +204,23 @@ def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation)
         },
         "Preprocessing": {
             "Space": run.space,
+            **({"SpaceNote": note} if (note := space_note(run.space)) else {}),
             "Frame": provenance.frame,
             "ResampledToFSL2mm": normalisation.interpolated,
-            "Normalisation": "global",
+            "SpatialInterpolation": INTERPOLATION if normalisation.interpolated else "none",
+            "Normalisation": provenance.normalisation,
             "DummyScans": provenance.dummy_scans,
+            "TargetTR": provenance.target_tr,
+            "ModelRepetitionTime": run.model_tr,
+            "TemporalInterpolation": "linear" if run.series.resampled else "none",
             "FDThreshold": provenance.fd_threshold,
             "MaxCensored": provenance.max_censored,
-            "ChunkVolumes": 20,
-            "ChunkStride": 20,
+            "ChunkVolumes": CHUNK_VOLUMES,
+            "ChunkStride": provenance.chunk_stride,
+            "Tail": provenance.tail,
+            "ShortRuns": provenance.short_runs,
         },
         "RepetitionTime": run.repetition_time,
-    }
-
-
-def quality(
-    embeddings: Embeddings, normalisation: Normalisation, coverage: Coverage, run: Run
-) -> dict[str, Any]:
-    """Quality figures of a run, JSON-ready; missing numbers are None."""
-    chunks, pooled = embeddings.chunks, embeddings.run.iloc[0]
-    used = int(chunks["stop"].max() - chunks["start"].min())
-
-    def number(value: float) -> float | None:
-        return float(value) if np.isfinite(value) else None
-
-    return {
-        "Coverage": asdict(coverage),
-        "Normalised": asdict(normalisation),
-        "Volumes": {
-            "total": run.n_volumes,
-            "dummy": int(chunks["start"].min()),
-            "used": used,
-            "dropped_tail": int(run.n_volumes - chunks["stop"].max()),
-        },
-        "Chunks": {
-            "total": int(pooled["n_chunks"]),
-            "included": int(pooled["n_included"]),
-            "similarity_min": number(embeddings.similarity.min()),
-            "distance_from_run": [number(d) for d in embeddings.distance],
-        },
-        "Motion": {
-            "mean_fd": number(chunks["mean_fd"].mean()),
-            "max_chunk_fd": number(chunks["mean_fd"].max()),
-            "censored": number(chunks["censored"].mean()),
-        },
-        "Warnings": list(run.warnings),
     }
 
 

@@ -16,15 +16,17 @@ from typing import Any
 import tomli_w
 
 from swift_bids import __version__
-from swift_bids.checkpoint import read_backbone
-from swift_bids.chunk import CHUNK_VOLUMES
+from swift_bids.chunk import plan_chunks
 from swift_bids.dataset import Dataset
 from swift_bids.derivative import check_output_dir, write_dataset_files, write_participants
 from swift_bids.errors import Problem, UsageError, report_problems
+from swift_bids.filters import read_filter_file
 from swift_bids.grid import FRAME_OF_VARIANT
 from swift_bids.outputs import Provenance, output_path, write_text
-from swift_bids.query import SPACES, Run, Selection, find_runs, read_filter_file
+from swift_bids.preflight import check_network
+from swift_bids.query import SPACES, Run, Selection, find_runs
 from swift_bids.weights import Weights, find_weights
+from swift_bids.workers import in_worker
 
 _LOG = logging.getLogger("swift_bids")
 
@@ -42,7 +44,7 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
     frame = FRAME_OF_VARIANT[args.variant] if args.frame == "auto" else args.frame
     if args.dry_run:
         runs, unusable = find_runs(dataset, labels, selection)
-        _print_runs(runs, dataset, frame)
+        _print_runs(runs, dataset, frame, args)
         return _recap([], [*problems, *unusable], dataset.understood)
 
     output_dir = check_output_dir(args.output_dir, dataset)
@@ -53,12 +55,9 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
     try:
         weights = find_weights(args.weights, args.variant, args.random_weights, work_dir)
         _LOG.info("weights: %s (SHA-256 %s)", weights.file, weights.sha256)
-        unused = read_backbone(weights.file).unused  # refuses wrong weights before the long work
-        if unused:
-            _LOG.info("weights: not part of the features, left out: %s", ", ".join(unused))
+        runs, unusable = find_runs(dataset, labels, selection)
         if weights.random:
             _LOG.warning("RANDOM WEIGHTS: the embeddings of this call mean nothing")
-        runs, unusable = find_runs(dataset, labels, selection)
         problems += unusable
         if not runs:
             return _recap([], problems, dataset.understood)
@@ -87,31 +86,29 @@ def _embed_runs(
 ) -> list[Problem]:
     """Build and execute the workflow; return the runs that failed."""
     # nipype takes seconds to import, which an empty query need not wait for
-    from swift_bids.inference import choose_device
-    from swift_bids.precision import at_precision
     from swift_bids.progress import Progress
     from swift_bids.workflow import (
         Execution,
         chunks_done,
         log_dir,
-        run_folder,
+        remove_intermediate,
         run_workflows,
         workflow_name,
         workflow_of_run,
     )
 
-    device, warning = choose_device(args.device)
-    if warning:
-        _LOG.warning("%s", warning)
-    at_precision(args.precision, device)  # refuses what the device does not have
+    # refuses wrong weights and devices before anything is written
+    asked = (weights.file, args.device, args.precision)
+    device, notes = in_worker(args.nprocs, check_network, *asked)
+    for note in notes:
+        _LOG.warning("%s", note)
     write_dataset_files(output_dir, dataset)
-    processes = args.nprocs or len(os.sched_getaffinity(0))
     execution = Execution(
         work_dir=work_dir,
         device=device,
         batch_size=args.batch_size,
-        threads=min(args.omp_nthreads or _threads_of_run(processes, len(runs)), processes),
-        processes=processes,
+        threads=min(args.omp_nthreads or _threads_of_run(args.nprocs, len(runs)), args.nprocs),
+        processes=args.nprocs,
         log_name=log_name,
         memory_gb=args.mem,
         compiled=args.compile,
@@ -121,28 +118,38 @@ def _embed_runs(
         dataset,
         variant=args.variant,
         frame=frame,
+        normalisation=args.normalisation,
+        dummy_scans=args.dummy_scans,
+        target_tr=args.target_tr,
+        chunk_stride=args.chunk_stride,
+        tail=args.tail,
+        short_runs=args.short_runs,
         fd_threshold=args.fd_threshold,
         max_censored=args.max_censored,
-        dummy_scans=args.dummy_scans,
         precision=args.precision,
         device="cpu" if device == "cpu" else "cuda",
     )
     for participant in {run.participant for run in runs}:
         settings = log_dir(output_dir, participant, execution) / "swift_bids.toml"
         write_text(settings, tomli_w.dumps(_settings(args)))
-    _LOG.info("%d run(s) on %s, at most %d at a time", len(runs), device, processes)
+    _LOG.info("%d run(s) on %s, at most %d at a time", len(runs), device, args.nprocs)
     by_workflow = {workflow_name(run): run for run in runs}
     workflows = [
         workflow_of_run(run, provenance, weights, execution, output_dir, not args.no_tokens)
         for run in runs
     ]
-    with Progress(by_workflow, _n_chunks, lambda run: chunks_done(run, execution)) as progress:
+    clean = args.work_dir is None or args.clean_workdir
+    if clean:
+        for run in runs:
+            remove_intermediate(run, execution)
+    n_chunks = {name: _n_chunks(run, args) for name, run in by_workflow.items()}
+    with Progress(by_workflow, n_chunks, lambda run: chunks_done(run, execution)) as progress:
 
         def on_node(workflow: str, node: str, status: str) -> None:
             progress.on_node(workflow, node, status)
-            if args.work_dir is None and node == "aggregate" and status == "end":
+            if clean and node == "aggregate" and status == "end":
                 # else the matrices of all runs, 0.5 MB a volume, would lie there until the end
-                shutil.rmtree(run_folder(by_workflow[workflow], execution), ignore_errors=True)
+                remove_intermediate(by_workflow[workflow], execution)
 
         crashed = run_workflows(workflows, execution, output_dir, on_node)
     failed = []
@@ -179,20 +186,25 @@ def _selection(args: argparse.Namespace) -> Selection:
         tasks=args.task_id,
         spaces=args.space or SPACES,
         dummy_scans=None if args.dummy_scans == "auto" else int(args.dummy_scans),
+        target_tr=args.target_tr,
+        short_runs=args.short_runs,
         filters=read_filter_file(args.bids_filter_file) if args.bids_filter_file else {},
     )
 
 
-def _print_runs(runs: Sequence[Run], dataset: Dataset, frame: str) -> None:
+def _print_runs(
+    runs: Sequence[Run], dataset: Dataset, frame: str, args: argparse.Namespace
+) -> None:
     import pandas as pd
 
     table = [
         {
             "bold": os.path.relpath(run.bold, dataset.root),
             "TR": run.repetition_time,
+            "model_tr": run.model_tr,
             "volumes": run.n_volumes,
             "dummy": run.first_volume,
-            "chunks": _n_chunks(run),
+            "chunks": _n_chunks(run, args),
             "confounds": "yes" if run.confounds else "no",
             "space": run.space,
             "frame": frame,
@@ -208,8 +220,11 @@ def _threads_of_run(processes: int, n_runs: int) -> int:
     return max(1, min(8, processes // n_runs))
 
 
-def _n_chunks(run: Run) -> int:
-    return (run.n_volumes - run.first_volume) // CHUNK_VOLUMES
+def _n_chunks(run: Run, args: argparse.Namespace) -> int:
+    plan = plan_chunks(
+        run.series, stride=args.chunk_stride, tail=args.tail, short_runs=args.short_runs
+    )
+    return len(plan)
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:

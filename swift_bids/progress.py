@@ -25,7 +25,7 @@ class Progress:
     runs
         Workflow name -> run.
     expected
-        Run -> number of chunks it will have.
+        Workflow name -> number of chunks the run will have.
     done
         Run -> number of chunks the network has done so far. It is asked every half second, since
         the network may work in another process.
@@ -34,12 +34,12 @@ class Progress:
     def __init__(
         self,
         runs: Mapping[str, Run],
-        expected: Callable[[Run], int],
+        expected: Mapping[str, int],
         done: Callable[[Run], int],
     ):
-        self._runs, self._done = runs, done
-        self._expected = {name: expected(run) for name, run in runs.items()}
+        self._runs, self._expected, self._done = runs, expected, done
         self._started: dict[str, float] = {}
+        self._nodes: dict[tuple[str, str], float] = {}
         self._ended: set[str] = set()
         self._stop = threading.Event()
 
@@ -64,9 +64,15 @@ class Progress:
 
     def on_node(self, workflow: str, node: str, status: str) -> None:
         """Take note of what nipype reports."""
-        self._started.setdefault(workflow, time.monotonic())
+        now = time.monotonic()
+        self._started.setdefault(workflow, now)
         if workflow in self._ended:  # nipype's serial plugin "ends" the nodes behind a failed one
             return
+        if status == "start":
+            self._nodes[workflow, node] = now
+        elif status == "end":
+            seconds = now - self._nodes[workflow, node]
+            _LOG.debug("%s: %s took %.2f s", self._runs[workflow].name, node, seconds)
         if status == "exception" or (status == "end" and node == "aggregate"):
             self._ended.add(workflow)
             seconds = time.monotonic() - self._started[workflow]

@@ -6,17 +6,18 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
+from swift_bids.bold import UNREADABLE
 from swift_bids.chunk import count_dummy_scans, plan_chunks, read_confounds
 from swift_bids.dataset import Dataset
 from swift_bids.errors import InputError, Problem, UsageError
-from swift_bids.normalise import UNREADABLE
+from swift_bids.filters import entities_of
+from swift_bids.series import Series, model_repetition_time
 
 #: Spaces the network can read, in order of preference; others only when asked for by --space.
 SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
@@ -47,6 +48,8 @@ class Run:
         Template of the BOLD file, its TR in s (sidecar), its number of volumes (header).
     first_volume
         Volumes at the start that are left out (dummy scans).
+    model_tr
+        TR in s at which the network reads the run (`--target-tr`).
     warnings
         What the user should know about the inputs, one sentence each.
     """
@@ -60,7 +63,13 @@ class Run:
     repetition_time: float
     n_volumes: int
     first_volume: int
+    model_tr: float
     warnings: tuple[str, ...] = ()
+
+    @property
+    def series(self) -> Series:
+        """The series of volumes that the network reads."""
+        return Series(self.n_volumes, self.repetition_time, self.first_volume, self.model_tr)
 
 
 @dataclass
@@ -75,6 +84,8 @@ class Selection:
         `--space`, in order of preference.
     dummy_scans
         `--dummy-scans`: a number, or None for those that fMRIPrep found.
+    target_tr, short_runs
+        `--target-tr`; `--short-runs`, which decides whether a short run can be embedded.
     filters
         Content of `--bids-filter-file`.
     """
@@ -83,6 +94,8 @@ class Selection:
     tasks: Sequence[str] | None = None
     spaces: Sequence[str] = SPACES
     dummy_scans: int | None = None
+    target_tr: str = "auto"
+    short_runs: str = "skip"
     filters: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -113,32 +126,6 @@ def find_runs(
         runs += found
         problems += unusable
     return runs, problems
-
-
-def read_filter_file(file: str | Path) -> dict[str, dict[str, Any]]:
-    """Read a filter file in fMRIPrep's format, `{"bold": {"task": "rest"}}`.
-
-    Raises
-    ------
-    UsageError
-        It is not valid JSON or filters something that is not queried here.
-    """
-    known = set(_io_spec())
-    try:
-        filters = json.loads(Path(file).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--bids-filter-file {file}: cannot be read ({error})") from error
-    if not isinstance(filters, dict) or not all(isinstance(v, dict) for v in filters.values()):
-        raise UsageError(
-            f'--bids-filter-file {file}: must look like {{"bold": {{"task": "rest"}}}}'
-        )
-    unknown = sorted(set(filters) - known)
-    if unknown:
-        raise UsageError(
-            f"--bids-filter-file {file}: unknown {', '.join(unknown)}; known are "
-            f"{', '.join(sorted(known))}"
-        )
-    return filters
 
 
 def _participant_runs(
@@ -231,15 +218,13 @@ def _run(layout, bold, masks: dict[str, str], confounds: str | None, selection: 
         raise InputError(f"{bold.path} has {len(shape)} dimensions, a BOLD run has 4")
     if not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
         raise InputError(f"{bold.path}: its affine places no voxel; make the file again")
-    first_volume = _first_volume(confounds, selection.dummy_scans)
-    plan_chunks(shape[3], float(repetition_time), first_volume)  # refuses what is too short
     warnings = []
     if abs(zooms[3] - repetition_time) > 0.001:
         warnings.append(
             f"the header's TR ({zooms[3]:g}) differs from the sidecar's ({repetition_time:g} s), "
             f"which is used"
         )
-    return Run(
+    run = Run(
         name=name,
         participant=bold.entities["subject"],
         bold=bold.path,
@@ -248,9 +233,12 @@ def _run(layout, bold, masks: dict[str, str], confounds: str | None, selection: 
         space=bold.entities["space"],
         repetition_time=float(repetition_time),
         n_volumes=shape[3],
-        first_volume=first_volume,
+        first_volume=_first_volume(confounds, selection.dummy_scans),
+        model_tr=model_repetition_time(selection.target_tr, float(repetition_time)),
         warnings=tuple(warnings),
     )
+    plan_chunks(run.series, short_runs=selection.short_runs)  # refuses what is too short
+    return run
 
 
 def _first_volume(confounds: str | None, dummy_scans: int | None) -> int:
@@ -259,23 +247,9 @@ def _first_volume(confounds: str | None, dummy_scans: int | None) -> int:
     return count_dummy_scans(read_confounds(confounds)) if confounds else 0
 
 
-def _io_spec() -> dict[str, dict[str, Any]]:
-    return json.loads(resources.files("swift_bids").joinpath("data/io_spec.json").read_text())
-
-
 def _get(layout, kind: str, participant: str, filters: dict[str, dict[str, Any]]) -> list:
-    from bids.layout import Query
-
-    def query_value(value):
-        if value is None:
-            return Query.NONE
-        if isinstance(value, str) and value.startswith("Query."):
-            return Query[value.removeprefix("Query.")]
-        return [query_value(v) for v in value] if isinstance(value, list) else value
-
-    query = _io_spec()[kind] | filters.get(kind, {})
     try:
-        return layout.get(subject=participant, **{k: query_value(v) for k, v in query.items()})
+        return layout.get(subject=participant, **entities_of(kind, filters))
     except (ValueError, KeyError) as error:  # of pybids: no such entity, no such Query
         raise UsageError(f"--bids-filter-file: {kind}: {str(error).splitlines()[0]}") from error
 

@@ -4,11 +4,11 @@ aggregate) -> which runs failed, and why."""
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import multiprocessing
-import os
 import re
-import signal
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from swift_bids.interfaces import PROGRESS_FILE, Aggregate, Chunk, Crop, Embed, 
 from swift_bids.outputs import Provenance
 from swift_bids.query import Run
 from swift_bids.weights import Weights
+from swift_bids.workers import START_METHOD
 
 #: Nipype's cache of another version must not be taken for this one's.
 WORKFLOW_NAME = "swift_bids_" + re.sub(r"\W", "_", __version__) + "_wf"
@@ -65,18 +66,23 @@ def workflow_of_run(
     keep_tokens: bool,
 ) -> Workflow:
     """The five nodes of one run, from its BOLD file to its files in `output_dir`."""
-    common = {"frame": provenance.frame}
+    series = dataclasses.asdict(run.series)
     nodes = {
         "normalise": Normalise(
-            bold=run.bold, mask=run.mask, first_volume=run.first_volume, **common
+            bold=run.bold,
+            mask=run.mask,
+            frame=provenance.frame,
+            series=series,
+            method=provenance.normalisation,
         ),
-        "crop": Crop(mask=run.mask, **common),
+        "crop": Crop(mask=run.mask, frame=provenance.frame),
         "chunk": Chunk(
-            n_volumes=run.n_volumes,
-            repetition_time=run.repetition_time,
-            first_volume=run.first_volume,
+            series=series,
             fd_threshold=provenance.fd_threshold,
             max_censored=provenance.max_censored,
+            stride=provenance.chunk_stride,
+            tail=provenance.tail,
+            short_runs=provenance.short_runs,
             **({"confounds": run.confounds} if run.confounds else {}),
         ),
         "embed": Embed(
@@ -144,11 +150,15 @@ def run_workflows(
     dict
         Workflow name -> (reason, crash file), for the runs that failed.
     """
+    # While it waits, nipype collects garbage again and again, 50 ms of a CPU a time, most of them
+    # spent on what was imported.
+    gc.freeze()
+    logging.getLogger("nipype").propagate = False  # it has a handler of its own
     whole = Workflow(name=WORKFLOW_NAME, base_dir=str(execution.work_dir))
     whole.config["execution"] = {
         "crashfile_format": "txt",
         "stop_on_first_crash": "false",
-        "poll_sleep_duration": "0.1",  # nipype's 2 s is longer than most nodes
+        "poll_sleep_duration": "0.05",  # nipype's 2 s is longer than most nodes
     }
     whole.add_nodes(list(workflows))
 
@@ -157,7 +167,7 @@ def run_workflows(
 
     try:
         if execution.processes > 1:
-            whole.run(plugin=_processes(execution, on_status, at_once=3 * len(workflows)))
+            whole.run(plugin=_processes(execution, on_status))
         else:
             whole.run(plugin="Linear", plugin_args={"status_callback": on_status})
     except (KeyboardInterrupt, SystemExit):
@@ -174,29 +184,18 @@ def run_workflows(
     return {}
 
 
-def _processes(
-    execution: Execution, on_status: Callable[[Node, str], None], at_once: int
-) -> MultiProcPlugin:
-    """nipype's plugin for several processes, of which `at_once` have something to do at first."""
+def _processes(execution: Execution, on_status: Callable[[Node, str], None]) -> MultiProcPlugin:
+    """nipype's plugin for several processes."""
     arguments = {
         "status_callback": on_status,
         "n_procs": execution.processes,
-        # A fresh process, not a fork: forking after torch or CUDA has started threads can hang.
-        "mp_context": "spawn",
-        "n_gpu_procs": 1,
+        "mp_context": START_METHOD,
+        **({"n_gpu_procs": 1} if execution.device.startswith("cuda") else {}),
         "raise_insufficient": False,
     }
     if execution.memory_gb is not None:
         arguments["memory_gb"] = execution.memory_gb
-    plugin = MultiProcPlugin(arguments)
-    # Started deaf to Ctrl-C, which a terminal sends to them too: this process ends them, in peace.
-    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        for _ in range(min(execution.processes, at_once)):
-            plugin.pool.submit(os.getpid)  # anything: the pool starts a process for each
-    finally:
-        signal.signal(signal.SIGINT, heard)
-    return plugin
+    return MultiProcPlugin(arguments)
 
 
 def log_dir(output_dir: Path, participant: str, execution: Execution) -> Path:
@@ -224,14 +223,16 @@ def workflow_name(run: Run) -> str:
     return re.sub(r"\W", "_", run.name) + "_wf"
 
 
-def run_folder(run: Run, execution: Execution) -> Path:
-    """nipype's folder of a run's nodes."""
-    return execution.work_dir / WORKFLOW_NAME / workflow_name(run)
+def remove_intermediate(run: Run, execution: Execution) -> None:
+    """Remove what the work folder holds of a run, of this version and others; nothing else."""
+    for folder in execution.work_dir.glob(f"swift_bids_*_wf/{workflow_name(run)}"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def chunks_done(run: Run, execution: Execution) -> int:
     """Chunks of a run that the network has done so far, from the embed node's progress file."""
+    folder = execution.work_dir / WORKFLOW_NAME / workflow_name(run)
     try:
-        return (run_folder(run, execution) / "embed" / PROGRESS_FILE).read_bytes().count(b"\n")
+        return (folder / "embed" / PROGRESS_FILE).read_bytes().count(b"\n")
     except OSError:
         return 0

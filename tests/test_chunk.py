@@ -5,20 +5,28 @@ import pandas as pd
 import pytest
 
 from swift_bids.chunk import (
+    chunk_rows,
     count_dummy_scans,
     framewise_displacement,
     plan_chunks,
     read_confounds,
 )
 from swift_bids.errors import InputError
+from swift_bids.series import Series
+
+
+def native(n_volumes, tr=0.8, dummies=0):
+    return Series(n_volumes, tr, dummies, tr)
 
 
 def test_chunks_start_after_the_dummy_scans_and_the_tail_is_dropped():
-    plan = plan_chunks(65, 0.8, first_volume=3)
+    plan = plan_chunks(native(65, 0.8, 3))
     assert plan["start"].tolist() == [3, 23, 43]
     assert plan["stop"].tolist() == [23, 43, 63]
+    assert plan["model_start"].tolist() == [0, 20, 40]
     assert plan["onset"].tolist() == pytest.approx([2.4, 18.4, 34.4])
     assert plan["duration"].tolist() == pytest.approx([16.0] * 3)
+    assert plan["padded"].tolist() == [0, 0, 0]
     assert plan["included"].all()
     assert plan["mean_fd"].isna().all()
     assert plan["censored"].isna().all()
@@ -28,21 +36,73 @@ def test_motion_of_each_chunk():
     moved = np.full(40, 0.1)
     moved[0] = np.nan
     moved[20:30] = 0.7
-    plan = plan_chunks(40, 2.0, displacement=moved, fd_threshold=0.5, max_censored=0.4)
+    plan = plan_chunks(native(40), moved, fd_threshold=0.5, max_censored=0.4)
     assert plan["mean_fd"].tolist() == pytest.approx([0.1, 0.4])
     assert plan["censored"].tolist() == [0.0, 0.5]
     assert plan["included"].tolist() == [True, False]
 
 
+def test_a_run_resampled_in_time():
+    """At TR 2 s, 31 volumes are 60 s: 76 volumes of 0.8 s, three chunks."""
+    moved = np.arange(31.0)
+    plan = plan_chunks(Series(31, 2.0, 0, 0.8), moved, fd_threshold=9.5)
+    assert plan["model_start"].tolist() == [0, 20, 40]
+    assert plan["onset"].tolist() == pytest.approx([0, 16, 32])
+    assert plan["duration"].tolist() == pytest.approx([16] * 3)
+    assert plan["start"].tolist() == [0, 8, 16]
+    assert plan["stop"].tolist() == [9, 17, 25]  # 15.2, 31.2 and 47.2 s lie between two volumes
+    assert plan["mean_fd"].tolist() == [4, 12, 20]
+    assert plan["censored"].tolist() == pytest.approx([0, 7 / 9, 1])
+
+
+@pytest.mark.parametrize(
+    ("length", "stride", "tail", "first"),
+    [
+        (65, 20, "drop", [0, 20, 40]),
+        (65, 20, "overlap", [0, 20, 40, 45]),
+        (65, 20, "pad", [0, 20, 40, 60]),
+        (60, 20, "overlap", [0, 20, 40]),
+        (60, 20, "pad", [0, 20, 40]),
+        (45, 10, "drop", [0, 10, 20]),
+        (45, 10, "overlap", [0, 10, 20, 25]),
+        (45, 10, "pad", [0, 10, 20, 30]),
+        (55, 30, "drop", [0, 30]),
+        (55, 30, "pad", [0, 30]),  # the next would start at 60
+        (65, 30, "pad", [0, 30, 60]),
+    ],
+)
+def test_stride_and_tail(length, stride, tail, first):
+    plan = plan_chunks(native(length), stride=stride, tail=tail)
+    assert plan["model_start"].tolist() == first
+    assert plan["padded"].tolist() == [max(0, f + 20 - length) for f in first]
+    assert plan["stop"].max() <= length
+    assert plan["duration"].iloc[-1] == pytest.approx(0.8 * (20 - plan["padded"].iloc[-1]))
+
+
+def test_a_filled_up_chunk_is_reflected():
+    assert chunk_rows(0, 20).tolist() == list(range(20))
+    assert chunk_rows(40, 45).tolist() == [40, 41, 42, 43, 44, *range(43, 28, -1)]
+    assert chunk_rows(0, 4).tolist() == [0, 1, 2, 3, 2, 1] * 3 + [0, 1]
+    assert chunk_rows(0, 1).tolist() == [0] * 20
+
+
 @pytest.mark.parametrize(("volumes", "dummies"), [(19, 0), (24, 5), (0, 0)])
 def test_short_runs_are_refused(volumes, dummies):
     with pytest.raises(InputError, match="too short"):
-        plan_chunks(volumes, 2.0, dummies)
+        plan_chunks(native(volumes, 0.8, dummies))
+
+
+def test_short_runs_are_filled_up_on_request():
+    plan = plan_chunks(native(17, 0.8, 2), np.full(17, 0.3), short_runs="pad")
+    assert plan[["start", "stop", "model_start", "padded"]].values.tolist() == [[2, 17, 0, 5]]
+    assert plan["duration"].tolist() == pytest.approx([12.0])
+    with pytest.raises(InputError, match="too short"):
+        plan_chunks(native(5, 0.8, 5), short_runs="pad")
 
 
 def test_a_run_without_any_quiet_chunk_is_refused():
     with pytest.raises(InputError, match="--max-censored"):
-        plan_chunks(20, 2.0, displacement=np.full(20, 9.0), max_censored=0.5)
+        plan_chunks(native(20), np.full(20, 9.0), max_censored=0.5)
 
 
 def test_dummy_scans_of_any_fmriprep():

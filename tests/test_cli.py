@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, run_app, write_derivative
 
 from swift_bids import __version__
-from swift_bids.cli import build_parser, parse_arguments
+from swift_bids.parser import build_parser, parse_arguments
 
 CALL = ["in", "out", "participant"]
 
@@ -26,7 +26,7 @@ def test_version_is_that_of_the_version_file():
 def test_help_needs_no_heavy_import():
     """Whatever makes --help slow is an import of these."""
     code = (
-        "import sys; from swift_bids.cli import build_parser; build_parser().format_help(); "
+        "import sys; from swift_bids.parser import build_parser; build_parser().format_help(); "
         "print([m for m in ('torch', 'numpy', 'nibabel', 'nipype', 'bids', 'pandas', 'matplotlib',"
         " 'huggingface_hub') if m in sys.modules])"
     )
@@ -46,7 +46,12 @@ FLAGS = {
     "--weights": ("w", "w"),
     "--random-weights": (None, True),
     "--frame": ("hcp", "hcp"),
+    "--normalisation": ("voxel+global", "voxel+global"),
     "--dummy-scans": ("3", "3"),
+    "--target-tr": ("0.72", "0.72"),
+    "--chunk-stride": ("10", 10),
+    "--tail": ("overlap", "overlap"),
+    "--short-runs": ("pad", "pad"),
     "--fd-threshold": ("0.3", 0.3),
     "--max-censored": ("0.4", 0.4),
     "--no-tokens": (None, True),
@@ -58,13 +63,15 @@ FLAGS = {
     "--omp-nthreads": ("2", 2),
     "--mem": ("8G", 8.0),
     "--work-dir": ("x", Path("x")),
+    "--clean-workdir": (None, True),
     "--verbose": (None, 1),
 }
 
 
 def test_no_flag_is_forgotten_below():
     long = {flag for a in build_parser()._actions for flag in a.option_strings if flag[:2] == "--"}
-    assert long - {"--help", "--version", "--nthreads", "--n-cpus"} == set(FLAGS)
+    other_names = {"--nthreads", "--n-cpus", "--normalization"}
+    assert long - {"--help", "--version"} - other_names == set(FLAGS)
 
 
 @pytest.mark.parametrize("flag", FLAGS)
@@ -86,6 +93,8 @@ def test_forms_of_values():
     assert args.mem == pytest.approx(8.0)
     assert parse_arguments([*CALL, "--mem", "1.5T"]).mem == 1500.0
     assert args.bids_dir == Path("in")
+    assert parse_arguments([*CALL, "--normalization", "global"]).normalisation == "global"
+    assert parse_arguments(CALL).nprocs >= 1
 
 
 @pytest.mark.parametrize(
@@ -98,6 +107,12 @@ def test_forms_of_values():
         ["--mem", "0"],
         ["--max-censored", "1.5"],
         ["--dummy-scans", "-2"],
+        ["--target-tr", "-0.8"],
+        ["--target-tr", "nan"],
+        ["--target-tr", "fast"],
+        ["--chunk-stride", "0"],
+        ["--tail", "keep"],
+        ["--normalisation", "none"],
         ["--fd-threshold", "-1"],
         ["--fd-threshold", "nan"],
         ["--variant", "other"],
@@ -138,6 +153,7 @@ def test_dry_run_lists_and_writes_nothing(tmp_path):
     assert dict(zip(header, row)) == {
         "bold": "sub-1/func/sub-1_task-a_space-MNI152NLin6Asym_res-2_desc-preproc_bold.nii.gz",
         "TR": "0.8",
+        "model_tr": "0.8",
         "volumes": "45",
         "dummy": "0",
         "chunks": "2",

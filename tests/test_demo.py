@@ -82,8 +82,16 @@ def test_tables_and_tokens_agree(demo):
         np.testing.assert_allclose(chunks[features], tokens.mean((2, 3, 4, 5)), atol=1e-5)
         described = json.loads(open(stem + "timeseries.json").read())
         assert set(chunks.columns) <= set(described)
-        expected = [0] if "sub-03" in run else [2, 22]
+        expected = [0, 8] if "sub-03" in run else [2, 22]
         assert chunks["start"].tolist() == expected
+
+
+def test_work_folder_takes_less_than_600_kb_a_volume(demo):
+    """Of whole brains; it was given with -w and stays."""
+    runs = [path for path in (demo / "work").glob("*/sub_0[12]*")]
+    assert len(runs) == 6
+    size = sum(f.stat().st_size for run in runs for f in run.rglob("*") if f.is_file())
+    assert 0.4e6 < size / (6 * 50) < 0.6e6
 
 
 def test_group_table(demo):
@@ -92,7 +100,7 @@ def test_group_table(demo):
     assert set(table.columns) == set(described)
     assert sorted(table["name"]) == sorted(run.split("/")[-1] for run in RUNS)
     assert table["random_weights"].all()
-    assert table["n_chunks"].tolist() == [2] * 6 + [1]
+    assert table["n_chunks"].tolist() == [2] * 7
     for run in RUNS:
         file = demo / "swift_bids" / f"{run}_desc-swift_embedding.tsv"
         own = pd.read_csv(file, sep="\t")

@@ -4,6 +4,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from nilearn.datasets import load_mni152_brain_mask
+from scipy.ndimage import map_coordinates
 
 from swift_bids.errors import InputError
 from swift_bids.grid import (
@@ -11,8 +13,10 @@ from swift_bids.grid import (
     FSL_AFFINE,
     FSL_SHAPE,
     brain_voxels,
+    interpolation_weights,
     is_fsl_grid,
     slab_extent,
+    space_note,
     template_brain,
     to_fsl_grid,
 )
@@ -85,6 +89,65 @@ def test_voxels_outside_the_frame_are_counted():
 def test_empty_mask_is_refused():
     with pytest.raises(InputError, match="no voxel"):
         brain_voxels(np.zeros(FSL_SHAPE), FSL_AFFINE, FRAMES["ukb"])
+
+
+OBLIQUE = nib.affines.from_matvec(
+    nib.eulerangles.euler2mat(0.1, -0.2, 0.3) @ np.diag([-2.2, 2.5, 3.1]), [80, -110, -60]
+)
+C2009 = nib.affines.from_matvec(np.diag([2.0, 2, 2]), [-96.5, -132.5, -78.5])
+
+
+@pytest.mark.parametrize(
+    ("shape", "affine"),
+    [
+        ((97, 115, 97), C2009),
+        ((70, 80, 45), OBLIQUE),
+        ((61, 73, 61), nib.affines.from_matvec(np.diag([3.0, 3, 3]), [-90, -126, -72])),
+        ((20, 30, 3), nib.affines.from_matvec(np.diag([-4.0, 4, 8]), [40, -50, -10])),
+        ((20, 30, 1), nib.affines.from_matvec(np.diag([-4.0, 4, 8]), [40, -50, -10])),
+    ],
+)
+def test_weights_interpolate_as_scipy_does(shape, affine):
+    volume = np.random.default_rng(0).random(shape, dtype=np.float32) + 1
+    fsl = np.sort(np.random.default_rng(1).permutation(np.prod(FSL_SHAPE))[:200_000])
+    weights = interpolation_weights(shape, affine, fsl)
+    found = weights @ volume.reshape(-1, order="F")
+    to_storage = np.linalg.inv(affine) @ FSL_AFFINE
+    place = nib.affines.apply_affine(to_storage, np.stack(np.unravel_index(fsl, FSL_SHAPE), -1))
+    # scipy and ours decide differently what lies on the last voxel to within rounding
+    place = np.where(np.abs(place - place.round()) < 1e-6, place.round(), place)
+    expected = map_coordinates(volume, place.T, order=1, mode="constant", cval=0.0)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert 0.001 < (found > 0).mean()
+    inside = np.asarray(weights.sum(axis=1)) > 0
+    np.testing.assert_allclose(np.asarray(weights.sum(axis=1))[inside], 1, atol=1e-6)
+    if shape[0] > 60:
+        assert (found[inside] >= 1).all()
+
+
+def test_a_gap_beside_a_place_does_not_count():
+    """At a place that lies on a voxel, a NaN in the next voxel has no weight at all."""
+    affine = nib.affines.from_matvec(np.diag([4.0, 4, 4]), [-88, -124, -72])
+    volume = np.ones((45, 54, 45), np.float32)
+    volume[20, 20, 20] = np.nan
+    fsl = np.arange(np.prod(FSL_SHAPE))
+    found = interpolation_weights(volume.shape, affine, fsl) @ volume.reshape(-1, order="F")
+    gaps = np.stack(np.unravel_index(np.flatnonzero(np.isnan(found)), FSL_SHAPE), -1)
+    world = nib.affines.apply_affine(FSL_AFFINE, gaps)
+    centre = nib.affines.apply_affine(affine, [20, 20, 20])
+    assert len(gaps) == 27  # itself and the places between it and its neighbours
+    assert np.abs(world - centre).max() == 2
+
+
+def test_another_template_is_said():
+    assert space_note("MNI152NLin6Asym") is None
+    assert "MNI152NLin2009cAsym is another template" in space_note("MNI152NLin2009cAsym")
+
+
+def test_template_brain_is_nilearns():
+    mask = load_mni152_brain_mask(resolution=2)
+    there = to_fsl_grid(np.asarray(mask.dataobj), mask.affine, order=0) != 0
+    np.testing.assert_array_equal(template_brain(), there)
 
 
 def test_template_brain_is_a_brain():

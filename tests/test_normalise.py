@@ -1,20 +1,33 @@
 """z-scores, background and statistics of a run, and what is refused."""
 
 import gzip
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from conftest import FSL_AFFINE, write_derivative
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
+from swift_bids import normalise as module
+from swift_bids.crop import crop
 from swift_bids.errors import InputError
 from swift_bids.grid import FRAMES, FSL_SHAPE, brain_voxels
-from swift_bids.normalise import RunningMoments, normalise
+from swift_bids.moments import VoxelMoments
+from swift_bids.normalise import MatrixFile, normalise
+from swift_bids.series import Series
 
 
 def files(tmp_path, data, affine=FSL_AFFINE, shape=FSL_SHAPE):
     bold = write_derivative(tmp_path, "sub-1_task-a", data=data, affine=affine, shape=shape)
     return bold, str(bold).replace("preproc_bold", "brain_mask")
+
+
+def native(n_volumes, first=0):
+    return Series(n_volumes, 0.8, first, 0.8)
 
 
 @pytest.fixture(scope="module")
@@ -24,67 +37,244 @@ def noise():
     return (500 + 30 * rng.standard_normal((*FSL_SHAPE, 19))).astype(np.float32)
 
 
-def test_moments_of_blocks_equal_those_of_the_whole():
-    values = 1e6 + np.random.default_rng(0).standard_normal(10_000)
-    moments = RunningMoments()
-    for block in np.split(values, [1, 17, 17, 5000]):
+def column_of(brain, voxel):
+    """Which column of the matrix a voxel of the FSL grid is."""
+    fsl = brain_voxels(brain, FSL_AFFINE, FRAMES["ukb"]).fsl
+    return int(np.flatnonzero(fsl == np.ravel_multi_index(voxel, FSL_SHAPE))[0])
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_moments_of_blocks_equal_those_of_the_whole(gaps):
+    values = (1e4 + np.random.default_rng(0).standard_normal((1000, 7))).astype(np.float32)
+    if gaps:
+        values[np.random.default_rng(1).random(values.shape) < 0.1] = np.nan
+        values[:, 3] = np.nan
+        values[1:, 4] = np.nan
+    values[:, 5] = 7
+    moments = VoxelMoments(7)
+    for block in np.split(values, [1, 17, 500]):
         moments.add(block)
-    assert moments.mean == pytest.approx(values.mean(), rel=1e-14)
-    assert moments.std == pytest.approx(values.std(ddof=1), rel=1e-9)
-    assert moments.minimum == values.min()
+    exact = values.astype(np.float64)
+    assert moments.count.tolist() == (~np.isnan(exact)).sum(0).tolist()
+    known = moments.count > 0
+    np.testing.assert_allclose(moments.mean[known], np.nanmean(exact[:, known], 0), rtol=1e-14)
+    several = moments.count > 1
+    expected = np.nanstd(exact[:, several], axis=0, ddof=1)
+    np.testing.assert_allclose(moments.std[several], expected, rtol=1e-9)
+    assert (moments.std[~several] == 0).all()
+    assert moments.low[known].tolist() == np.nanmin(values[:, known], axis=0).tolist()
+    assert moments.high[known].tolist() == np.nanmax(values[:, known], axis=0).tolist()
+    assert moments.constant.tolist() == [False, False, False, False, gaps, True, False]
+    mean, std = moments.of_all()
+    everything = exact[~np.isnan(exact)]
+    assert mean == pytest.approx(everything.mean(), rel=1e-13)
+    assert std == pytest.approx(everything.std(ddof=1), rel=1e-11)
 
 
 def test_z_scores(tmp_path, noise):
     bold, mask = files(tmp_path, noise)
-    done = normalise(bold, mask, FRAMES["ukb"], tmp_path / "m.npy", first_volume=2)
+    done = normalise(bold, mask, FRAMES["ukb"], native(19, 2), tmp_path / "m.npy")
     brain = nib.load(mask).get_fdata() > 0
     used = noise[brain][:, 2:].astype(np.float64)
     assert done.mean == pytest.approx(used.mean(), rel=1e-12)
     assert done.std == pytest.approx(used.std(ddof=1), rel=1e-12)
     assert done.background == np.float16((used.min() - used.mean()) / used.std(ddof=1))
-    assert (done.n_volumes, done.n_zero, done.n_nonfinite) == (19, 0, 0)
+    assert (done.n_volumes, done.n_zero, done.n_nonfinite, done.n_constant) == (17, 0, 0, 0)
     assert not done.interpolated
+    assert done.tsnr == pytest.approx(np.median(used.mean(1) / used.std(1, ddof=1)), rel=1e-9)
+    z_of_mean = (used.mean(1) - used.mean()) / used.std(ddof=1)
+    assert done.z_percentiles == pytest.approx(np.percentile(z_of_mean, [1, 50, 99]))
+    assert done.negative == 0
     matrix = np.load(tmp_path / "m.npy")
     assert matrix.dtype == np.float16
     voxels = brain_voxels(brain, FSL_AFFINE, FRAMES["ukb"]).fsl
-    expected = (noise.reshape(-1, 19)[voxels].T - done.mean) / done.std
+    expected = (noise.reshape(-1, 19)[voxels].T[2:] - done.mean) / done.std
     np.testing.assert_allclose(matrix, expected, rtol=1e-3, atol=1e-3)
+    file = MatrixFile(tmp_path / "m.npy")
+    assert file.shape == matrix.shape
+    np.testing.assert_array_equal(file[3:7], matrix[3:7])
+
+
+def test_each_voxel_over_time_first(tmp_path, noise):
+    data = noise.copy()
+    data[45, 54, 45] = 600  # does not change
+    data[46, 54, 45, 3] = 0
+    bold, mask = files(tmp_path, data)
+    done = normalise(bold, mask, FRAMES["ukb"], native(19), tmp_path / "m.npy", "voxel+global")
+    brain = nib.load(mask).get_fdata() > 0
+    voxels = brain_voxels(brain, FSL_AFFINE, FRAMES["ukb"]).fsl
+    values = data.reshape(-1, 19)[voxels].T.astype(np.float64)
+    values[values == 0] = np.nan
+    with np.errstate(invalid="ignore"):
+        z = (values - np.nanmean(values, 0)) / np.nanstd(values, 0, ddof=1)
+    z = (z - np.nanmean(z)) / np.nanstd(z, ddof=1)
+    expected = np.where(np.isnan(z), np.nanmin(z), z)
+    matrix = np.load(tmp_path / "m.npy")
+    np.testing.assert_allclose(matrix, expected, rtol=1e-3, atol=1e-3)
+    assert done.background == pytest.approx(np.nanmin(z), rel=1e-3)
+    assert (done.n_constant, done.n_zero) == (1, 1)
+    assert (matrix[:, column_of(brain, (45, 54, 45))] == done.background).all()
+
+
+def test_a_constant_voxel_is_counted_and_kept_by_global(tmp_path, noise):
+    data = noise.copy()
+    data[45, 54, 45] = 600
+    bold, mask = files(tmp_path, data)
+    done = normalise(bold, mask, FRAMES["ukb"], native(19), tmp_path / "m.npy")
+    assert done.n_constant == 1
+    brain = nib.load(mask).get_fdata() > 0
+    column = np.load(tmp_path / "m.npy")[:, column_of(brain, (45, 54, 45))]
+    assert (column == np.float16((600 - done.mean) / done.std)).all()
+
+
+@pytest.mark.parametrize("method", module.METHODS)
+def test_a_long_run_is_read_twice_and_gives_the_same(tmp_path, noise, method, monkeypatch):
+    data = noise.copy()
+    data[45, 54, 45, 3], data[46, 54, 45, 4] = 0, np.nan
+    bold, mask = files(tmp_path, data)
+    series = Series(19, 2.0, 2, 0.8)
+    once = normalise(bold, mask, FRAMES["hcp"], series, tmp_path / "a.npy", method)
+    reads = []
+    monkeypatch.setattr(module, "KEPT_BYTES", 1000)
+    original = module.open_bold
+    monkeypatch.setattr(module, "open_bold", lambda file: reads.append(file) or original(file))
+    twice = normalise(bold, mask, FRAMES["hcp"], series, tmp_path / "b.npy", method)
+    assert reads == [bold, bold]
+    assert once == twice
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+def test_memory_does_not_grow_with_the_run(tmp_path):
+    """Peak memory of a process that reads 32 volumes and of one that reads 160."""
+    code = (
+        "import re, sys; from swift_bids import normalise as n; "
+        "from swift_bids.grid import FRAMES; from swift_bids.series import Series; "
+        "n.KEPT_BYTES = 0; bold, mask, out, volumes = sys.argv[1:]; "
+        "n.normalise(bold, mask, FRAMES['ukb'], Series(int(volumes), 0.8, 0, 0.8), out); "
+        "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
+    )
+    peaks = []
+    for volumes in (32, 160):
+        still = np.arange(np.prod(FSL_SHAPE), dtype=np.int16).reshape(*FSL_SHAPE, 1) % 99
+        data = still + np.arange(1, volumes + 1, dtype=np.int16)
+        bold, mask = files(tmp_path / str(volumes), data)
+        call = [sys.executable, "-c", code, bold, mask, tmp_path / "m.npy", str(volumes)]
+        done = subprocess.run(call, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout))
+    assert peaks[1] < 1.05 * peaks[0] < 400_000  # kB
 
 
 def test_zeros_and_nans_count_as_background(tmp_path, noise):
     data = noise.copy()
     data[45, 54, 45, 3], data[46, 54, 45, 4], data[46, 54, 45, 5] = 0, np.nan, np.inf
+    data[45, 54, 45, 0] = 0  # a dummy scan, not counted
     bold, mask = files(tmp_path, data)
-    done = normalise(bold, mask, FRAMES["ukb"], tmp_path / "m.npy")
+    done = normalise(bold, mask, FRAMES["ukb"], native(19, 1), tmp_path / "m.npy")
     assert (done.n_zero, done.n_nonfinite) == (1, 2)
     brain = nib.load(mask).get_fdata() > 0
-    values = data[brain]
+    values = data[brain][:, 1:]
     values = values[np.isfinite(values) & (values != 0)].astype(np.float64)
     assert done.mean == pytest.approx(values.mean(), rel=1e-12)
     matrix = np.load(tmp_path / "m.npy")
     assert np.isfinite(matrix).all()
-    column = np.flatnonzero(
-        brain_voxels(brain, FSL_AFFINE, FRAMES["ukb"]).fsl
-        == np.ravel_multi_index((45, 54, 45), FSL_SHAPE)
-    )
-    assert matrix[3, column] == done.background
-    assert matrix[2, column] != done.background
+    column = column_of(brain, (45, 54, 45))
+    assert matrix[2, column] == done.background
+    assert matrix[1, column] != done.background
 
 
-def test_scaled_integers_and_storage_order_make_no_difference(tmp_path, noise):
-    whole = np.round(noise)
-    plain, mask = files(tmp_path / "a", whole)
-    doubled = nib.as_closest_canonical(nib.Nifti1Image((2 * whole).astype(np.int16), FSL_AFFINE))
-    folder = tmp_path / "b"
-    folder.mkdir()
-    doubled.to_filename(folder / "bold.nii")
-    with open(folder / "bold.nii", "r+b") as file:  # scl_slope and scl_inter of the header
+def test_interpolation_in_time_comes_before_the_statistics(tmp_path, noise):
+    bold, mask = files(tmp_path, noise)
+    series = Series(19, 2.0, 1, 0.8)
+    done = normalise(bold, mask, FRAMES["ukb"], series, tmp_path / "m.npy")
+    voxels = brain_voxels(nib.load(mask).get_fdata(), FSL_AFFINE, FRAMES["ukb"]).fsl
+    rows = noise.reshape(-1, 19)[voxels].T[1:].astype(np.float64)
+    place = np.arange(series.length) * 0.4
+    low = np.minimum(place.astype(int), 16)
+    values = rows[low] + (place - low)[:, None] * (rows[low + 1] - rows[low])
+    assert series.length == 43
+    assert done.mean == pytest.approx(values.mean(), rel=1e-7)
+    assert done.std == pytest.approx(values.std(ddof=1), rel=1e-6)
+    expected = (values - done.mean) / done.std
+    np.testing.assert_allclose(np.load(tmp_path / "m.npy"), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def run_hcp(recipe):
+    """The run of parity/run_hcp: case, data, mask, affine."""
+    case, _, _ = recipe.load_run_case("run_hcp")
+    return case, *recipe.make_bold(case["n_volumes"], case["seed"])
+
+
+def _stored(folder, run_hcp, axes, name, kind):
+    """That run in another storage order, file and number format."""
+    _, data, mask, affine = run_hcp
+    turn = ornt_transform(io_orientation(affine), axcodes2ornt(tuple(axes)))
+    data = 2 * data if kind == "scaled" else data.astype(kind)
+    images = [nib.Nifti1Image(x, affine).as_reoriented(turn) for x in (data, mask)]
+    assert "".join(nib.aff2axcodes(images[0].affine)) == axes
+    paths = folder / name, folder / "mask.nii.gz"
+    for image, path in zip(images, paths):
+        image.to_filename(path)
+    if kind == "scaled":  # scl_slope and scl_inter of the header
+        content = bytearray(paths[0].read_bytes())
+        content[112:120] = np.array([0.5, 0.0], np.float32).tobytes()
+        paths[0].write_bytes(content)
+        assert nib.load(paths[0]).dataobj.slope == 0.5
+    return paths
+
+
+@pytest.fixture(scope="module")
+def reference_input(run_hcp, tmp_path_factory):
+    """Matrix, index and statistics of parity/run_hcp as it is (test_workflow compares them with
+    the original's)."""
+    folder = tmp_path_factory.mktemp("las")
+    paths = _stored(folder, run_hcp, "LAS", "bold.nii.gz", "int16")
+    case = run_hcp[0]
+    done = normalise(*paths, FRAMES["hcp"], native(case["n_volumes"]), folder / "m.npy")
+    assert done.mean == pytest.approx(case["global_mean"], rel=1e-12)
+    assert done.background == case["background"]
+    crop(paths[1], FRAMES["hcp"], folder / "i.npy")
+    return (folder / "m.npy").read_bytes(), np.load(folder / "i.npy"), done
+
+
+@pytest.mark.parametrize(
+    ("axes", "name", "kind"),
+    [
+        ("RAS", "bold.nii.gz", "int16"),
+        ("LPI", "bold.nii", "int16"),
+        ("PIR", "bold.nii.gz", "float32"),
+        ("LAS", "bold.nii", "scaled"),
+        ("RAS", "bold.nii", "float64"),
+        ("LAS", "bold.nii.gz", ">i2"),
+    ],
+)
+def test_storage_makes_no_difference(tmp_path, run_hcp, reference_input, axes, name, kind):
+    paths = _stored(tmp_path, run_hcp, axes, name, kind)
+    matrix, index, expected = reference_input
+    series = native(expected.n_volumes)
+    done = normalise(*paths, FRAMES["hcp"], series, tmp_path / "m.npy")
+    crop(paths[1], FRAMES["hcp"], tmp_path / "i.npy")
+    for name, value in asdict(expected).items():  # other blocks, other order of sums
+        assert getattr(done, name) == (value if name == "method" else pytest.approx(value, 1e-12))
+    assert (tmp_path / "m.npy").read_bytes() == matrix
+    np.testing.assert_array_equal(np.load(tmp_path / "i.npy"), index)
+
+
+def test_slope_and_intercept(tmp_path, noise):
+    """int16 with a slope and an intercept that float32 cannot hold exactly."""
+    stored = np.round(noise).astype(np.int16)
+    _, mask = files(tmp_path, stored)
+    image = nib.Nifti1Image(stored, FSL_AFFINE)
+    image.to_filename(tmp_path / "scaled.nii")
+    with open(tmp_path / "scaled.nii", "r+b") as file:
         file.seek(112)
-        file.write(np.array([0.5, 0.0], np.float32).tobytes())
-    nib.as_closest_canonical(nib.load(mask)).to_filename(folder / "mask.nii")
-    normalise(plain, mask, FRAMES["hcp"], tmp_path / "a.npy")
-    normalise(folder / "bold.nii", folder / "mask.nii", FRAMES["hcp"], tmp_path / "b.npy")
-    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"))
+        file.write(np.array([0.1, -3.3], np.float32).tobytes())
+    done = normalise(tmp_path / "scaled.nii", mask, FRAMES["ukb"], native(19), tmp_path / "m.npy")
+    expected = nib.load(tmp_path / "scaled.nii").get_fdata()[nib.load(mask).get_fdata() > 0]
+    assert done.mean == pytest.approx(expected.mean(), rel=1e-7)
+    assert done.std == pytest.approx(expected.std(ddof=1), rel=1e-6)
+    assert done.n_zero == 0  # nothing that is 0 after scaling
 
 
 def test_another_grid_is_resampled(tmp_path):
@@ -92,9 +282,10 @@ def test_another_grid_is_resampled(tmp_path):
     affine = np.diag([4.0, 4, 4, 1])
     affine[:3, 3] = [-88, -124, -70]
     x = -88 + 4 * np.arange(45)
-    data = np.broadcast_to((1000 + x)[:, None, None, None], (45, 54, 45, 20))
-    bold, mask = files(tmp_path, data.astype(np.int16), affine, (45, 54, 45))
-    done = normalise(bold, mask, FRAMES["ukb"], tmp_path / "m.npy")
+    data = np.broadcast_to((1000 + x)[:, None, None, None], (45, 54, 45, 20)).astype(np.int16)
+    data = data + np.arange(20, dtype=np.int16) % 2
+    bold, mask = files(tmp_path, data, affine, (45, 54, 45))
+    done = normalise(bold, mask, FRAMES["ukb"], native(20), tmp_path / "m.npy")
     assert done.interpolated
     image = nib.load(mask)
     voxels = brain_voxels(image.get_fdata(), image.affine, FRAMES["ukb"]).fsl
@@ -117,14 +308,24 @@ def test_damaged_files_get_a_sentence(tmp_path, damage, said):
     bold, mask = files(tmp_path, None)
     damage(bold)
     with pytest.raises(InputError, match=said) as caught:
-        normalise(bold, mask, FRAMES["ukb"], tmp_path / "m.npy")
+        normalise(bold, mask, FRAMES["ukb"], native(22), tmp_path / "m.npy")
     assert str(bold) in str(caught.value)
 
 
-def test_constant_data_are_refused(tmp_path):
-    bold, mask = files(tmp_path, np.full((*FSL_SHAPE, 2), 7, np.int16))
+def test_data_that_do_not_vary_in_time_are_refused(tmp_path):
+    still = np.random.default_rng(0).integers(1, 99, (*FSL_SHAPE, 1)).astype(np.int16)
+    bold, mask = files(tmp_path, np.repeat(still, 3, axis=3))
     with pytest.raises(InputError, match="do not vary"):
-        normalise(bold, mask, FRAMES["ukb"], tmp_path / "m.npy")
+        normalise(bold, mask, FRAMES["ukb"], native(3), tmp_path / "m.npy")
+    bold, mask = files(tmp_path, np.zeros((*FSL_SHAPE, 2), np.int16))
+    with pytest.raises(InputError, match="do not vary"):
+        normalise(bold, mask, FRAMES["ukb"], native(2), tmp_path / "m.npy")
+
+
+def test_complex_data_are_refused(tmp_path):
+    bold, mask = files(tmp_path, np.ones((*FSL_SHAPE, 2), np.complex64))
+    with pytest.raises(InputError, match="must be real numbers"):
+        normalise(bold, mask, FRAMES["ukb"], native(2), tmp_path / "m.npy")
 
 
 def test_mask_of_another_grid_is_refused(tmp_path, noise):
@@ -132,9 +333,9 @@ def test_mask_of_another_grid_is_refused(tmp_path, noise):
     other = tmp_path / "mask.nii.gz"
     nib.Nifti1Image(np.ones((45, 54, 45), np.uint8), FSL_AFFINE).to_filename(other)
     with pytest.raises(InputError, match="not on the grid"):
-        normalise(bold, other, FRAMES["ukb"], tmp_path / "m.npy")
+        normalise(bold, other, FRAMES["ukb"], native(19), tmp_path / "m.npy")
     shifted = FSL_AFFINE.copy()
     shifted[0, 3] += 2
     nib.Nifti1Image(np.ones(FSL_SHAPE, np.uint8), shifted).to_filename(other)
     with pytest.raises(InputError, match="not on the grid"):
-        normalise(bold, other, FRAMES["ukb"], tmp_path / "m.npy")
+        normalise(bold, other, FRAMES["ukb"], native(19), tmp_path / "m.npy")

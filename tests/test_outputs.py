@@ -10,6 +10,7 @@ import pytest
 from swift_bids.aggregate import aggregate
 from swift_bids.chunk import plan_chunks
 from swift_bids.outputs import bids_uri, figure_path, output_path, write_atomically, write_table
+from swift_bids.series import Series
 
 
 def test_every_entity_of_the_source_stays_in_the_name():
@@ -49,7 +50,7 @@ def test_a_chunk_is_the_mean_of_its_tokens_and_a_run_of_its_included_chunks():
     tokens = np.random.default_rng(0).random((3, 4, 2, 2, 2, 20), dtype=np.float32)
     moved = np.full(60, 0.2)
     moved[20:40] = 0.9
-    plan = plan_chunks(60, 1.0, displacement=moved, max_censored=0.5)
+    plan = plan_chunks(Series(60, 1.0, 0, 1.0), moved, max_censored=0.5)
     done = aggregate(tokens, plan)
     expected = tokens.astype(float).mean(axis=(2, 3, 4, 5))
     features = [f"swift{i:03d}" for i in range(4)]
@@ -62,6 +63,6 @@ def test_a_chunk_is_the_mean_of_its_tokens_and_a_run_of_its_included_chunks():
     assert run["censored"] == 0
     cosine = expected[0] @ expected[1] / np.linalg.norm(expected[0]) / np.linalg.norm(expected[1])
     assert done.similarity[0, 1] == pytest.approx(cosine)
-    assert done.distance[1] == pytest.approx(
+    assert done.chunks["distance"][1] == pytest.approx(
         1 - expected[1] @ mean / np.linalg.norm(expected[1]) / np.linalg.norm(mean)
     )

@@ -8,7 +8,8 @@ from conftest import SPACE, write_derivative
 
 from swift_bids.dataset import understand_dataset
 from swift_bids.errors import UsageError
-from swift_bids.query import Selection, find_runs, read_filter_file
+from swift_bids.filters import read_filter_file
+from swift_bids.query import Selection, find_runs
 
 SMALL = {"shape": (4, 5, 6), "n_volumes": 21}
 

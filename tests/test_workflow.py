@@ -35,8 +35,8 @@ def reference_run(tmp_path_factory, recipe, reference_bundle):
     return folder, case, chunks, embedding
 
 
-def output(folder, suffix):
-    return folder / "out" / "sub-1" / "func" / f"sub-1_task-a_{SPACE}_desc-swift_{suffix}"
+def output(folder, suffix, task="a"):
+    return folder / "out" / "sub-1" / "func" / f"sub-1_task-{task}_{SPACE}_desc-swift_{suffix}"
 
 
 def test_model_input_equals_the_reference(reference_run):
@@ -112,6 +112,64 @@ def test_bad_runs_do_not_stop_the_good_one(tmp_path, reference_bundle, processes
     assert not (written / ".swift_bids_work").exists()
 
 
+def test_every_setting_is_used_and_recorded(tmp_path, reference_bundle):
+    """A run at TR 2 s with a gap, one that is too short, and what else lies in the work folder."""
+    root, out, work = tmp_path / "in", tmp_path / "out", tmp_path / "work"
+    rng = np.random.default_rng(0)
+    data = rng.integers(900, 1100, (91, 109, 91, 32)).astype(np.int16)
+    data[45, 54, 45, 7] = 0
+    moved = "framewise_displacement\tnon_steady_state_outlier00\n" + "0.1\t0\n" * 32
+    write_derivative(root, "sub-1_task-long", data=data, tr=2.0, confounds=moved)
+    write_derivative(root, "sub-1_task-short", n_volumes=12)
+    call = (root, out, "participant", "--weights", reference_bundle, "--no-tokens")
+    settings = ("--normalization", "voxel+global", "--chunk-stride", "25", "--tail", "overlap")
+    other = work / "swift_bids_0_0_1_wf" / "sub_2_task_long_wf"
+    stale = other.with_name(f"sub_1_task_long_{SPACE.replace('-', '_')}_wf")
+    for folder in (other, stale):
+        folder.mkdir(parents=True)
+    done = run_app(*call, *settings, "--short-runs", "pad", "-w", work, "--clean-workdir")
+    assert done.returncode == 0, done.stdout
+    assert [p.name for p in work.glob("*/*_wf")] == [other.name]  # another run's stays
+
+    chunks = pd.read_csv(output(tmp_path, "timeseries.tsv", "long"), sep="\t")
+    # 31 volumes after the dummy scan are 60 s, 76 volumes of 0.8 s
+    assert chunks["model_start"].tolist() == [0, 25, 50, 56]
+    assert chunks["start"].tolist() == [1, 11, 21, 23]
+    assert chunks["onset"].tolist() == pytest.approx([2, 22, 42, 46.8])
+    about = json.loads(output(tmp_path, "embedding.json", "long").read_text())
+    assert about["RepetitionTime"] == 2.0
+    expected = {
+        "Normalisation": "voxel+global",
+        "TargetTR": "auto",
+        "ModelRepetitionTime": 0.8,
+        "TemporalInterpolation": "linear",
+        "SpatialInterpolation": "none",
+        "ChunkStride": 25,
+        "Tail": "overlap",
+        "ShortRuns": "pad",
+    }
+    assert {key: about["Preprocessing"][key] for key in expected} == expected
+    qc = json.loads(output(tmp_path, "qc.json", "long").read_text())
+    assert qc["Normalised"]["n_zero"] == 1
+    assert qc["Normalised"]["method"] == "voxel+global"
+    # (volume) 0 is a dummy scan; chunks at 0-15.2, 20-35.2, 40-55.2 and 44.8-60 s leave out two
+    assert qc["Volumes"] == {
+        "total": 32,
+        "dummy": 1,
+        "used": 29,
+        "unused": 2,
+        "series": 76,
+        "padded": 0,
+    }
+    short = json.loads(output(tmp_path, "qc.json", "short").read_text())
+    assert short["Volumes"]["padded"] == 8
+    assert any("8 volumes of the last chunk are reflections" in w for w in short["Warnings"])
+    assert run_app(root, out, "group").returncode == 0
+    table = pd.read_csv(out / "group_desc-swift_embedding.tsv", sep="\t")
+    assert table["normalisation"].tolist() == ["voxel+global"] * 2
+    assert table[["repetition_time", "model_tr"]].values.tolist() == [[2.0, 0.8], [0.8, 0.8]]
+
+
 def test_reruns_leave_nothing_that_does_not_belong(tmp_path, reference_bundle):
     """Old tokens go with --no-tokens; a failed rerun says that the older embedding is there."""
     root, out = tmp_path / "in", tmp_path / "out"
@@ -154,7 +212,8 @@ def _somebody_is_left(session: int) -> bool:
 def test_an_ended_job_leaves_no_worker_and_no_work_folder(tmp_path, reference_bundle, number, code):
     root, out = tmp_path / "in", tmp_path / "out"
     volume = np.arange(91 * 109 * 91, dtype=np.int16).reshape(91, 109, 91) % 200 + 900
-    data = np.repeat(volume[..., None], 160, axis=3)  # seconds of work for the network
+    # seconds of work for the network
+    data = volume[..., None] + np.arange(160, dtype=np.int16) % 7
     for label in "12":
         write_derivative(root, f"sub-{label}_task-a", data=data)
     call = [sys.executable, ROOT / "run.py", root, out, "participant", "--nprocs", "2"]

@@ -1,0 +1,42 @@
+"""What can be known of the network before any run is read: are its weights and device usable?"""
+
+from __future__ import annotations
+
+
+def check_network(weights_file: str, device: str, precision: str) -> tuple[str, list[str]]:
+    """Check that the network can be loaded and can run as asked.
+
+    It runs in a worker, so that the process that waits for the workers need not import torch.
+
+    Parameters
+    ----------
+    weights_file
+        As `swift_bids.checkpoint.read_backbone` takes it.
+    device, precision
+        `--device` and `--precision`.
+
+    Returns
+    -------
+    device : str
+        `cpu`, `cuda` or `cuda:N`.
+    notes : list of str
+        What the user should know.
+
+    Raises
+    ------
+    UsageError
+        Wrong weights, or a device that is not there or cannot do that.
+    """
+    from swift_bids.checkpoint import read_backbone
+    from swift_bids.inference import choose_device
+    from swift_bids.precision import at_precision
+
+    unused = read_backbone(weights_file).unused
+    notes = []
+    if unused:
+        notes.append(f"weights: not part of the features, left out: {', '.join(unused)}")
+    chosen, warning = choose_device(device)
+    if warning:
+        notes.append(warning)
+    at_precision(precision, chosen)
+    return chosen, notes

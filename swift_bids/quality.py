@@ -1,0 +1,253 @@
+"""What is known of a run -> its quality figures (qc.json), and what they mean in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from swift_bids.aggregate import Embeddings
+from swift_bids.chunk import CHUNK_VOLUMES
+from swift_bids.crop import Coverage
+from swift_bids.grid import TRAINING_SPACE, space_note
+from swift_bids.normalise import Normalisation
+from swift_bids.query import Run
+from swift_bids.series import TRAINING_TR
+
+#: A good sentence or one the user should act on: (good, sentence).
+Verdict = tuple[bool, str]
+#: Extent of a whole brain in mm (x, y, z), the smallest that is no slab, and TRs that pass as the
+#: training's, in s.
+_BRAIN_MM, _SLAB = (130, 160, 120), 0.6
+_LIKE_TRAINING = (TRAINING_TR[0] - 0.01, TRAINING_TR[1] + 0.1)
+#: Masked images of a brain are positive, and vary by a quarter to a half of their mean. Outside
+#: these wide bounds they were demeaned, filtered or scaled by something else than preprocessing.
+_MEAN_OVER_STD, _Z_RANGE = (1.5, 10.0), (-6.0, 6.0)
+
+
+def quality(
+    embeddings: Embeddings, normalisation: Normalisation, coverage: Coverage, run: Run
+) -> dict[str, Any]:
+    """Quality figures of a run, JSON-ready; missing numbers are None."""
+    chunks, pooled = embeddings.chunks, embeddings.run.iloc[0]
+    used = np.zeros(run.n_volumes, dtype=bool)
+    for start, stop in zip(chunks["start"], chunks["stop"]):
+        used[start:stop] = True
+
+    def number(value: float) -> float | None:
+        return float(value) if np.isfinite(value) else None
+
+    return {
+        "Coverage": asdict(coverage),
+        "Normalised": asdict(normalisation),
+        "Volumes": {
+            "total": run.n_volumes,
+            "dummy": run.first_volume,
+            "used": int(used.sum()),
+            "unused": int((~used[run.first_volume :]).sum()),
+            "series": run.series.length,
+            "padded": int(chunks["padded"].sum()),
+        },
+        "Chunks": {
+            "total": int(pooled["n_chunks"]),
+            "included": int(pooled["n_included"]),
+            "similarity_min": number(embeddings.similarity.min()),
+            "distance_from_run": [number(d) for d in chunks["distance"]],
+        },
+        "Motion": {
+            "mean_fd": number(chunks["mean_fd"].mean()),
+            "max_chunk_fd": number(chunks["mean_fd"].max()),
+            "censored": number(chunks["censored"].mean()),
+        },
+        "DiffersFromTraining": {
+            "TR": not _LIKE_TRAINING[0] <= run.model_tr <= _LIKE_TRAINING[1],
+            "Space": run.space != TRAINING_SPACE,
+            "Grid": normalisation.interpolated,
+            "Intensity": _intensity(asdict(normalisation)) is not None,
+        },
+        "InputWarnings": list(run.warnings),
+    }
+
+
+def verdicts_of(qc: Mapping[str, Any]) -> list[Verdict]:
+    """What the quality figures of a run mean, in plain words.
+
+    Parameters
+    ----------
+    qc
+        Content of the run's `qc.json`.
+
+    Returns
+    -------
+    list of (good, sentence)
+        `good` is False where the user should look or act.
+    """
+    normalised = qc["Normalised"]
+    verdicts = [*_coverage(qc["Coverage"]), _timing(qc)]
+    if normalised["interpolated"]:
+        verdicts.append((True, "Resampled (linear) to the FSL 2 mm grid, which the network reads."))
+    if note := space_note(qc["Preprocessing"]["Space"]):
+        wanted = f"--output-spaces {TRAINING_SPACE}:res-2"
+        verdicts.append((False, f"{note}; fMRIPrep writes the training's with {wanted}."))
+    verdicts += [*_signal(normalised, qc["Coverage"]["n_voxels"], qc["Volumes"]), _motion(qc)]
+    verdicts += _chunks(qc["Chunks"], qc["Volumes"])
+    return verdicts + [(False, w[0].upper() + w[1:] + ".") for w in qc["InputWarnings"]]
+
+
+def _coverage(coverage: Mapping[str, Any]) -> list[Verdict]:
+    share, extent, dice = coverage["template_share"], coverage["extent_mm"], coverage["dice"]
+    n_brain = coverage["n_outside"] + coverage["n_voxels"]
+    lost = coverage["n_outside"] / n_brain
+    outside = f"{coverage['n_outside']:,} brain voxels ({lost:.2%}) lie outside the network's input"
+    if lost > 0.001:
+        outside += (
+            ": they are lost. Look at the mosaic; if the brain sits where it should, try the other "
+            "--frame, else check the registration to MNI space"
+        )
+    verdicts = [(lost <= 0.001, outside + ".")]
+    if min(mm / whole for mm, whole in zip(extent, _BRAIN_MM)) < _SLAB:
+        sentence = (
+            f"Covers only a slab of the brain: {extent[0]} mm from left to right, {extent[1]} mm "
+            f"from back to front and {extent[2]} mm from bottom to top, {share:.0%} of the "
+            f"template's brain. The network was trained on whole brains; do not compare this "
+            f"embedding with those of whole-brain runs."
+        )
+        return [(False, sentence), *verdicts]
+    sentence = (
+        f"The brain mask covers {share:.0%} of the template's brain (Dice overlap {dice:.2f})"
+    )
+    if share < 0.85:
+        sentence += "; look for signal loss or a failed registration, and leave the run out if so"
+    elif coverage["size_ratio"] > 1.2:
+        sentence += (
+            f" and is {coverage['size_ratio'] - 1:.0%} larger than it: skull or neck seem to be in "
+            f"it, which the network never saw. Look at the mosaic, and mend the mask"
+        )
+    return [(share >= 0.85 and coverage["size_ratio"] <= 1.2, sentence + "."), *verdicts]
+
+
+def _timing(qc: Mapping[str, Any]) -> Verdict:
+    tr, model_tr = qc["RepetitionTime"], qc["Preprocessing"]["ModelRepetitionTime"]
+    like_training = not qc["DiffersFromTraining"]["TR"]
+    said = f"TR {tr:g} s"
+    if tr != model_tr:
+        said += f", interpolated in time to {model_tr:g} s"
+    if like_training:
+        return True, f"{said}, as in the training data (0.72 to 0.8 s)."
+    return False, (
+        f"{said}; the network was trained at 0.72 to 0.8 s, so that a chunk of {CHUNK_VOLUMES} "
+        f"volumes spans {CHUNK_VOLUMES * model_tr:g} s here instead of 14 to 16 s. "
+        f"--target-tr auto resamples it."
+    )
+
+
+def _intensity(normalised: Mapping[str, Any]) -> str | None:
+    """How the distribution of intensities differs from that of a masked BOLD image."""
+    ratio, low, high = (
+        normalised["mean"] / normalised["std"],
+        normalised["z_percentiles"][0],
+        normalised["z_percentiles"][2],
+    )
+    if normalised["negative"] > 0.01 or ratio < _MEAN_OVER_STD[0]:
+        return (
+            f"the mean is only {ratio:.2g} standard deviations from 0, and "
+            f"{normalised['negative']:.0%} of the voxels are negative: the data seem to have been "
+            f"demeaned or filtered. The network saw plain intensities; give it the preproc BOLD of "
+            f"fMRIPrep, not denoised data"
+        )
+    if ratio > _MEAN_OVER_STD[1] or low < _Z_RANGE[0] or high > _Z_RANGE[1]:
+        return (
+            f"z-scores of the mean volume span {low:.1f} to {high:.1f} (1st to 99th percentile), "
+            f"and the mean is {ratio:.2g} standard deviations: unlike a masked BOLD image. Look at "
+            f"the mosaic for skull, vessels or a wrong scaling"
+        )
+    return None
+
+
+def _signal(
+    normalised: Mapping[str, Any], n_voxels: int, volumes: Mapping[str, int]
+) -> list[Verdict]:
+    verdicts = []
+    differs = _intensity(normalised)
+    if differs:
+        verdicts.append((False, f"Intensities differ from the training data's: {differs}."))
+    tsnr = normalised["tsnr"]
+    low = "" if tsnr >= 15 else ", which is low: look at the run for artefacts, or leave it out"
+    verdicts.append((not low, f"Temporal signal-to-noise ratio {tsnr:.0f} (median){low}."))
+    if normalised["n_nonfinite"]:
+        verdicts.append(
+            (
+                False,
+                f"{normalised['n_nonfinite']:,} values were NaN or infinite; they count as "
+                f"background. Find out which step made them.",
+            )
+        )
+    empty = normalised["n_zero"] / (n_voxels * (volumes["total"] - volumes["dummy"]))
+    if empty > 0.001:
+        verdicts.append(
+            (
+                empty <= 0.02,
+                f"{empty:.1%} of the values within the mask are 0 (outside the field of view) and "
+                f"count as background"
+                + ("." if empty <= 0.02 else "; look at the mosaic for what is missing."),
+            )
+        )
+    if normalised["n_constant"]:
+        few = normalised["n_constant"] <= 0.001 * n_voxels
+        kept = (
+            "count as background" if normalised["method"] != "global" else "were kept as they are"
+        )
+        verdicts.append(
+            (
+                few,
+                f"{normalised['n_constant']:,} brain voxels do not change in time; they {kept}"
+                + ("." if few else ". Check the mask and the field of view."),
+            )
+        )
+    return verdicts
+
+
+def _motion(qc: Mapping[str, Any]) -> Verdict:
+    motion = qc["Motion"]
+    if motion["mean_fd"] is None:
+        return False, (
+            "Head motion is unknown: no framewise displacement was found. Keep fMRIPrep's "
+            "desc-confounds_timeseries.tsv beside the BOLD file."
+        )
+    calm = motion["mean_fd"] <= 0.25 and motion["censored"] <= 0.2
+    return calm, (
+        f"Mean framewise displacement {motion['mean_fd']:.2f} mm, {motion['censored']:.0%} of the "
+        f"volumes above {qc['Preprocessing']['FDThreshold']:g} mm"
+        + (
+            "."
+            if calm
+            else "; embeddings of moving heads carry the motion with them. --max-censored leaves "
+            "out the worst chunks; in statistics, take mean_fd as a covariate."
+        )
+    )
+
+
+def _chunks(chunks: Mapping[str, Any], volumes: Mapping[str, int]) -> list[Verdict]:
+    complete = chunks["included"] == chunks["total"]
+    sentence = (
+        f"{chunks['included']} of {chunks['total']} chunks enter the embedding; {volumes['used']} "
+        f"of {volumes['total']} volumes used, {volumes['dummy']} dummy scans and "
+        f"{volumes['unused']} other volumes left out"
+    )
+    if not complete:
+        sentence += (
+            ". The grey chunks moved too much (--max-censored); few chunks make a noisy mean"
+        )
+    verdicts = [(complete, sentence + ".")]
+    if volumes["padded"]:
+        verdicts.append(
+            (
+                False,
+                f"{volumes['padded']} volumes of the last chunk are reflections of earlier ones, "
+                f"because the run ends before it; --tail drop or overlap avoids that in runs of 20 "
+                f"volumes or more.",
+            )
+        )
+    return verdicts

@@ -1,0 +1,120 @@
+"""Volumes of a BOLD run in time -> the series of volumes that the network reads.
+
+A chunk is 20 volumes, so its length in seconds follows the TR. The network was trained at 0.72 to
+0.8 s; runs with another TR are interpolated linearly to 0.8 s, as published evaluations do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+#: What `--target-tr auto` resamples to, in s, and how far a TR may be from it (Brainmarks,
+#: arXiv:2510.13768).
+TARGET_TR, NEAR_ENOUGH = 0.8, 0.1
+#: Sampling of the training data in s: HCP 0.72, UK Biobank 0.735, ABCD 0.8.
+TRAINING_TR = (0.72, 0.8)
+#: Times closer than this share of a TR are the same.
+_SAME_TIME = 1e-6
+
+
+@dataclass(frozen=True)
+class Series:
+    """The series that the network reads: the used volumes of a run, at its TR or at another.
+
+    Attributes
+    ----------
+    n_volumes, repetition_time
+        Volumes of the BOLD file and its TR in s.
+    first_volume
+        Index of the first volume that is used (the number of dummy scans).
+    model_tr
+        TR of the series in s.
+    """
+
+    n_volumes: int
+    repetition_time: float
+    first_volume: int
+    model_tr: float
+
+    @property
+    def resampled(self) -> bool:
+        return self.model_tr != self.repetition_time
+
+    @property
+    def step(self) -> float:
+        """Volumes of the BOLD file from one volume of the series to the next."""
+        return self.model_tr / self.repetition_time
+
+    @property
+    def length(self) -> int:
+        """Volumes of the series; the last lies at or before the run's last volume."""
+        used = self.n_volumes - self.first_volume
+        return max(0, int((used - 1) / self.step + _SAME_TIME) + 1) if used > 0 else 0
+
+    def source(self, start: int, stop: int) -> tuple[int, int]:
+        """Volumes (start, stop) of the BOLD file that volumes start to stop of the series are
+        made from."""
+        first = int(start * self.step + _SAME_TIME)
+        last = int(np.ceil((stop - 1) * self.step - _SAME_TIME))
+        return self.first_volume + first, self.first_volume + last + 1
+
+
+def model_repetition_time(target: str, repetition_time: float) -> float:
+    """TR in s at which the network reads a run.
+
+    Parameters
+    ----------
+    target
+        `--target-tr`: `auto`, `native` or seconds.
+    repetition_time
+        The run's TR in s.
+    """
+    if target == "native":
+        return repetition_time
+    wanted = TARGET_TR if target == "auto" else float(target)
+    distance = round(abs(repetition_time - wanted), 6)  # 0.9 - 0.8 is a little less than 0.1
+    enough = NEAR_ENOUGH if target == "auto" else _SAME_TIME
+    return repetition_time if distance < enough else wanted
+
+
+def in_time(blocks: Iterable[np.ndarray], series: Series) -> Iterator[np.ndarray]:
+    """Interpolate the used volumes of a run linearly to the TR of the series.
+
+    Parameters
+    ----------
+    blocks
+        Float32 (volume, voxel) blocks of the BOLD file from its first volume on. A value is NaN
+        where there is no signal, and so is then what is interpolated from it.
+
+    Yields
+    ------
+    numpy.ndarray
+        Float32 (volume, voxel) blocks of the series, `series.length` volumes in all.
+    """
+    first = 0  # of the block, in the BOLD file
+    made = 0  # volumes of the series so far
+    before = None  # the last volume of the block before
+    for block in blocks:
+        used = block[max(series.first_volume - first, 0) :]
+        first += len(block)
+        if not series.resampled or len(used) == 0:
+            if len(used):
+                yield used
+            continue
+        if before is not None:
+            used = np.concatenate([before, used])
+        before = used[-1:].copy()
+        start = first - len(used) - series.first_volume  # of `used`, from the first used volume
+        count = int((start + len(used) - 1) / series.step + _SAME_TIME) + 1
+        place = np.arange(made, count) * series.step - start
+        made = count
+        for piece in np.array_split(place, -(-len(place) // len(block))) if len(place) else ():
+            low = (piece + _SAME_TIME).astype(int)
+            share = np.where(piece - low < _SAME_TIME, 0, piece - low).astype(np.float32)
+            rows = used[low]
+            between = np.flatnonzero(share)
+            rows[between] += share[between, None] * (used[low[between] + 1] - rows[between])
+            yield rows

@@ -1,0 +1,10 @@
+"""What the server of worker processes imports (see workers.py); nothing else imports this."""
+
+import atexit
+import os
+
+from swift_bids import figures, inference, interfaces  # noqa: F401
+
+# It has nothing to tidy up, and whoever reads the app's output through a pipe waits for its end:
+# taking torch apart would be 0.3 s.
+atexit.register(os._exit, 0)

@@ -1,0 +1,49 @@
+"""Worker processes: forked from a server that has imported what the nodes need."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import signal
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+#: How worker processes start. Not by forking this process, since forking after torch or CUDA has
+#: started threads can hang; and on macOS not by forking at all, which its libraries do not bear.
+START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+#: It takes seconds to import: once, and while this process still looks for its runs.
+_IMPORTED = ["swift_bids.server"]
+
+
+def count_cpus() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def start_server() -> None:
+    """Start the server that worker processes are forked from, where there is one.
+
+    It is deaf to Ctrl-C, as its workers are then: a terminal sends that to them too, but this
+    process ends them, in peace. The server ends with this process.
+    """
+    if START_METHOD != "forkserver":
+        return
+    multiprocessing.get_context(START_METHOD).set_forkserver_preload(_IMPORTED)
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, heard)
+
+
+def in_worker(processes: int, function: Callable, *arguments: Any) -> Any:
+    """`function(*arguments)`, computed by a worker where there may be more than one process."""
+    if processes == 1:
+        return function(*arguments)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(START_METHOD)) as pool:
+        return pool.submit(function, *arguments).result()

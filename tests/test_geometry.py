@@ -1,0 +1,101 @@
+"""The same brain on other grids gives nearly the same tokens, and a flipped brain does not.
+
+Linear interpolation between voxels smooths: it removes what differs from voxel to voxel. The run
+here is smooth already (a Gaussian of one voxel, 4.7 mm full width at half maximum), so that nearly
+nothing is lost, and what remains of a difference is of geometry. Measured, root mean square of the
+tokens: 0.2 to 0.8 % for copies on other grids, 3.2 % for a brain 2 mm away, 14 % for a flipped one.
+"""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.affines import from_matvec
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from swift_bids import SwiFT, embed
+
+VOLUMES = 20
+#: Bounds between these.
+CLOSE, APART = 0.015, 0.05
+TURN = nib.eulerangles.euler2mat(0.1, -0.05, 0.08) @ np.diag([-2.0, 2, 2])
+
+
+@pytest.fixture(scope="module")
+def network(reference_bundle):
+    return SwiFT.from_pretrained(reference_bundle)
+
+
+@pytest.fixture(scope="module")
+def run(recipe):
+    """Three smooth volumes and a mask on the FSL grid; every volume of the run mixes the three."""
+    data, mask, affine = recipe.make_bold(3, seed=5)
+    # The recipe's surroundings are much darker than its brain. One such voxel more in a resampled
+    # mask would be the run's smallest z-score, and with it the whole background.
+    data = np.where(mask[..., None], data, 6500).astype(np.float32)
+    return [gaussian_filter(data[..., t], 1) for t in range(3)], mask, affine
+
+
+@pytest.fixture(scope="module")
+def expected(run, network):
+    return embed(*on_grid(run, run[1].shape, run[2]), tr=0.8, weights=network).tokens
+
+
+def on_grid(run, shape, affine):
+    """BOLD and mask of the run, sampled by cubic splines (not the app's way) on another grid."""
+    volumes, mask, own_affine = run
+    if shape != mask.shape or not np.array_equal(affine, own_affine):
+        grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+        place = nib.affines.apply_affine(np.linalg.inv(own_affine) @ affine, grid)
+        place = np.moveaxis(place, -1, 0)
+        volumes = [map_coordinates(v, place, order=3, output=np.float32) for v in volumes]
+        mask = map_coordinates(mask, place, order=0)
+    mixing = np.random.default_rng(0).dirichlet((1, 1, 1), VOLUMES).astype(np.float32)
+    data = np.tensordot(np.stack(volumes, -1), mixing, axes=(3, 1))
+    return nib.Nifti1Image(data, affine), nib.Nifti1Image(mask, affine)
+
+
+def deviation(tokens, expected):
+    """Root mean square of the difference over that of what is expected."""
+    return np.sqrt(np.square(tokens - expected).mean() / np.square(expected).mean())
+
+
+@pytest.mark.parametrize(
+    ("shape", "affine"),
+    [
+        ((97, 115, 97), from_matvec(np.diag([2.0, 2, 2]), [-96.5, -132.5, -78.5])),  # 2009c, RAS
+        ((91, 109, 91), from_matvec(np.diag([-2.0, 2, 2]), [90.7, -126.5, -71.1])),  # shifted
+        ((183, 219, 183), from_matvec(np.eye(3), [-90.5, -126.5, -72.5])),  # 1 mm
+        ((110, 130, 110), from_matvec(TURN, [0, -17, 18] - TURN @ [55, 65, 55])),  # oblique
+    ],
+    ids=["2009cAsym", "shifted", "1mm", "oblique"],
+)
+def test_other_grids_give_nearly_the_same_tokens(run, expected, network, shape, affine):
+    tokens = embed(*on_grid(run, shape, affine), tr=0.8, weights=network).tokens
+    assert 0 < deviation(tokens, expected) < CLOSE
+
+
+def _flipped(volume):
+    return volume[::-1].copy()
+
+
+def _moved(volume):
+    return np.roll(volume, 1, axis=1)
+
+
+@pytest.mark.parametrize(("change", "bound"), [(_flipped, APART), (_moved, CLOSE)])
+def test_a_brain_elsewhere_does_not(run, expected, network, change, bound):
+    """Flipped left and right, and 2 mm further to the front."""
+    volumes, mask, affine = run
+    changed = [change(v) for v in volumes], change(mask), affine
+    tokens = embed(*on_grid(changed, mask.shape, affine), tr=0.8, weights=network).tokens
+    assert deviation(tokens, expected) > bound
+
+
+def test_a_flip_of_storage_alone_changes_nothing(run, expected, network):
+    """Data and affine turned round together: the brain lies where it lay."""
+    images = [
+        image.as_reoriented([[0, -1], [1, 1], [2, 1]])
+        for image in on_grid(run, run[1].shape, run[2])
+    ]
+    assert nib.aff2axcodes(images[0].affine) == ("R", "A", "S")
+    np.testing.assert_array_equal(embed(*images, tr=0.8, weights=network).tokens, expected)

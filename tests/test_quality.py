@@ -1,0 +1,89 @@
+"""Quality figures and what is said of them."""
+
+import copy
+import json
+
+import pytest
+
+from swift_bids.quality import verdicts_of
+
+
+@pytest.fixture(scope="module")
+def qc(demo):
+    """Quality figures of a good run."""
+    file = next((demo / "swift_bids").rglob("sub-02_*run-1_*_qc.json"))
+    return json.loads(file.read_text())
+
+
+def test_a_good_run_has_nothing_to_look_at(qc):
+    assert [sentence for good, sentence in verdicts_of(qc) if not good] == []
+    assert qc["Warnings"] == []
+    assert qc["DiffersFromTraining"] == {
+        "TR": False,
+        "Space": False,
+        "Grid": False,
+        "Intensity": False,
+    }
+
+
+def _set(section, **values):
+    return lambda qc: qc[section].update(values)
+
+
+def _slow(qc):
+    qc["RepetitionTime"] = qc["Preprocessing"]["ModelRepetitionTime"] = 2.0
+    qc["DiffersFromTraining"]["TR"] = True
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            _set("Coverage", extent_mm=[146, 180, 40], template_share=0.3),
+            "Covers only a slab of the brain",
+        ),
+        (_set("Coverage", template_share=0.7), "covers 70% of the template's brain"),
+        (_set("Coverage", size_ratio=1.4), "40% larger than it: skull or neck"),
+        (_set("Coverage", n_outside=1000), "1,000 brain voxels"),
+        (_slow, "spans 40 s here instead of 14 to 16 s. --target-tr auto"),
+        (_set("Preprocessing", Space="MNI152NLin2009cAsym"), "is another template"),
+        (_set("Motion", mean_fd=0.4), "Mean framewise displacement 0.40 mm"),
+        (
+            _set("Motion", mean_fd=None, max_chunk_fd=None, censored=None),
+            "Head motion is unknown",
+        ),
+        (_set("Chunks", included=1), "1 of 2 chunks"),
+        (_set("Volumes", padded=7), "7 volumes of the last chunk are reflections"),
+        (_set("Normalised", n_nonfinite=1234), "1,234 values were NaN"),
+        (_set("Normalised", n_zero=1_000_000), "of the values within the mask are 0"),
+        (
+            _set("Normalised", n_constant=9000),
+            "9,000 brain voxels do not change in time; they were",
+        ),
+        (_set("Normalised", tsnr=4.2), "Temporal signal-to-noise ratio 4 (median), which is low"),
+        (_set("Normalised", mean=0.01, negative=0.5), "seem to have been demeaned or filtered"),
+        (_set("Normalised", z_percentiles=[-2.0, 0.0, 9.0]), "skull, vessels or a wrong scaling"),
+        (lambda qc: qc.update(InputWarnings=["the header's TR is odd"]), "The header's TR is odd."),
+    ],
+)
+def test_what_is_wrong_is_said(qc, change, said):
+    changed = copy.deepcopy(qc)
+    change(changed)
+    looks = [sentence for good, sentence in verdicts_of(changed) if not good]
+    assert len(looks) == 1
+    assert said in looks[0]
+
+
+def test_the_real_slab_of_the_demo(demo):
+    """nibabel's functional.nii: 20 volumes at TR 2 s, three slices of 8 mm."""
+    file = next((demo / "swift_bids").rglob("sub-03_*_qc.json"))
+    qc = json.loads(file.read_text())
+    assert qc["DiffersFromTraining"]["Grid"] is True
+    assert qc["DiffersFromTraining"]["TR"] is False  # not any more
+    assert qc["RepetitionTime"] == 2.0
+    assert qc["Preprocessing"]["ModelRepetitionTime"] == 0.8
+    assert qc["Preprocessing"]["TemporalInterpolation"] == "linear"
+    assert qc["Preprocessing"]["SpatialInterpolation"].startswith("linear")
+    assert qc["Volumes"]["series"] == 48  # 0 to 37.6 s of 38
+    assert qc["Chunks"]["total"] == 2
+    assert any("Covers only a slab" in warning for warning in qc["Warnings"])

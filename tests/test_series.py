@@ -1,0 +1,81 @@
+"""Which volumes the network reads, and linear interpolation in time."""
+
+import numpy as np
+import pytest
+
+from swift_bids.series import Series, in_time, model_repetition_time
+
+
+@pytest.mark.parametrize(
+    ("target", "tr", "read_at"),
+    [
+        ("auto", 0.72, 0.72),
+        ("auto", 0.735, 0.735),
+        ("auto", 0.8, 0.8),
+        ("auto", 0.701, 0.701),
+        ("auto", 0.899, 0.899),
+        ("auto", 0.7, 0.8),  # 0.1 away
+        ("auto", 0.9, 0.8),
+        ("auto", 2.0, 0.8),
+        ("native", 2.0, 2.0),
+        ("0.72", 0.8, 0.72),
+        ("2", 2.0, 2.0),
+    ],
+)
+def test_repetition_time_of_the_network(target, tr, read_at):
+    assert model_repetition_time(target, tr) == read_at
+
+
+def test_native_series():
+    series = Series(65, 0.8, 3, 0.8)
+    assert not series.resampled
+    assert series.length == 62
+    assert series.source(0, 20) == (3, 23)
+    assert series.source(40, 60) == (43, 63)
+
+
+@pytest.mark.parametrize(
+    ("n", "tr", "length"), [(300, 2.0, 748), (21, 0.4, 11), (2, 0.8, 2), (1, 2.0, 1)]
+)
+def test_length_ends_with_the_last_volume(n, tr, length):
+    series = Series(n, tr, 0, 0.8)
+    assert series.length == length
+    assert (length - 1) * 0.8 <= (n - 1) * tr + 1e-9 < length * 0.8
+    assert Series(n, tr, n, 0.8).length == 0
+
+
+def test_volumes_that_a_chunk_is_made_from():
+    series = Series(300, 2.0, 4, 0.8)  # 2.5 volumes of the series in one of the run
+    assert series.source(0, 20) == (4, 13)  # 0 to 15.2 s: volumes 0 to 8 after the dummy scans
+    assert series.source(20, 40) == (12, 21)  # 16 to 31.2 s: volumes 8 to 16
+
+
+@pytest.mark.parametrize("tr", [2.0, 0.4, 0.8, 1.2, 0.72])
+@pytest.mark.parametrize("size", [1, 3, 8])
+@pytest.mark.parametrize("first", [0, 4])
+def test_interpolation_equals_numpys_however_the_run_is_cut(tr, size, first):
+    rows = np.random.default_rng(0).random((31, 5), dtype=np.float32)
+    series = Series(31, tr, first, 0.8)
+    blocks = [rows[i : i + size].copy() for i in range(0, 31, size)]
+    found = np.concatenate(list(in_time(blocks, series)))
+    times = np.arange(series.length) * 0.8
+    at = np.arange(31 - first) * tr
+    expected = np.stack([np.interp(times, at, voxel) for voxel in rows[first:].T], axis=1)
+    assert found.shape == (series.length, 5)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_what_has_no_signal_stays_without():
+    rows = np.ones((6, 2), np.float32)
+    rows[3, 0] = np.nan  # at 3 s
+    found = np.concatenate(list(in_time([rows], Series(6, 1.0, 0, 0.5))))
+    gaps = np.flatnonzero(np.isnan(found[:, 0])) * 0.5
+    assert gaps.tolist() == [2.5, 3.0, 3.5]  # not 2 and 4, where a volume lies
+    assert np.isfinite(found[:, 1]).all()
+
+
+def test_long_intervals_come_in_blocks_of_the_same_size():
+    """A TR of 30 s makes 37 volumes of one; they must not all be in memory at once."""
+    blocks = list(in_time([np.ones((8, 3), np.float32)] * 2, Series(16, 30.0, 0, 0.8)))
+    assert max(map(len, blocks)) <= 9
+    assert sum(map(len, blocks)) == Series(16, 30.0, 0, 0.8).length
