@@ -14,12 +14,13 @@ from torch import Tensor
 
 from swift_bids.aggregate import aggregate
 from swift_bids.bold import open_bold
-from swift_bids.chunk import CHUNK_VOLUMES, chunk_rows, plan_chunks
+from swift_bids.chunk import CHUNK_VOLUMES, SHORT_RUNS, TAILS, chunk_rows, plan_chunks
 from swift_bids.crop import crop
+from swift_bids.errors import UsageError
 from swift_bids.grid import FRAME_OF_VARIANT, FRAMES
 from swift_bids.inference import ModelInput, choose_device, embed_chunks
 from swift_bids.model import SwiFT
-from swift_bids.normalise import normalise
+from swift_bids.normalise import METHODS, normalise
 from swift_bids.series import Series, model_repetition_time
 from swift_bids.weights import HUB_IDS
 
@@ -31,7 +32,7 @@ class ImageEmbedding:
     Attributes
     ----------
     chunks
-        One row a chunk: `start`, `stop` (volumes), `onset`, `duration` (s), features `swift000` on.
+        One row a chunk, as in the app's `timeseries.tsv` but without motion.
     tokens
         (chunk, 288, 2, 2, 2, 20) float32, axes chunk, feature, x, y, z, t.
     embedding
@@ -101,10 +102,13 @@ def embed(
     Raises
     ------
     UsageError
-        There are no such weights, or no such device.
+        There are no such weights, no such device or no such setting.
     InputError
         The images cannot be read, do not fit each other, or are too short.
     """
+    for choice, choices in ((normalisation, METHODS), (tail, TAILS), (short_runs, SHORT_RUNS)):
+        if choice not in choices:
+            raise UsageError(f"{choice!r} is none of {', '.join(choices)}")
     where, _ = choose_device(device)
     if isinstance(weights, SwiFT):
         network = weights.to(where)

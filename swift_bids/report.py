@@ -43,10 +43,13 @@ def write_participant_report(
     Path
         `sub-XX.html`.
     """
-    runs = [
-        _run_section(output_dir, file)
-        for file in sorted((output_dir / f"sub-{participant}").rglob("*_desc-swift_qc.json"))
-    ]
+    runs, problems = [], list(problems)
+    for file in sorted((output_dir / f"sub-{participant}").rglob("*_desc-swift_qc.json")):
+        try:
+            runs.append(_run_section(output_dir, file))
+        except (ValueError, KeyError) as error:  # half-copied, or written by another version
+            reason = f"{file} is not what this version writes ({error!r}); embed the run again"
+            problems.append(Problem(participant, file.name.split("_desc-")[0], reason))
     page = output_dir / f"sub-{participant}.html"
     html = _ENVIRONMENT.get_template("participant.html.j2").render(
         participant=participant,

@@ -33,12 +33,18 @@ def test_says_what_the_app_says_for_files_and_images(demo):
     with torch.inference_mode():
         again = network.eval()(images.volumes(1)).numpy()
     np.testing.assert_allclose(again[0], tokens[1], atol=1e-5 * np.abs(tokens).max())
+    padded = embed(bold, mask, tr=0.8, dummy_scans=2, weights=network, tail="pad")
+    assert padded.chunks["padded"].tolist() == [0, 0, 12]
+    volumes = padded.volumes(2)
+    assert torch.equal(volumes[..., 8], volumes[..., 6])  # reflected at the last volume, 7
 
 
 def test_wrong_input_gets_a_sentence(demo):
     bold, mask = (demo / "fmriprep" / f"{RUN}{n}.nii.gz" for n in ("preproc_bold", "brain_mask"))
     with pytest.raises(UsageError, match="add --random-weights"):
         embed(bold, mask, tr=0.8, weights=demo / "weights")
+    with pytest.raises(UsageError, match="'voxel' is none of global, voxel"):
+        embed(bold, mask, tr=0.8, normalisation="voxel")
     image = nib.load(bold)
     short = image.slicer[..., :12]
     network = SwiFT.from_pretrained(demo / "weights", random_weights=True)
