@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -11,9 +12,9 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-#: How worker processes start. Not by forking this process, since forking after torch or CUDA has
-#: started threads can hang; and on macOS not by forking at all, which its libraries do not bear.
-START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+# How worker processes start. Never by forking this process, since forking after torch or CUDA has
+# started threads can hang.
+_start_method = "spawn"
 #: It takes seconds to import: once, and while this process still looks for its runs.
 _IMPORTED = ["swift_bids.server"]
 
@@ -25,18 +26,27 @@ def count_cpus() -> int:
     return os.cpu_count() or 1
 
 
+def start_method() -> str:
+    """`forkserver` once `start_server` has succeeded, else `spawn`."""
+    return _start_method
+
+
 def start_server() -> None:
-    """Start the server that worker processes are forked from, where there is one.
+    """Start the server that worker processes are forked from, where that can be done.
 
     It is deaf to Ctrl-C, as its workers are then: a terminal sends that to them too, but this
     process ends them, in peace. The server ends with this process.
     """
-    if START_METHOD != "forkserver":
+    global _start_method
+    if sys.platform != "linux":  # the libraries of macOS do not bear forking at all
         return
-    multiprocessing.get_context(START_METHOD).set_forkserver_preload(_IMPORTED)
+    multiprocessing.set_forkserver_preload(_IMPORTED)
     heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         multiprocessing.forkserver.ensure_running()
+        _start_method = "forkserver"
+    except OSError as error:  # of its socket in TMPDIR: the path may have 107 characters
+        logging.getLogger("swift_bids").debug("workers import for themselves (%s)", error)
     finally:
         signal.signal(signal.SIGINT, heard)
 
@@ -45,5 +55,5 @@ def in_worker(processes: int, function: Callable, *arguments: Any) -> Any:
     """`function(*arguments)`, computed by a worker where there may be more than one process."""
     if processes == 1:
         return function(*arguments)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(START_METHOD)) as pool:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(start_method())) as pool:
         return pool.submit(function, *arguments).result()

@@ -21,7 +21,7 @@ from swift_bids.interfaces import PROGRESS_FILE, Aggregate, Chunk, Crop, Embed, 
 from swift_bids.outputs import Provenance
 from swift_bids.query import Run
 from swift_bids.weights import Weights
-from swift_bids.workers import START_METHOD
+from swift_bids.workers import start_method
 
 #: Nipype's cache of another version must not be taken for this one's.
 WORKFLOW_NAME = "swift_bids_" + re.sub(r"\W", "_", __version__) + "_wf"
@@ -189,7 +189,7 @@ def _processes(execution: Execution, on_status: Callable[[Node, str], None]) -> 
     arguments = {
         "status_callback": on_status,
         "n_procs": execution.processes,
-        "mp_context": START_METHOD,
+        "mp_context": start_method(),
         **({"n_gpu_procs": 1} if execution.device.startswith("cuda") else {}),
         "raise_insufficient": False,
     }

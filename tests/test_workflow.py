@@ -200,6 +200,19 @@ def test_nothing_is_written_when_nothing_can_be_done(tmp_path, reference_bundle)
     assert not out.exists()
 
 
+def test_workers_do_without_their_server(tmp_path, reference_bundle):
+    """The server listens at a socket in TMPDIR, whose path must stay below 108 characters."""
+    write_derivative(tmp_path / "in", "sub-1_task-a")
+    temporary = tmp_path / ("long" * 25)
+    temporary.mkdir()
+    call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", reference_bundle)
+    done = run_app(*call, "--nprocs", "2", "-v", TMPDIR=str(temporary))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "workers import for themselves" in done.stdout
+    assert list((tmp_path / "out").rglob("*_embedding.tsv"))
+    assert not list(temporary.iterdir())
+
+
 def _somebody_is_left(session: int) -> bool:
     try:
         os.killpg(session, 0)
