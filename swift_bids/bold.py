@@ -26,6 +26,8 @@ from swift_bids.grid import flat_storage_index, interpolation_weights, is_fsl_gr
 
 #: A block holds at most so many volumes and bytes: 8 volumes of 902,629 float32 voxels are 29 MB.
 VOLUMES_AT_ONCE, BYTES_AT_ONCE = 8, 32_000_000
+#: First bytes of a NIfTI-2 file, the size of its header in either byte order.
+_NIFTI2_START = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
 #: What a damaged or truncated image raises, in the gzip layer or in nibabel.
 UNREADABLE = (
     OSError,
@@ -50,7 +52,10 @@ def open_bold(bold_file: str | Path) -> Iterator[nib.Nifti1Image]:
     opener = igzip.open if str(bold_file).endswith(".gz") else open
     try:
         with opener(bold_file, "rb") as stream:
-            image = nib.Nifti1Image.from_file_map({"image": FileHolder(fileobj=stream)})
+            start = stream.read(4)
+            stream.seek(0)
+            kind = nib.Nifti2Image if start in _NIFTI2_START else nib.Nifti1Image
+            image = kind.from_file_map({"image": FileHolder(fileobj=stream)})
             if image.ndim != 4:
                 raise InputError(f"{bold_file}: has {image.ndim} dimensions, a BOLD run has 4")
             yield image
@@ -78,7 +83,8 @@ def brain_rows(
     for block in _ahead(_volumes(bold, bold_file)):
         rows = np.empty((len(block), len(fsl)), dtype=np.float32)
         for row, volume in zip(rows, block):
-            row[:] = values_at(volume)
+            with np.errstate(over="ignore"):  # beyond float32 is infinite, and counted as that
+                row[:] = values_at(volume)
         yield rows
 
 

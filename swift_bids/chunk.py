@@ -93,7 +93,8 @@ def plan_chunks(
         Volumes of the series from one chunk to the next.
     tail
         One of `TAILS`, what becomes of volumes behind the last whole chunk: `drop`; `overlap`: one
-        more chunk that ends with the run; `pad`: one more chunk, filled up by `chunk_rows`.
+        more chunk that ends with the run; `pad`: one more chunk, filled up by `chunk_rows`. Volumes
+        that a stride above 20 steps over anyway make no chunk.
     short_runs
         One of `SHORT_RUNS`, what becomes of a series of fewer than 20 volumes: `skip` raises;
         `pad` makes one chunk of it, filled up by `chunk_rows`.
@@ -161,11 +162,12 @@ def _first_of_chunks(series: Series, stride: int, tail: str, short_runs: str) ->
     if length < CHUNK_VOLUMES:
         if short_runs == "pad" and length > 0:
             return np.array([0])
+        fill_up = "; --short-runs pad fills it up" * (length > 0)
         at = f" ({length} at the network's TR of {series.model_tr:g} s)" * series.resampled
         raise InputError(
             f"the run has {series.n_volumes} volumes, {series.first_volume} of them dummy scans"
-            f"{at}, and the network needs {CHUNK_VOLUMES}: too short for an embedding; "
-            f"--short-runs pad fills it up"
+            f"{at}, and the network needs {CHUNK_VOLUMES}: too short for an embedding"
+            f"{fill_up}"
         )
     first = np.arange(0, length - CHUNK_VOLUMES + 1, stride)
     more = first[-1] + stride

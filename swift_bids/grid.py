@@ -104,7 +104,7 @@ def is_fsl_grid(shape: tuple[int, ...], affine: np.ndarray) -> bool:
     to_las = _to_las(affine)
     las_affine = affine @ inv_ornt_aff(to_las, shape)
     las_shape = tuple(np.array(shape)[np.argsort(to_las[:, 0])])
-    corners = np.array([[0, 0, 0], FSL_SHAPE])
+    corners = list(itertools.product(*((0, n) for n in FSL_SHAPE)))
     distance = nib.affines.apply_affine(las_affine - FSL_AFFINE, corners)
     return las_shape == FSL_SHAPE and bool(np.abs(distance).max() < AFFINE_TOLERANCE)
 
@@ -117,8 +117,8 @@ def to_fsl_grid(volume: np.ndarray, affine: np.ndarray, order: int) -> np.ndarra
     volume, affine
         Voxels in storage order and their voxel-to-world affine in mm.
     order
-        Spline order where interpolation is needed: 0 nearest neighbour (masks), 1 linear (BOLD).
-        Outside the field of view the result is 0.
+        Spline order where interpolation is needed: 0 nearest neighbour (masks), 1 linear. Outside
+        the field of view the result is 0.
 
     Returns
     -------
@@ -140,7 +140,7 @@ def brain_voxels(mask: np.ndarray, affine: np.ndarray, frame: Frame) -> BrainVox
     Parameters
     ----------
     mask, affine
-        (X, Y, Z), non-zero in the brain, with its voxel-to-world affine in mm.
+        (X, Y, Z), neither 0 nor NaN in the brain, with its voxel-to-world affine in mm.
     frame
         One of `FRAMES`.
 
@@ -149,7 +149,8 @@ def brain_voxels(mask: np.ndarray, affine: np.ndarray, frame: Frame) -> BrainVox
     InputError
         No voxel of the mask lies in the frame.
     """
-    brain = to_fsl_grid((mask != 0).astype(np.uint8), affine, order=0) != 0
+    mask = np.nan_to_num(mask) != 0
+    brain = to_fsl_grid(mask.astype(np.uint8), affine, order=0) != 0
     fsl = np.flatnonzero(brain)
     position = np.stack(np.unravel_index(fsl, FSL_SHAPE))  # (3, voxel)
     low, high = (np.array(limit)[:, None] for limit in zip(*frame.kept))

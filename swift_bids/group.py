@@ -22,7 +22,16 @@ _LOG = logging.getLogger("swift_bids")
 _ENTITIES = {"session_id": "ses", "task_id": "task", "run_id": "run"}
 
 #: Columns in which embeddings that may be compared do not differ.
-_KIND = ("weights_sha256", "frame", "space_id", "normalisation", "version")
+_KIND = (
+    "weights_sha256",
+    "frame",
+    "space_id",
+    "normalisation",
+    "target_tr",
+    "chunk_stride",
+    "tail",
+    "version",
+)
 
 
 def run_group_level(args: argparse.Namespace, dataset: Dataset) -> int:
@@ -109,16 +118,19 @@ def _row(name: str, sidecar: Path) -> pd.DataFrame:
     metadata = json.loads(sidecar.read_text(encoding="utf-8"))
     # Read as text: the numbers are passed on with the digits they were written with.
     embedding = pd.read_csv(sidecar.with_suffix(".tsv"), sep="\t", dtype=str, keep_default_na=False)
-    model = metadata["Model"]
+    model, how = metadata["Model"], metadata["Preprocessing"]
     about: dict[str, Any] = {
         "participant_id": f"sub-{_entity(name, 'sub')}",
         **{column: _entity(name, entity) for column, entity in _ENTITIES.items()},
         "name": name,
-        "space_id": metadata["Preprocessing"]["Space"],
-        "frame": metadata["Preprocessing"]["Frame"],
-        "normalisation": metadata["Preprocessing"]["Normalisation"],
+        "space_id": how["Space"],
+        "frame": how["Frame"],
+        "normalisation": how["Normalisation"],
         "repetition_time": metadata["RepetitionTime"],
-        "model_tr": metadata["Preprocessing"]["ModelRepetitionTime"],
+        "target_tr": how["TargetTR"],
+        "model_tr": how["ModelRepetitionTime"],
+        "chunk_stride": how["ChunkStride"],
+        "tail": how["Tail"],
         "variant": model["Variant"],
         "weights": model["Weights"],
         "weights_sha256": model["WeightsSHA256"],

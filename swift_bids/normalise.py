@@ -45,7 +45,7 @@ class Normalisation:
     negative
         Share of voxels whose mean over time is negative.
     tsnr
-        Median over voxels of mean over standard deviation in time; None where no voxel varies.
+        Median over voxels of mean over standard deviation in time, at the TR of the BOLD file.
     n_volumes
         Volumes of the series.
     n_constant
@@ -63,7 +63,7 @@ class Normalisation:
     background: float
     z_percentiles: tuple[float, float, float]
     negative: float
-    tsnr: float | None
+    tsnr: float
     n_volumes: int
     n_constant: int
     n_zero: int
@@ -105,13 +105,21 @@ def normalise(
     gaps = Gaps()
     with open_bold(bold_file) as bold:
         _check_same_grid(bold, bold_file, mask_image, mask_file)
+        if bold.shape[3] != series.n_volumes:
+            raise InputError(
+                f"{bold_file}: has {bold.shape[3]} volumes, but {series.n_volumes} were expected; "
+                f"it has changed since, run again"
+            )
         interpolated = not is_fsl_grid(bold.shape[:3], bold.affine)
         brain = brain_voxels(np.asarray(mask_image.dataobj), mask_image.affine, frame)
         n_voxels = len(brain.fsl)
         moments = VoxelMoments(n_voxels)
+        as_recorded = VoxelMoments(n_voxels) if series.resampled else moments
         keep = 4 * n_voxels * series.n_volumes <= KEPT_BYTES
         kept: list[np.ndarray] = []
         rows = gaps.marked(brain_rows(bold, bold_file, brain.fsl), series.first_volume)
+        if series.resampled:
+            rows = _counted(rows, as_recorded, series.first_volume)
         for block in in_time(_remembered(rows, kept) if keep else rows, series):
             moments.add(block)
     mean, std = moments.of_all()
@@ -132,7 +140,7 @@ def normalise(
                 rows = Gaps().marked(brain_rows(bold, bold_file, brain.fsl), series.first_volume)
                 for block in in_time(rows, series):
                     file.write(z_scores.of(block))
-    varies = moments.std > 0
+    varies = as_recorded.std > 0
     of_mean_volume = (moments.mean[moments.count > 0] - mean) / std
     return Normalisation(
         method=method,
@@ -141,9 +149,9 @@ def normalise(
         background=float(np.float16(z_scores.background)),
         z_percentiles=tuple(np.percentile(of_mean_volume, [1, 50, 99]).tolist()),
         negative=float((moments.mean < 0).mean()),
-        tsnr=float(np.median(moments.mean[varies] / moments.std[varies])),
+        tsnr=float(np.median(as_recorded.mean[varies] / as_recorded.std[varies])),
         n_volumes=series.length,
-        n_constant=int(moments.constant.sum()),
+        n_constant=int(as_recorded.constant.sum()),
         n_zero=gaps.n_zero,
         n_nonfinite=gaps.n_nonfinite,
         interpolated=interpolated,
@@ -227,6 +235,8 @@ def load_mask(mask_file: str | Path) -> nib.Nifti1Image:
     """Read a 3D brain mask; InputError where it is none."""
     try:
         mask = nib.load(mask_file)
+        if mask.ndim == 4 and mask.shape[3] == 1:
+            mask = nib.squeeze_image(mask)
         if mask.ndim != 3:
             raise InputError(f"{mask_file}: has {mask.ndim} dimensions, a brain mask has 3")
         np.asarray(mask.dataobj)
@@ -247,6 +257,18 @@ def _check_same_grid(bold, bold_file, mask, mask_file) -> None:
             f"{mask_file}: the brain mask ({_grid(mask)}) is not on the grid of {bold_file} "
             f"({_grid(bold)}); take mask and BOLD from the same fMRIPrep output"
         )
+
+
+def _counted(
+    blocks: Iterable[np.ndarray], moments: VoxelMoments, first_volume: int
+) -> Iterator[np.ndarray]:
+    start = 0
+    for block in blocks:
+        used = block[max(first_volume - start, 0) :]
+        start += len(block)
+        if len(used):
+            moments.add(used)
+        yield block
 
 
 def _remembered(blocks: Iterable[np.ndarray], kept: list[np.ndarray]) -> Iterator[np.ndarray]:

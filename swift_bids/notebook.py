@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 
 import nibabel as nib
@@ -21,6 +22,7 @@ from swift_bids.grid import FRAME_OF_VARIANT, FRAMES
 from swift_bids.inference import ModelInput, choose_device, embed_chunks
 from swift_bids.model import SwiFT
 from swift_bids.normalise import METHODS, normalise
+from swift_bids.precision import PRECISIONS
 from swift_bids.series import Series, model_repetition_time
 from swift_bids.weights import HUB_IDS
 
@@ -106,9 +108,26 @@ def embed(
     InputError
         The images cannot be read, do not fit each other, or are too short.
     """
-    for choice, choices in ((normalisation, METHODS), (tail, TAILS), (short_runs, SHORT_RUNS)):
+    for choice, choices in (
+        (variant, HUB_IDS),
+        (frame, ("auto", *FRAMES)),
+        (normalisation, METHODS),
+        (tail, TAILS),
+        (short_runs, SHORT_RUNS),
+        (precision, PRECISIONS),
+    ):
         if choice not in choices:
             raise UsageError(f"{choice!r} is none of {', '.join(choices)}")
+    for name, number, least in (
+        ("tr", tr, 0.05),
+        ("target_tr", tr if target_tr in ("auto", "native") else target_tr, 0.05),
+        ("dummy_scans", dummy_scans, 0),
+        ("chunk_stride", chunk_stride, 1),
+    ):
+        whole = name in ("dummy_scans", "chunk_stride")
+        if not isinstance(number, Integral if whole else Real) or not number >= least:
+            kind = "a whole number" if whole else "a number"
+            raise UsageError(f"{name} {number!r} is not {kind} from {least} on")
     where, _ = choose_device(device)
     if isinstance(weights, SwiFT):
         network = weights.to(where)

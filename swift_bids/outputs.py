@@ -154,13 +154,12 @@ def write_run(
     from safetensors.numpy import save
 
     common = run_metadata(run, provenance, normalisation)
-    columns = column_descriptions(embeddings.chunks.columns.union(embeddings.run.columns))
 
     def path(suffix: str, extension: str) -> Path:
         return output_path(output_dir, run.name, suffix, extension)
 
     def described(table: pd.DataFrame) -> dict[str, Any]:
-        return common | {column: columns[column] for column in table.columns}
+        return common | column_descriptions(table.columns)
 
     if tokens is None:  # an earlier call's would not belong to the new tables
         for extension in (".json", ".safetensors"):
@@ -181,8 +180,17 @@ def write_run(
     write_json(path("qc", ".json"), qc)
     write_table(path("timeseries", ".tsv"), embeddings.chunks)
     write_json(path("timeseries", ".json"), described(embeddings.chunks))
-    write_table(path("embedding", ".tsv"), embeddings.run)
-    write_json(path("embedding", ".json"), described(embeddings.run))
+    table = embeddings.run.copy()
+    for place, (column, value) in enumerate(
+        (
+            ("template_share", coverage.template_share),
+            ("tsnr", normalisation.tsnr),
+            ("n_warnings", len(qc["Warnings"])),
+        )
+    ):
+        table.insert(place, column, value)
+    write_table(path("embedding", ".tsv"), table)
+    write_json(path("embedding", ".json"), described(table))
 
 
 def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation) -> dict[str, Any]:
@@ -210,6 +218,7 @@ def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation)
             "SpatialInterpolation": INTERPOLATION if normalisation.interpolated else "none",
             "Normalisation": provenance.normalisation,
             "DummyScans": provenance.dummy_scans,
+            "DummyScansRemoved": run.first_volume,
             "TargetTR": provenance.target_tr,
             "ModelRepetitionTime": run.model_tr,
             "TemporalInterpolation": "linear" if run.series.resampled else "none",

@@ -59,6 +59,9 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
         if weights.random:
             _LOG.warning("RANDOM WEIGHTS: the embeddings of this call mean nothing")
         problems += unusable
+        for run in runs:
+            for warning in run.warnings:
+                _LOG.warning("%s: %s", run.name, warning)
         if not runs:
             return _recap([], problems, dataset.understood)
         failed = _embed_runs(args, runs, dataset, weights, frame, output_dir, work_dir, log_name)
@@ -148,7 +151,6 @@ def _embed_runs(
         def on_node(workflow: str, node: str, status: str) -> None:
             progress.on_node(workflow, node, status)
             if clean and node == "aggregate" and status == "end":
-                # else the matrices of all runs, 0.5 MB a volume, would lie there until the end
                 remove_intermediate(by_workflow[workflow], execution)
 
         crashed = run_workflows(workflows, execution, output_dir, on_node)
@@ -169,8 +171,9 @@ def _write_reports(output_dir: Path, runs: Sequence[Run], problems: Sequence[Pro
     }
     for participant in sorted(there):
         own = [p for p in problems if p.participant == participant]
-        page = write_participant_report(output_dir, participant, own)
-        _LOG.info("report: %s", page)
+        page, n_marked = write_participant_report(output_dir, participant, own)
+        look = f" ({n_marked} run(s) with something to look at)" if n_marked else ""
+        _LOG.info("report: %s%s", page, look)
 
 
 def _recap(done: Sequence[Run], problems: Sequence[Problem], understood: str) -> int:
@@ -200,7 +203,7 @@ def _print_runs(
     table = [
         {
             "bold": os.path.relpath(run.bold, dataset.root),
-            "TR": run.repetition_time,
+            "repetition_time": run.repetition_time,
             "model_tr": run.model_tr,
             "volumes": run.n_volumes,
             "dummy": run.first_volume,

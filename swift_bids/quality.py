@@ -14,17 +14,16 @@ from swift_bids.crop import Coverage
 from swift_bids.grid import TRAINING_SPACE, space_note
 from swift_bids.normalise import Normalisation
 from swift_bids.query import Run
-from swift_bids.series import TRAINING_TR
+from swift_bids.series import NEAR_ENOUGH, TARGET_TR
 
 #: A good sentence or one the user should act on: (good, sentence).
 Verdict = tuple[bool, str]
-#: Extent of a whole brain in mm (x, y, z), the smallest that is no slab, and TRs that pass as the
-#: training's, in s.
+#: Extent of a whole brain in mm (x, y, z), and the smallest share of it that is no slab.
 _BRAIN_MM, _SLAB = (130, 160, 120), 0.6
-_LIKE_TRAINING = (TRAINING_TR[0] - 0.01, TRAINING_TR[1] + 0.1)
 #: Masked images of a brain are positive, and vary by a quarter to a half of their mean. Outside
-#: these wide bounds they were demeaned, filtered or scaled by something else than preprocessing.
-_MEAN_OVER_STD, _Z_RANGE = (1.5, 10.0), (-6.0, 6.0)
+#: these wide bounds something else is in the mask, or the data were demeaned or scaled.
+_LEAST_MEAN_OVER_STD, _MOST_NEGATIVE = 1.5, 0.01
+_Z_RANGE, _LEAST_CONTRAST = (-6.0, 6.0), 1.0
 
 
 def quality(
@@ -57,14 +56,17 @@ def quality(
             "distance_from_run": [number(d) for d in chunks["distance"]],
         },
         "Motion": {
+            "confounds": run.confounds is not None,
             "mean_fd": number(chunks["mean_fd"].mean()),
             "max_chunk_fd": number(chunks["mean_fd"].max()),
             "censored": number(chunks["censored"].mean()),
         },
         "DiffersFromTraining": {
-            "TR": not _LIKE_TRAINING[0] <= run.model_tr <= _LIKE_TRAINING[1],
+            "TR": round(abs(run.model_tr - TARGET_TR), 6) >= NEAR_ENOUGH,
+            "TemporalInterpolation": run.series.resampled,
             "Space": run.space != TRAINING_SPACE,
             "Grid": normalisation.interpolated,
+            "Normalisation": normalisation.method != "global",
             "Intensity": _intensity(asdict(normalisation)) is not None,
         },
         "InputWarnings": list(run.warnings),
@@ -130,38 +132,43 @@ def _coverage(coverage: Mapping[str, Any]) -> list[Verdict]:
 
 def _timing(qc: Mapping[str, Any]) -> Verdict:
     tr, model_tr = qc["RepetitionTime"], qc["Preprocessing"]["ModelRepetitionTime"]
-    like_training = not qc["DiffersFromTraining"]["TR"]
     said = f"TR {tr:g} s"
     if tr != model_tr:
-        said += f", interpolated in time to {model_tr:g} s"
-    if like_training:
-        return True, f"{said}, as in the training data (0.72 to 0.8 s)."
+        said += f", interpolated linearly in time to {model_tr:g} s"
+    if model_tr > tr:
+        said += f" (signals faster than {1 / (2 * model_tr):.2g} Hz fold into slower ones)"
+    if not qc["DiffersFromTraining"]["TR"]:
+        return True, f"{said}; the training data had 0.72 to 0.8 s."
     return False, (
         f"{said}; the network was trained at 0.72 to 0.8 s, so that a chunk of {CHUNK_VOLUMES} "
-        f"volumes spans {CHUNK_VOLUMES * model_tr:g} s here instead of 14 to 16 s. "
-        f"--target-tr auto resamples it."
+        f"volumes spans {CHUNK_VOLUMES * model_tr:g} s here instead of 14 to 16 s. With "
+        f"--target-tr auto it is read at {TARGET_TR} s."
     )
 
 
 def _intensity(normalised: Mapping[str, Any]) -> str | None:
-    """How the distribution of intensities differs from that of a masked BOLD image."""
-    ratio, low, high = (
-        normalised["mean"] / normalised["std"],
-        normalised["z_percentiles"][0],
-        normalised["z_percentiles"][2],
-    )
-    if normalised["negative"] > 0.01 or ratio < _MEAN_OVER_STD[0]:
+    """How the intensities differ from those of a masked BOLD image, and what to do."""
+    if normalised["method"] != "global":  # which leaves nothing of them
+        return None
+    ratio = normalised["mean"] / normalised["std"]
+    low, _, high = normalised["z_percentiles"]
+    if normalised["negative"] > _MOST_NEGATIVE:
         return (
-            f"the mean is only {ratio:.2g} standard deviations from 0, and "
-            f"{normalised['negative']:.0%} of the voxels are negative: the data seem to have been "
-            f"demeaned or filtered. The network saw plain intensities; give it the preproc BOLD of "
-            f"fMRIPrep, not denoised data"
+            f"{normalised['negative']:.0%} of the voxels have a negative mean: the data seem to "
+            f"have been demeaned or filtered. The network saw plain intensities; give it the "
+            f"preproc BOLD of fMRIPrep, not denoised data"
         )
-    if ratio > _MEAN_OVER_STD[1] or low < _Z_RANGE[0] or high > _Z_RANGE[1]:
+    if high - low < _LEAST_CONTRAST:
+        return (
+            f"the voxels' means hardly differ ({high - low:.2g} standard deviations from the 1st "
+            f"to the 99th percentile), as if each had been scaled to the same mean. The network "
+            f"saw the anatomy; give it the preproc BOLD of fMRIPrep"
+        )
+    if ratio < _LEAST_MEAN_OVER_STD or low < _Z_RANGE[0] or high > _Z_RANGE[1]:
         return (
             f"z-scores of the mean volume span {low:.1f} to {high:.1f} (1st to 99th percentile), "
-            f"and the mean is {ratio:.2g} standard deviations: unlike a masked BOLD image. Look at "
-            f"the mosaic for skull, vessels or a wrong scaling"
+            f"and its mean is {ratio:.2g} standard deviations. Look at the mosaic for air, skull "
+            f"or vessels within the mask, or a strong bias field"
         )
     return None
 
@@ -170,12 +177,17 @@ def _signal(
     normalised: Mapping[str, Any], n_voxels: int, volumes: Mapping[str, int]
 ) -> list[Verdict]:
     verdicts = []
-    differs = _intensity(normalised)
-    if differs:
+    if normalised["method"] != "global":
+        sentence = (
+            "Every voxel was z-scored over time (voxel+global); the network was trained without."
+        )
+        verdicts.append((True, sentence))
+    if differs := _intensity(normalised):
         verdicts.append((False, f"Intensities differ from the training data's: {differs}."))
     tsnr = normalised["tsnr"]
-    low = "" if tsnr >= 15 else ", which is low: look at the run for artefacts, or leave it out"
-    verdicts.append((not low, f"Temporal signal-to-noise ratio {tsnr:.0f} (median){low}."))
+    if normalised["negative"] <= _MOST_NEGATIVE:  # else there is no mean to compare noise with
+        low = "" if tsnr >= 15 else ", which is low: look at the run for artefacts, or leave it out"
+        verdicts.append((not low, f"Temporal signal-to-noise ratio {tsnr:.0f} (median){low}."))
     if normalised["n_nonfinite"]:
         verdicts.append(
             (
@@ -196,9 +208,7 @@ def _signal(
         )
     if normalised["n_constant"]:
         few = normalised["n_constant"] <= 0.001 * n_voxels
-        kept = (
-            "count as background" if normalised["method"] != "global" else "were kept as they are"
-        )
+        kept = "were kept" if normalised["method"] == "global" else "count as background"
         verdicts.append(
             (
                 few,
@@ -212,10 +222,13 @@ def _signal(
 def _motion(qc: Mapping[str, Any]) -> Verdict:
     motion = qc["Motion"]
     if motion["mean_fd"] is None:
-        return False, (
-            "Head motion is unknown: no framewise displacement was found. Keep fMRIPrep's "
-            "desc-confounds_timeseries.tsv beside the BOLD file."
+        reason = (
+            "the confounds table has no framewise displacement. Look at how fMRIPrep made it."
+            if motion["confounds"]
+            else "there is no confounds table. Keep fMRIPrep's desc-confounds_timeseries.tsv "
+            "beside the BOLD file."
         )
+        return False, f"Head motion is unknown: {reason}"
     calm = motion["mean_fd"] <= 0.25 and motion["censored"] <= 0.2
     return calm, (
         f"Mean framewise displacement {motion['mean_fd']:.2f} mm, {motion['censored']:.0%} of the "
@@ -242,12 +255,17 @@ def _chunks(chunks: Mapping[str, Any], volumes: Mapping[str, int]) -> list[Verdi
         )
     verdicts = [(complete, sentence + ".")]
     if volumes["padded"]:
+        short = volumes["series"] < CHUNK_VOLUMES
+        advice = (
+            "compare it with other short runs only"
+            if short
+            else "--tail drop or overlap avoids that"
+        )
         verdicts.append(
             (
                 False,
                 f"{volumes['padded']} volumes of the last chunk are reflections of earlier ones, "
-                f"because the run ends before it; --tail drop or overlap avoids that in runs of 20 "
-                f"volumes or more.",
+                f"because the run ends before it; {advice}.",
             )
         )
     return verdicts

@@ -23,6 +23,8 @@ from swift_bids.series import Series, model_repetition_time
 SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
 #: The spatial entities of a file name; what is left names the run.
 _SPATIAL = re.compile(r"_(?:space|cohort|res|den)-[^_]+")
+#: Units of time in a NIfTI header, in s.
+_SECONDS = {"sec": 1, "msec": 1e-3, "usec": 1e-6}
 #: Relative to the dataset's root; in place of pybids' own list, all of which the first line holds.
 _IGNORED = (
     r"^/(?!sub-)[^/]+/",  # a copy of a participant there must not be taken for the participant
@@ -219,10 +221,11 @@ def _run(layout, bold, masks: dict[str, str], confounds: str | None, selection: 
     if not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
         raise InputError(f"{bold.path}: its affine places no voxel; make the file again")
     warnings = []
-    if abs(zooms[3] - repetition_time) > 0.001:
+    header_tr = zooms[3] * _SECONDS.get(header.get_xyzt_units()[1], 1)
+    if abs(header_tr - repetition_time) > 0.001:
         warnings.append(
-            f"the header's TR ({zooms[3]:g}) differs from the sidecar's ({repetition_time:g} s), "
-            f"which is used"
+            f"the header's TR ({header_tr:g} s) differs from the sidecar's ({repetition_time:g} "
+            f"s), which is used; check that the sidecar is right"
         )
     run = Run(
         name=name,

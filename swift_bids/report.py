@@ -26,7 +26,7 @@ _ENVIRONMENT = Environment(
 
 def write_participant_report(
     output_dir: Path, participant: str, problems: Sequence[Problem] = ()
-) -> Path:
+) -> tuple[Path, int]:
     """Write the page of a participant from what lies in its output folder.
 
     Parameters
@@ -40,8 +40,10 @@ def write_participant_report(
 
     Returns
     -------
-    Path
+    page : Path
         `sub-XX.html`.
+    n_marked : int
+        Runs on it with something to look at.
     """
     runs, problems = [], list(problems)
     for file in sorted((output_dir / f"sub-{participant}").rglob("*_desc-swift_qc.json")):
@@ -54,12 +56,32 @@ def write_participant_report(
     html = _ENVIRONMENT.get_template("participant.html.j2").render(
         participant=participant,
         runs=runs,
+        methods=_methods(runs),
         problems=problems,
         random_weights=any(run["qc"]["Model"]["RandomWeights"] for run in runs),
         version=__version__,
     )
     write_text(page, html)
-    return page
+    return page, sum(run["n_warnings"] > 0 for run in runs)
+
+
+def _methods(runs: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], list[str]]]:
+    """Settings and weights that differ between runs: (qc of one run, names of all of them)."""
+    of_run = (
+        "Space",
+        "SpaceNote",
+        "ResampledToFSL2mm",
+        "SpatialInterpolation",
+        "DummyScansRemoved",
+    )
+    of_run += ("ModelRepetitionTime", "TemporalInterpolation")
+    ways: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    for run in runs:
+        qc = run["qc"]
+        settings = {k: v for k, v in qc["Preprocessing"].items() if k not in of_run}
+        key = json.dumps([settings, qc["Model"], qc["GeneratedBy"]], sort_keys=True)
+        ways.setdefault(key, (qc, []))[1].append(run["name"])
+    return list(ways.values())
 
 
 def _run_section(output_dir: Path, qc_file: Path) -> dict[str, Any]:

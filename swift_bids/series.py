@@ -1,7 +1,8 @@
 """Volumes of a BOLD run in time -> the series of volumes that the network reads.
 
-A chunk is 20 volumes, so its length in seconds follows the TR. The network was trained at 0.72 to
-0.8 s; runs with another TR are interpolated linearly to 0.8 s, as published evaluations do.
+A chunk is 20 volumes, so its length in seconds follows the TR. The network was trained at 0.72 s
+(HCP), 0.735 s (UK Biobank) and 0.8 s (ABCD); runs with another TR are interpolated linearly to
+0.8 s, as published evaluations do.
 """
 
 from __future__ import annotations
@@ -14,10 +15,8 @@ import numpy as np
 #: What `--target-tr auto` resamples to, in s, and how far a TR may be from it (Brainmarks,
 #: arXiv:2510.13768).
 TARGET_TR, NEAR_ENOUGH = 0.8, 0.1
-#: Sampling of the training data in s: HCP 0.72, UK Biobank 0.735, ABCD 0.8.
-TRAINING_TR = (0.72, 0.8)
-#: Times closer than this share of a TR are the same.
-_SAME_TIME = 1e-6
+#: Places closer than this, in volumes, are the same: TRs such as 0.2667 s are rounded fractions.
+_SAME_PLACE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -51,15 +50,23 @@ class Series:
     @property
     def length(self) -> int:
         """Volumes of the series; the last lies at or before the run's last volume."""
-        used = self.n_volumes - self.first_volume
-        return max(0, int((used - 1) / self.step + _SAME_TIME) + 1) if used > 0 else 0
+        return self.until(self.n_volumes - self.first_volume - 1)
+
+    def until(self, volume: int) -> int:
+        """How many volumes of the series lie at or before a used volume, counted from 0."""
+        return int((volume + 0.999 * _SAME_PLACE) / self.step) + 1 if volume >= 0 else 0
+
+    def places(self, start: int, stop: int) -> np.ndarray:
+        """Where volumes start to stop of the series lie, in used volumes from 0."""
+        places = np.arange(start, stop) * self.step
+        nearest = places.round()
+        return np.where(np.abs(places - nearest) < _SAME_PLACE, nearest, places)
 
     def source(self, start: int, stop: int) -> tuple[int, int]:
         """Volumes (start, stop) of the BOLD file that volumes start to stop of the series are
         made from."""
-        first = int(start * self.step + _SAME_TIME)
-        last = int(np.ceil((stop - 1) * self.step - _SAME_TIME))
-        return self.first_volume + first, self.first_volume + last + 1
+        first, last = self.places(start, stop)[[0, -1]]
+        return self.first_volume + int(first), self.first_volume + int(np.ceil(last)) + 1
 
 
 def model_repetition_time(target: str, repetition_time: float) -> float:
@@ -76,8 +83,9 @@ def model_repetition_time(target: str, repetition_time: float) -> float:
         return repetition_time
     wanted = TARGET_TR if target == "auto" else float(target)
     distance = round(abs(repetition_time - wanted), 6)  # 0.9 - 0.8 is a little less than 0.1
-    enough = NEAR_ENOUGH if target == "auto" else _SAME_TIME
-    return repetition_time if distance < enough else wanted
+    if target == "auto":
+        return repetition_time if distance < NEAR_ENOUGH else wanted
+    return wanted if distance else repetition_time
 
 
 def in_time(blocks: Iterable[np.ndarray], series: Series) -> Iterator[np.ndarray]:
@@ -108,12 +116,12 @@ def in_time(blocks: Iterable[np.ndarray], series: Series) -> Iterator[np.ndarray
             used = np.concatenate([before, used])
         before = used[-1:].copy()
         start = first - len(used) - series.first_volume  # of `used`, from the first used volume
-        count = int((start + len(used) - 1) / series.step + _SAME_TIME) + 1
-        place = np.arange(made, count) * series.step - start
+        count = series.until(start + len(used) - 1)
+        places = series.places(made, count) - start
         made = count
-        for piece in np.array_split(place, -(-len(place) // len(block))) if len(place) else ():
-            low = (piece + _SAME_TIME).astype(int)
-            share = np.where(piece - low < _SAME_TIME, 0, piece - low).astype(np.float32)
+        for part in np.array_split(places, -(-len(places) // len(block))) if len(places) else ():
+            low = part.astype(int)
+            share = (part - low).astype(np.float32)
             rows = used[low]
             between = np.flatnonzero(share)
             rows[between] += share[between, None] * (used[low[between] + 1] - rows[between])

@@ -11,8 +11,10 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from nipype import Node, Workflow
 from nipype.pipeline.plugins import MultiProcPlugin
 
@@ -25,6 +27,8 @@ from swift_bids.workers import start_method
 
 #: Nipype's cache of another version must not be taken for this one's.
 WORKFLOW_NAME = "swift_bids_" + re.sub(r"\W", "_", __version__) + "_wf"
+#: Runs that are under way at once, for each process: a matrix of each lies in the work folder.
+RUNS_PER_PROCESS = 2
 #: What a step needs beside its threads, in GB; measured with 91 x 109 x 91 voxels.
 _MEMORY_GB = {"normalise": 0.7, "crop": 0.5, "chunk": 0.2, "embed": 1.2, "aggregate": 0.6}
 
@@ -132,6 +136,29 @@ def workflow_of_run(
     return workflow
 
 
+class RunByRun(MultiProcPlugin):
+    """nipype's plugin for several processes, which ends runs it has begun before it begins more.
+
+    nipype's own order is one step of all runs after the other: the matrices of the whole dataset
+    would lie in the work folder, and no run would be done before the last one was read.
+    """
+
+    _run_of: np.ndarray | None = None
+
+    def _sort_jobs(self, jobids, scheduler="tsort"):
+        """Of the jobs that could start, those of runs under way and of a few more, run by run."""
+        if self._run_of is None:  # (job,) number of its run
+            self._run_of = np.unique([n._hierarchy for n in self.procs], return_inverse=True)[1]
+        of_run = partial(np.bincount, self._run_of)
+        begun, running = of_run(weights=self.proc_done), of_run(weights=self.proc_pending)
+        under_way = (begun > 0) & ((begun < of_run()) | (running > 0))
+        runs = self._run_of[jobids]
+        room = max(0, RUNS_PER_PROCESS * self.processors - int(under_way.sum()))
+        more = np.unique(runs[~under_way[runs]])[:room]
+        chosen = jobids[under_way[runs] | np.isin(runs, more)]
+        return chosen[np.lexsort((chosen, self._run_of[chosen], ~under_way[self._run_of[chosen]]))]
+
+
 def run_workflows(
     workflows: Sequence[Workflow],
     execution: Execution,
@@ -154,11 +181,24 @@ def run_workflows(
     # spent on what was imported.
     gc.freeze()
     logging.getLogger("nipype").propagate = False  # it has a handler of its own
+    together = [workflows] if execution.processes > 1 else [[one] for one in workflows]
+    failures = [error for some in together if (error := _run(some, execution, on_node))]
+    crashed = read_crashes(output_dir.glob(f"sub-*/log/{execution.log_name}/crash-*.txt"))
+    if failures and not crashed:  # nipype itself failed, no node did
+        raise failures[0]
+    return crashed
+
+
+def _run(
+    workflows: Sequence[Workflow], execution: Execution, on_node: Callable[[str, str, str], None]
+) -> Exception | None:
+    """Execute workflows as one; return what nipype raises at the end when nodes failed."""
     whole = Workflow(name=WORKFLOW_NAME, base_dir=str(execution.work_dir))
     whole.config["execution"] = {
         "crashfile_format": "txt",
         "stop_on_first_crash": "false",
         "poll_sleep_duration": "0.05",  # nipype's 2 s is longer than most nodes
+        "create_report": "false",  # it would write the environment, secrets included, to the disk
     }
     whole.add_nodes(list(workflows))
 
@@ -176,16 +216,12 @@ def run_workflows(
             worker.kill()
             worker.join()
         raise
-    except Exception:
-        crashed = read_crashes(output_dir.glob(f"sub-*/log/{execution.log_name}/crash-*.txt"))
-        if not crashed:  # nipype itself failed, no node did
-            raise
-        return crashed
-    return {}
+    except Exception as error:
+        return error
+    return None
 
 
-def _processes(execution: Execution, on_status: Callable[[Node, str], None]) -> MultiProcPlugin:
-    """nipype's plugin for several processes."""
+def _processes(execution: Execution, on_status: Callable[[Node, str], None]) -> RunByRun:
     arguments = {
         "status_callback": on_status,
         "n_procs": execution.processes,
@@ -195,7 +231,7 @@ def _processes(execution: Execution, on_status: Callable[[Node, str], None]) -> 
     }
     if execution.memory_gb is not None:
         arguments["memory_gb"] = execution.memory_gb
-    return MultiProcPlugin(arguments)
+    return RunByRun(arguments)
 
 
 def log_dir(output_dir: Path, participant: str, execution: Execution) -> Path:

@@ -152,7 +152,7 @@ def test_dry_run_lists_and_writes_nothing(tmp_path):
     header, row = (line.split() for line in answer.stdout.splitlines()[1:3])
     assert dict(zip(header, row)) == {
         "bold": "sub-1/func/sub-1_task-a_space-MNI152NLin6Asym_res-2_desc-preproc_bold.nii.gz",
-        "TR": "0.8",
+        "repetition_time": "0.8",
         "model_tr": "0.8",
         "volumes": "45",
         "dummy": "0",

@@ -43,6 +43,11 @@ def test_other_grids_are_not_taken_for_it():
     shifted[0, 3] += 1.0  # half a voxel, as MNI152NLin2009cAsym res-2
     assert not is_fsl_grid(FSL_SHAPE, shifted)
     assert not is_fsl_grid((97, 115, 97), FSL_AFFINE)
+    # turned round the diagonal of the grid, on which two corners stay where they were
+    axis = FSL_AFFINE[:3, :3] @ np.array(FSL_SHAPE)
+    turn = nib.quaternions.angle_axis2mat(0.02, axis / np.linalg.norm(axis))
+    turned = nib.affines.from_matvec(turn @ FSL_AFFINE[:3, :3], FSL_AFFINE[:3, 3])
+    assert not is_fsl_grid(FSL_SHAPE, turned)
 
 
 def test_left_stays_left_when_resampled():
@@ -84,6 +89,12 @@ def test_voxels_outside_the_frame_are_counted():
     mask[45, 54, 45] = mask[45, 101, 45] = mask[7, 54, 45] = mask[45, 54, 81] = 1
     assert brain_voxels(mask, FSL_AFFINE, FRAMES["hcp"]).n_outside == 3
     assert brain_voxels(mask, FSL_AFFINE, FRAMES["ukb"]).n_outside == 0
+
+
+def test_nan_around_a_mask_is_no_brain():
+    mask = np.full(FSL_SHAPE, np.nan)
+    mask[45, 54, 45] = 1
+    assert len(brain_voxels(mask, FSL_AFFINE, FRAMES["ukb"]).fsl) == 1
 
 
 def test_empty_mask_is_refused():

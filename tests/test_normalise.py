@@ -195,6 +195,8 @@ def test_interpolation_in_time_comes_before_the_statistics(tmp_path, noise):
     assert series.length == 43
     assert done.mean == pytest.approx(values.mean(), rel=1e-7)
     assert done.std == pytest.approx(values.std(ddof=1), rel=1e-6)
+    as_recorded = np.median(rows.mean(0) / rows.std(0, ddof=1))  # interpolation takes noise away
+    assert done.tsnr == pytest.approx(as_recorded, rel=1e-7)
     expected = (values - done.mean) / done.std
     np.testing.assert_allclose(np.load(tmp_path / "m.npy"), expected, rtol=1e-3, atol=1e-3)
 
@@ -320,6 +322,32 @@ def test_data_that_do_not_vary_in_time_are_refused(tmp_path):
     bold, mask = files(tmp_path, np.zeros((*FSL_SHAPE, 2), np.int16))
     with pytest.raises(InputError, match="do not vary"):
         normalise(bold, mask, FRAMES["ukb"], native(2), tmp_path / "m.npy")
+
+
+def test_series_of_another_length_is_refused(tmp_path, noise):
+    bold, mask = files(tmp_path, noise)
+    with pytest.raises(InputError, match="has 19 volumes, but 20 were expected"):
+        normalise(bold, mask, FRAMES["ukb"], native(20), tmp_path / "m.npy")
+
+
+def test_nifti_2_and_a_mask_with_a_fourth_axis(tmp_path, noise):
+    bold, mask = files(tmp_path, noise)
+    expected = normalise(bold, mask, FRAMES["ukb"], native(19), tmp_path / "a.npy")
+    nib.Nifti2Image(noise, FSL_AFFINE).to_filename(tmp_path / "two.nii.gz")
+    brain = np.asarray(nib.load(mask).dataobj)[..., None]
+    nib.Nifti1Image(brain, FSL_AFFINE).to_filename(tmp_path / "mask.nii.gz")
+    two = (tmp_path / "two.nii.gz", tmp_path / "mask.nii.gz")
+    assert normalise(*two, FRAMES["ukb"], native(19), tmp_path / "b.npy") == expected
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_beyond_float32_are_infinite(tmp_path, noise):
+    data = noise.astype(np.float64)
+    data[45, 54, 45, 3] = 1e300
+    bold, mask = files(tmp_path, data)
+    done = normalise(bold, mask, FRAMES["ukb"], native(19), tmp_path / "m.npy")
+    assert done.n_nonfinite == 1
 
 
 def test_complex_data_are_refused(tmp_path):

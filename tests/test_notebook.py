@@ -43,8 +43,17 @@ def test_wrong_input_gets_a_sentence(demo):
     bold, mask = (demo / "fmriprep" / f"{RUN}{n}.nii.gz" for n in ("preproc_bold", "brain_mask"))
     with pytest.raises(UsageError, match="add --random-weights"):
         embed(bold, mask, tr=0.8, weights=demo / "weights")
-    with pytest.raises(UsageError, match="'voxel' is none of global, voxel"):
-        embed(bold, mask, tr=0.8, normalisation="voxel")
+    for wrong, said in (
+        ({"normalisation": "voxel"}, "'voxel' is none of global, voxel"),
+        ({"frame": "fsl"}, "'fsl' is none of auto, hcp, ukb"),
+        ({"precision": "float64"}, "is none of float32, bf16, fp16"),
+        ({"target_tr": "fast"}, "target_tr 'fast' is not a number from 0.05 on"),
+        ({"target_tr": float("nan")}, "target_tr nan is not a number"),
+        ({"dummy_scans": -3}, "dummy_scans -3 is not a whole number from 0 on"),
+        ({"chunk_stride": 2.5}, "chunk_stride 2.5 is not a whole number from 1 on"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            embed(bold, mask, tr=0.8, **wrong)
     image = nib.load(bold)
     short = image.slicer[..., :12]
     network = SwiFT.from_pretrained(demo / "weights", random_weights=True)

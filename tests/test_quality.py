@@ -20,8 +20,10 @@ def test_a_good_run_has_nothing_to_look_at(qc):
     assert qc["Warnings"] == []
     assert qc["DiffersFromTraining"] == {
         "TR": False,
+        "TemporalInterpolation": False,
         "Space": False,
         "Grid": False,
+        "Normalisation": False,
         "Intensity": False,
     }
 
@@ -45,12 +47,16 @@ def _slow(qc):
         (_set("Coverage", template_share=0.7), "covers 70% of the template's brain"),
         (_set("Coverage", size_ratio=1.4), "40% larger than it: skull or neck"),
         (_set("Coverage", n_outside=1000), "1,000 brain voxels"),
-        (_slow, "spans 40 s here instead of 14 to 16 s. --target-tr auto"),
+        (_slow, "spans 40 s here instead of 14 to 16 s. With --target-tr auto"),
         (_set("Preprocessing", Space="MNI152NLin2009cAsym"), "is another template"),
         (_set("Motion", mean_fd=0.4), "Mean framewise displacement 0.40 mm"),
         (
+            _set("Motion", mean_fd=None, max_chunk_fd=None, censored=None, confounds=False),
+            "Head motion is unknown: there is no confounds table",
+        ),
+        (
             _set("Motion", mean_fd=None, max_chunk_fd=None, censored=None),
-            "Head motion is unknown",
+            "the confounds table has no framewise displacement",
         ),
         (_set("Chunks", included=1), "1 of 2 chunks"),
         (_set("Volumes", padded=7), "7 volumes of the last chunk are reflections"),
@@ -61,8 +67,13 @@ def _slow(qc):
             "9,000 brain voxels do not change in time; they were",
         ),
         (_set("Normalised", tsnr=4.2), "Temporal signal-to-noise ratio 4 (median), which is low"),
-        (_set("Normalised", mean=0.01, negative=0.5), "seem to have been demeaned or filtered"),
-        (_set("Normalised", z_percentiles=[-2.0, 0.0, 9.0]), "skull, vessels or a wrong scaling"),
+        (
+            _set("Normalised", mean=0.01, negative=0.5, tsnr=0.0),
+            "50% of the voxels have a negative mean",
+        ),
+        (_set("Normalised", z_percentiles=[-2.0, 0.0, 9.0]), "span -2.0 to 9.0"),
+        (_set("Normalised", mean=140.0, std=100.0), "its mean is 1.4 standard deviations"),
+        (_set("Normalised", z_percentiles=[-0.1, 0.0, 0.1]), "scaled to the same mean"),
         (lambda qc: qc.update(InputWarnings=["the header's TR is odd"]), "The header's TR is odd."),
     ],
 )
@@ -72,6 +83,33 @@ def test_what_is_wrong_is_said(qc, change, said):
     looks = [sentence for good, sentence in verdicts_of(changed) if not good]
     assert len(looks) == 1
     assert said in looks[0]
+
+
+def _voxelwise(qc):
+    qc["Normalised"] |= {"method": "voxel+global", "mean": 0.0, "negative": 0.5}
+
+
+def _near(qc):
+    qc["RepetitionTime"] = qc["Preprocessing"]["ModelRepetitionTime"] = 0.88
+
+
+def _fast(qc):
+    qc["RepetitionTime"] = 0.4
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_voxelwise, "the network was trained without"),
+        (_near, "TR 0.88 s; the training data had 0.72 to 0.8 s."),
+        (_fast, "to 0.8 s (signals faster than 0.62 Hz fold into slower ones)"),
+    ],
+)
+def test_what_differs_by_choice_is_said_without_a_warning(qc, change, said):
+    changed = copy.deepcopy(qc)
+    change(changed)
+    assert all(good for good, _ in verdicts_of(changed))
+    assert any(said in sentence for _, sentence in verdicts_of(changed))
 
 
 def test_the_real_slab_of_the_demo(demo):

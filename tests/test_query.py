@@ -3,6 +3,8 @@
 import gzip
 import json
 
+import nibabel as nib
+import numpy as np
 import pytest
 from conftest import SPACE, write_derivative
 
@@ -121,6 +123,16 @@ def test_single_echoes_and_surfaces_are_no_runs(tmp_path):
     assert problems == {}
 
 
+def test_a_header_in_milliseconds_is_no_difference(tmp_path):
+    bold = write_derivative(tmp_path, "sub-1_task-a", tr=0.8, **SMALL)
+    image = nib.load(bold)
+    image.header.set_zooms((*image.header.get_zooms()[:3], 800))
+    image.header.set_xyzt_units("mm", "msec")
+    nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header).to_filename(bold)
+    (run,), _ = query(tmp_path)
+    assert run.warnings == ()
+
+
 def test_repetition_time_is_inherited_and_the_header_compared(tmp_path):
     bold = write_derivative(tmp_path, "sub-1_task-a", tr=1.0, **SMALL)
     sidecar = bold.with_name(bold.name.replace(".nii.gz", ".json"))
@@ -132,7 +144,8 @@ def test_repetition_time_is_inherited_and_the_header_compared(tmp_path):
     assert problems == {}
     assert run.repetition_time == 2.5
     assert run.warnings == (
-        "the header's TR (1) differs from the sidecar's (2.5 s), which is used",
+        "the header's TR (1 s) differs from the sidecar's (2.5 s), which is used; check that the "
+        "sidecar is right",
     )
     sidecar.write_text(json.dumps({"RepetitionTime": 1.25}))
     assert query(tmp_path)[0][0].repetition_time == 1.25

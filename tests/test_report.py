@@ -23,7 +23,7 @@ def test_page_needs_no_other_file_and_escapes_names(demo, tmp_path):
     assert re.findall(r"(?:src|href)=\"(?!data:image/png|#)", page) == []
     assert "http" not in re.sub(r"<code>.*?</code>", "", page)
     bad = Problem("x", "sub-x_task-<script>", "<img onerror=alert(1)>")
-    escaped = write_participant_report(tmp_path, "x", [bad]).read_text()
+    escaped = write_participant_report(tmp_path, "x", [bad])[0].read_text()
     assert "<script>" not in escaped
     assert "<img" not in escaped
     assert "sub-x_task-&lt;script&gt;" in escaped

@@ -50,7 +50,7 @@ def test_volumes_that_a_chunk_is_made_from():
     assert series.source(20, 40) == (12, 21)  # 16 to 31.2 s: volumes 8 to 16
 
 
-@pytest.mark.parametrize("tr", [2.0, 0.4, 0.8, 1.2, 0.72])
+@pytest.mark.parametrize("tr", [2.0, 0.4, 0.8, 1.2, 0.72, 0.26666666, 0.53333333, 0.6222222])
 @pytest.mark.parametrize("size", [1, 3, 8])
 @pytest.mark.parametrize("first", [0, 4])
 def test_interpolation_equals_numpys_however_the_run_is_cut(tr, size, first):
@@ -63,6 +63,17 @@ def test_interpolation_equals_numpys_however_the_run_is_cut(tr, size, first):
     expected = np.stack([np.interp(times, at, voxel) for voxel in rows[first:].T], axis=1)
     assert found.shape == (series.length, 5)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("tr", [0.26666666, 0.53333333, 0.33333333, 0.44444444, 0.267, 1.0 / 3])
+def test_repetition_times_that_are_rounded_fractions(tr):
+    """Places that should be whole volumes and are not quite never ask for a volume that is not."""
+    for n in range(20, 200):
+        series = Series(n, tr, 0, 0.8)
+        assert series.source(0, series.length)[1] <= n
+        assert series.places(0, series.length)[-1] <= n - 1
+        blocks = [np.ones((min(8, n - i), 1), np.float32) for i in range(0, n, 8)]
+        assert sum(map(len, in_time(blocks, series))) == series.length
 
 
 def test_what_has_no_signal_stays_without():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -141,6 +142,8 @@ def test_every_setting_is_used_and_recorded(tmp_path, reference_bundle):
     expected = {
         "Normalisation": "voxel+global",
         "TargetTR": "auto",
+        "DummyScans": "auto",
+        "DummyScansRemoved": 1,
         "ModelRepetitionTime": 0.8,
         "TemporalInterpolation": "linear",
         "SpatialInterpolation": "none",
@@ -168,6 +171,24 @@ def test_every_setting_is_used_and_recorded(tmp_path, reference_bundle):
     table = pd.read_csv(out / "group_desc-swift_embedding.tsv", sep="\t")
     assert table["normalisation"].tolist() == ["voxel+global"] * 2
     assert table[["repetition_time", "model_tr"]].values.tolist() == [[2.0, 0.8], [0.8, 0.8]]
+
+
+@pytest.mark.parametrize(("processes", "at_once"), [("1", 1), ("2", 4)])
+def test_runs_are_ended_before_more_are_begun(tmp_path, reference_bundle, processes, at_once):
+    """Else all matrices lie on the disk at once, and an interruption loses everything."""
+    for label in "123456":
+        write_derivative(tmp_path / "in", f"sub-{label}_task-a")
+    call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", reference_bundle)
+    done = run_app(*call, "--nprocs", processes, "-v")
+    assert done.returncode == 0, done.stdout
+    steps = re.findall(r"^sub-(\d)\S*: (normalise|aggregate) took", done.stdout, re.MULTILINE)
+    assert len(steps) == 12
+    under_way, most = set(), 0
+    for label, step in steps:
+        (under_way.add if step == "normalise" else under_way.remove)(label)
+        most = max(most, len(under_way))
+    assert most <= at_once
+    assert steps[0] == ("1", "normalise")
 
 
 def test_reruns_leave_nothing_that_does_not_belong(tmp_path, reference_bundle):
