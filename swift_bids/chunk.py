@@ -18,8 +18,8 @@ TAILS, SHORT_RUNS = ("drop", "overlap", "pad"), ("skip", "pad")
 _DUMMY_SCAN = re.compile(r"^non_steady_state_outlier_?\d+$")
 
 
-def read_confounds(confounds_file: str | Path) -> pd.DataFrame:
-    """Read fMRIPrep's confounds table; `n/a` becomes NaN.
+def read_confounds(confounds_file: str | Path, n_rows: int | None = None) -> pd.DataFrame:
+    """Read fMRIPrep's confounds table, or its first rows; `n/a` becomes NaN.
 
     Raises
     ------
@@ -27,7 +27,9 @@ def read_confounds(confounds_file: str | Path) -> pd.DataFrame:
         The file is no table.
     """
     try:
-        return pd.read_csv(confounds_file, sep="\t", na_values="n/a", encoding="utf-8-sig")
+        return pd.read_csv(
+            confounds_file, sep="\t", na_values="n/a", encoding="utf-8-sig", nrows=n_rows
+        )
     except (OSError, ValueError) as error:
         raise InputError(f"{confounds_file}: is no confounds table ({error})") from error
 

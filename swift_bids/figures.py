@@ -12,7 +12,7 @@ from swift_bids.aggregate import Embeddings
 from swift_bids.chunk import framewise_displacement, read_confounds
 from swift_bids.grid import MODEL_SHAPE
 from swift_bids.outputs import figure_path, write_atomically
-from swift_bids.query import Run
+from swift_bids.runs import Run
 
 #: Colour-blind-safe colours (Okabe and Ito).
 _BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"

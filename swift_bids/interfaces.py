@@ -31,7 +31,7 @@ from swift_bids.grid import FRAMES
 from swift_bids.normalise import METHODS, MatrixFile, Normalisation, normalise
 from swift_bids.outputs import Provenance, write_run
 from swift_bids.precision import PRECISIONS
-from swift_bids.query import Run
+from swift_bids.runs import Run
 from swift_bids.series import Series
 from swift_bids.weights import Weights
 

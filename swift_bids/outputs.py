@@ -22,7 +22,7 @@ from swift_bids.dataset import Dataset
 from swift_bids.grid import INTERPOLATION, space_note
 from swift_bids.normalise import Normalisation
 from swift_bids.quality import quality, verdicts_of
-from swift_bids.query import Run
+from swift_bids.runs import Run
 from swift_bids.weights import Weights
 
 #: Name of the input dataset in BIDS URIs, `bids:fmriprep:sub-01/...`.

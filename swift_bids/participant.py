@@ -24,7 +24,8 @@ from swift_bids.filters import read_filter_file
 from swift_bids.grid import FRAME_OF_VARIANT
 from swift_bids.outputs import Provenance, output_path, write_text
 from swift_bids.preflight import check_network
-from swift_bids.query import SPACES, Run, Selection, find_runs
+from swift_bids.query import SPACES, Selection, find_runs
+from swift_bids.runs import Run
 from swift_bids.weights import Weights, find_weights
 from swift_bids.workers import in_worker
 

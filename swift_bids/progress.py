@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from swift_bids.query import Run
+from swift_bids.runs import Run
 
 _LOG = logging.getLogger("swift_bids")
 _SECONDS_BETWEEN_LOOKS = 0.5

@@ -13,7 +13,7 @@ from swift_bids.chunk import CHUNK_VOLUMES
 from swift_bids.crop import Coverage
 from swift_bids.grid import TRAINING_SPACE, space_note
 from swift_bids.normalise import Normalisation
-from swift_bids.query import Run
+from swift_bids.runs import Run
 from swift_bids.series import NEAR_ENOUGH, TARGET_TR
 
 #: A good sentence or one the user should act on: (good, sentence).

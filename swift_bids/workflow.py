@@ -21,7 +21,7 @@ from nipype.pipeline.plugins import MultiProcPlugin
 from swift_bids import __version__
 from swift_bids.interfaces import PROGRESS_FILE, Aggregate, Chunk, Crop, Embed, Normalise
 from swift_bids.outputs import Provenance
-from swift_bids.query import Run
+from swift_bids.runs import Run
 from swift_bids.weights import Weights
 from swift_bids.workers import start_method
 

@@ -106,9 +106,7 @@ def test_sessions_and_tasks(tmp_path):
     write_derivative(tmp_path, "sub-2_task-rest", **SMALL)
     runs, problems = query(tmp_path, sessions=["b"], tasks=["rest"])
     assert [run.name for run in runs] == [f"sub-1_ses-b_task-rest_{SPACE}"]
-    assert problems == {
-        "sub-2": "no run matches the asked-for sessions and tasks; it has tasks rest"
-    }
+    assert problems == {"sub-2": "no run matches what is asked for; it has tasks rest"}
     runs, _ = query(tmp_path, filters={"bold": {"task": "nback", "session": ["a"]}})
     assert [run.name for run in runs] == [f"sub-1_ses-a_task-nback_{SPACE}"]
 

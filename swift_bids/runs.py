@@ -1,0 +1,155 @@
+"""Files of one run -> a `Run` with all that the workflow needs to know, or a sentence why not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from swift_bids.bold import UNREADABLE
+from swift_bids.chunk import count_dummy_scans, plan_chunks, read_confounds
+from swift_bids.errors import InputError
+from swift_bids.series import Series, model_repetition_time
+
+#: Units of time in a NIfTI header, in s.
+_SECONDS = {"sec": 1, "msec": 1e-3, "usec": 1e-6}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one participant and the files it is embedded from.
+
+    Attributes
+    ----------
+    name
+        All BIDS entities of the BOLD file but `desc`, e.g.
+        `sub-01_ses-1_task-rest_run-1_space-MNI152NLin6Asym_res-2`; outputs are named after it.
+    participant
+        Label without `sub-`.
+    bold, mask, confounds
+        Paths; `confounds` is None where the run has none.
+    space, repetition_time, n_volumes
+        Template of the BOLD file, its TR in s (sidecar), its number of volumes (header).
+    first_volume
+        Volumes at the start that are left out (dummy scans).
+    model_tr
+        TR in s at which the network reads the run (`--target-tr`).
+    warnings
+        What the user should know about the inputs, one sentence each.
+    others
+        Names of the same run in other spaces and resolutions, which are not taken.
+    """
+
+    name: str
+    participant: str
+    bold: str
+    mask: str
+    confounds: str | None
+    space: str
+    repetition_time: float
+    n_volumes: int
+    first_volume: int
+    model_tr: float
+    warnings: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    @property
+    def series(self) -> Series:
+        """The series of volumes that the network reads."""
+        return Series(self.n_volumes, self.repetition_time, self.first_volume, self.model_tr)
+
+
+def complete_run(
+    run: dict[str, Any],
+    inherited: Callable[[], Iterable[str]],
+    dummy_scans: int | None,
+    target_tr: str,
+    short_runs: str,
+) -> Run:
+    """Complete what the file names tell of a run by what its header and sidecars tell.
+
+    Parameters
+    ----------
+    run
+        The fields of `Run` that are known: `name`, `participant`, `bold`, `mask`, `confounds`,
+        `space`, `others`.
+    inherited
+        Called for the sidecars that the BOLD file inherits from, the nearest first, when its own
+        does not tell the TR.
+    dummy_scans, target_tr, short_runs
+        As `swift_bids.query.Selection` has them.
+
+    Raises
+    ------
+    InputError
+        The run cannot be embedded.
+    """
+    for path in (run["bold"], run["mask"]):
+        if not Path(path).exists():
+            raise InputError(f"the content of {path} is not here (datalad get {path})")
+    repetition_time = _repetition_time(run["bold"], inherited)
+    header, n_volumes = _header(run["bold"])
+    header_tr = header.get_zooms()[3] * _SECONDS.get(header.get_xyzt_units()[1], 1)
+    warnings = []
+    if abs(header_tr - repetition_time) > 0.001:
+        warnings.append(
+            f"the header's TR ({header_tr:g} s) differs from the sidecar's ({repetition_time:g} "
+            f"s), which is used; check that the sidecar is right"
+        )
+    complete = Run(
+        repetition_time=repetition_time,
+        n_volumes=n_volumes,
+        first_volume=_first_volume(run["confounds"], dummy_scans),
+        model_tr=model_repetition_time(target_tr, repetition_time),
+        warnings=tuple(warnings),
+        **run,
+    )
+    plan_chunks(complete.series, short_runs=short_runs)  # refuses what is too short
+    return complete
+
+
+def _repetition_time(bold: str, inherited: Callable[[], Iterable[str]]) -> float:
+    """TR in s from the BOLD file's own sidecar, else from those it inherits from."""
+    own = Path(bold.removesuffix(".gz")).with_suffix(".json")
+    metadata = _read_json(own) if own.exists() else {}
+    if "RepetitionTime" not in metadata:
+        for file in inherited():
+            metadata = _read_json(file) | metadata
+    value = metadata.get("RepetitionTime")
+    if not isinstance(value, (int, float)) or not 0 < value < 30:
+        raise InputError(
+            f"its JSON sidecars hold no RepetitionTime in seconds (but {value}); correct {own.name}"
+        )
+    return float(value)
+
+
+def _header(bold: str) -> tuple[nib.Nifti1Header, int]:
+    """Header of a 4D image that lies somewhere in space, and its number of volumes."""
+    try:
+        header = nib.load(bold).header
+        shape, affine = header.get_data_shape(), header.get_best_affine()
+    except UNREADABLE as error:
+        raise InputError(f"{bold} cannot be read ({error})") from error
+    if len(shape) != 4:
+        raise InputError(f"{bold} has {len(shape)} dimensions, a BOLD run has 4")
+    if not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
+        raise InputError(f"{bold}: its affine places no voxel; make the file again")
+    return header, shape[3]
+
+
+def _first_volume(confounds: str | None, dummy_scans: int | None) -> int:
+    if dummy_scans is not None:
+        return dummy_scans
+    return count_dummy_scans(read_confounds(confounds, n_rows=0)) if confounds else 0
+
+
+def _read_json(file: str | Path) -> dict[str, Any]:
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: is not valid JSON ({error}); correct it") from error
