@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv[:1] == ["weights"] and (argv[1:] == [] or argv[1] in (*ACTIONS, "-h", "--help")):
             return run_weights(argv[1:])
         args = parse_arguments(argv)
+        if args.dry_run == "json":  # alone on the standard output
+            logging.getLogger().handlers[0].setStream(sys.stderr)
         log.setLevel(logging.DEBUG if args.verbose else logging.INFO)
         dataset = understand_dataset(args.bids_dir, args.derivatives)
         understood = dataset.understood

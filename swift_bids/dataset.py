@@ -39,12 +39,34 @@ class Dataset:
         """Labels of all participant folders, without `sub-`."""
         return sorted(p.name[4:] for p in self.root.glob("sub-*") if p.is_dir())
 
-    def choose(self, labels: Sequence[str] | None) -> tuple[list[str], list[Problem]]:
-        """Split asked-for labels (with or without `sub-`) into those there and a problem for each
-        that is not; None asks for everybody."""
+    def choose(
+        self,
+        labels: Sequence[str] | None = None,
+        excluded: Sequence[str] | None = None,
+        batch: tuple[int, int] = (1, 1),
+    ) -> tuple[list[str], list[Problem]]:
+        """Split asked-for labels into those there and a problem for each that is not.
+
+        Parameters
+        ----------
+        labels, excluded
+            With or without `sub-`; None asks for everybody and excludes nobody.
+        batch
+            (i, n): of what remains every nth from the ith on, counted from 1.
+        """
         there = self.participants
+        wanted, problems = self._there(there, labels)
+        not_wanted, unknown = self._there(there, excluded or [])
+        left = [label for label in wanted if label not in set(not_wanted)]
+        number, of = batch
+        # somebody who is not there is told by the first job only
+        return left[number - 1 :: of], [*problems, *unknown] if number == 1 else []
+
+    def _there(
+        self, there: Sequence[str], labels: Sequence[str] | None
+    ) -> tuple[list[str], list[Problem]]:
         if labels is None:
-            return there, []
+            return list(there), []
         wanted = list(dict.fromkeys(label.removeprefix("sub-") for label in labels))
         problems = []
         for label in wanted:

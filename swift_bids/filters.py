@@ -18,7 +18,7 @@ def read_filter_file(file: str | Path) -> dict[str, dict[str, Any]]:
     UsageError
         It is not valid JSON or filters something that is not queried here.
     """
-    known = set(_io_spec())
+    known = set(io_spec())
     try:
         filters = json.loads(Path(file).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
@@ -61,9 +61,10 @@ def entities_of(kind: str, filters: dict[str, dict[str, Any]]) -> dict[str, Any]
             return Query[value.removeprefix("Query.")]
         return [query_value(v) for v in value] if isinstance(value, list) else value
 
-    query = _io_spec()[kind] | filters.get(kind, {})
+    query = io_spec()[kind] | filters.get(kind, {})
     return {entity: query_value(value) for entity, value in query.items()}
 
 
-def _io_spec() -> dict[str, dict[str, Any]]:
+def io_spec() -> dict[str, dict[str, Any]]:
+    """Kind of file (`bold`, `mask`, `confounds`) -> the entities it is found by."""
     return json.loads(resources.files("swift_bids").joinpath("data/io_spec.json").read_text())

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from swift_bids import __version__
+from swift_bids import __version__, arguments
 from swift_bids.precision import PRECISIONS
 from swift_bids.weights import HUB_IDS
 from swift_bids.workers import count_cpus
@@ -23,7 +21,6 @@ swift-bids weights {fetch,convert,verify} prepares weights for machines without 
 exit codes: 0 everything asked for was done, 1 something could not be done (the recap at the end
 says what), 2 the call itself is wrong or there are no weights, 130 interrupted, 143 terminated.
 """
-_MEMORY_UNITS = {"K": 1e-6, "M": 1e-3, "G": 1.0, "T": 1e3}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,17 +45,45 @@ def build_parser() -> argparse.ArgumentParser:
     choice = parser.add_argument_group("which runs")
     choice.add_argument("-d", "--derivatives", type=Path, metavar="PATH", help="fMRIPrep output")
     several = {"nargs": "+", "metavar": "LABEL"}
-    choice.add_argument("--participant-label", **several, help="with or without sub-")
+    choice.add_argument(
+        "--participant-label",
+        **several,
+        help="with or without sub-; @FILE reads labels from a file",
+    )
+    choice.add_argument("--exclude-participant-label", **several, help="these not; @FILE too")
+    choice.add_argument(
+        "--batch",
+        type=arguments.batch,
+        metavar="I/N",
+        help="of the participants, every Nth from the Ith on, for array jobs: 1/4 to 4/4",
+    )
     choice.add_argument("--session-label", **several, help="with or without ses-")
     choice.add_argument("--task-id", **several, help="with or without task-")
+    choice.add_argument("--run-id", **several, help="with or without run-; 1 is run-01 too")
+    choice.add_argument("--echo-idx", **several, help="single echoes, which are no runs otherwise")
     choice.add_argument(
         "--space",
         **several,
-        help="template spaces, the preferred first "
+        help="template spaces, the preferred first, NAME or NAME:res-2 "
         "(default: MNI152NLin6Asym, else MNI152NLin2009cAsym)",
     )
+    choice.add_argument(
+        "--res", **several, help="resolutions, native for files without (default: 2, else native)"
+    )
+    choice.add_argument(
+        "--bids-database-dir",
+        type=Path,
+        metavar="PATH",
+        help="keep pybids' index here for later calls (made anew when a folder changed)",
+    )
     choice.add_argument("--bids-filter-file", type=Path, metavar="FILE", help="as fMRIPrep's")
-    choice.add_argument("--dry-run", action="store_true", help="list the runs, embed nothing")
+    choice.add_argument(
+        "--dry-run",
+        choices=("text", "json"),
+        metavar="",
+        help="list the runs and what each will use, as text or, with --dry-run=json, as JSON; "
+        "embed nothing",
+    )
 
     network = parser.add_argument_group("network")
     network.add_argument("--variant", choices=tuple(HUB_IDS), default="contrastive")
@@ -91,14 +116,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     data.add_argument(
         "--dummy-scans",
-        type=_auto_or_count,
+        type=arguments.auto_or_count,
         default="auto",
         metavar="{auto,N}",
         help="volumes to leave out at the start (auto: as fMRIPrep found them)",
     )
     data.add_argument(
         "--target-tr",
-        type=_target_tr,
+        type=arguments.target_tr,
         default="auto",
         metavar="{auto,native,SECONDS}",
         help="TR at which the network reads a run (auto: 0.8 s, by linear interpolation, where the "
@@ -108,7 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
     chunks = parser.add_argument_group("chunks")
     chunks.add_argument(
         "--chunk-stride",
-        type=_positive,
+        type=arguments.positive,
         default=20,
         metavar="N",
         help="volumes from one chunk of 20 to the next (default: 20, as the network was trained)",
@@ -126,10 +151,10 @@ def build_parser() -> argparse.ArgumentParser:
         default="skip",
         help="runs of fewer than 20 volumes (pad: one chunk, filled up by reflection)",
     )
-    chunks.add_argument("--fd-threshold", type=_millimetres, default=0.5, metavar="MM")
+    chunks.add_argument("--fd-threshold", type=arguments.millimetres, default=0.5, metavar="MM")
     chunks.add_argument(
         "--max-censored",
-        type=_share,
+        type=arguments.share,
         default=1.0,
         metavar="SHARE",
         help="chunks with more of their volumes above --fd-threshold do not enter the run's mean "
@@ -138,10 +163,12 @@ def build_parser() -> argparse.ArgumentParser:
     chunks.add_argument("--no-tokens", action="store_true", help="do not keep the whole output")
 
     resources = parser.add_argument_group("resources")
-    resources.add_argument("--device", type=_device, default="auto", help="auto, cpu, cuda, cuda:N")
+    resources.add_argument(
+        "--device", type=arguments.device, default="auto", help="auto, cpu, cuda, cuda:N"
+    )
     resources.add_argument(
         "--batch-size",
-        type=_positive,
+        type=arguments.positive,
         metavar="N",
         help="chunks at once (default: 1 on the CPU, on a GPU what its memory holds)",
     )
@@ -160,13 +187,18 @@ def build_parser() -> argparse.ArgumentParser:
         "--nprocs",
         "--nthreads",
         "--n-cpus",
-        type=_positive,
+        type=arguments.positive,
         metavar="N",
         help="CPUs (default: all)",
     )
-    resources.add_argument("--omp-nthreads", type=_positive, metavar="N", help="CPUs of one step")
     resources.add_argument(
-        "--mem", type=_gigabytes, metavar="SIZE", help="memory in all: MB, or with K, M, G or T"
+        "--omp-nthreads", type=arguments.positive, metavar="N", help="CPUs of one step"
+    )
+    resources.add_argument(
+        "--mem",
+        type=arguments.gigabytes,
+        metavar="SIZE",
+        help="memory in all: MB, or with K, M, G or T",
     )
     resources.add_argument(
         "-w",
@@ -190,10 +222,17 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = build_parser().parse_args([_with_hyphens(argument) for argument in argv])
     for name, prefix in (
         ("participant_label", "sub-"),
+        ("exclude_participant_label", "sub-"),
         ("session_label", "ses-"),
         ("task_id", "task-"),
+        ("run_id", "run-"),
+        ("echo_idx", "echo-"),
+        ("space", "space-"),
+        ("res", "res-"),
     ):
         labels = getattr(args, name)
+        if labels is not None and name.endswith("participant_label"):
+            labels = [label for given in labels for label in arguments.labels_of(given)]
         setattr(args, name, labels and [label.removeprefix(prefix) for label in labels])
     args.nprocs = args.nprocs or count_cpus()
     return args
@@ -204,60 +243,7 @@ def _with_hyphens(argument: str) -> str:
     if not argument.startswith("--"):
         return argument
     flag, equals, value = argument.partition("=")
-    return flag.replace("_", "-") + equals + value
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
-    return int(text)
-
-
-def _auto_or_count(text: str) -> str:
-    if text != "auto" and not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is neither auto nor a number of volumes")
-    return text
-
-
-def _target_tr(text: str) -> str:
-    try:
-        seconds = 1.0 if text in ("auto", "native") else float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.05 <= seconds <= 30:
-        raise argparse.ArgumentTypeError(f"{text} is neither auto, native nor 0.05 to 30 seconds")
-    return text
-
-
-def _millimetres(text: str) -> float:
-    try:
-        length = float(text)
-    except ValueError:
-        length = -1.0
-    if not 0 < length < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no length in mm")
-    return length
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share from 0 to 1")
-    return share
-
-
-def _device(text: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(?::\d+)?", text):
-        raise argparse.ArgumentTypeError(f"{text} is none of auto, cpu, cuda, cuda:N")
-    return text
-
-
-def _gigabytes(text: str) -> float:
-    """As fMRIPrep's --mem: MB without a unit."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])?B?", text.upper())
-    if match is None or float(match.group(1)) == 0:
-        raise argparse.ArgumentTypeError(f"{text} is no amount of memory, such as 8000 or 8G")
-    return float(match.group(1)) * _MEMORY_UNITS[match.group(2) or "M"]
+    flag = flag.replace("_", "-")
+    if flag == "--dry-run" and not equals:
+        return "--dry-run=text"
+    return flag + equals + value

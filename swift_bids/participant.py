@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import os
 import shutil
 import time
 import uuid
@@ -16,12 +15,13 @@ from typing import Any
 import tomli_w
 
 from swift_bids import __version__
-from swift_bids.chunk import plan_chunks
 from swift_bids.dataset import Dataset
 from swift_bids.derivative import check_output_dir, write_dataset_files, write_participants
+from swift_bids.dry_run import count_chunks, print_runs
 from swift_bids.errors import Problem, UsageError, report_problems
 from swift_bids.filters import read_filter_file
 from swift_bids.grid import FRAME_OF_VARIANT
+from swift_bids.index import check_database_dir
 from swift_bids.outputs import Provenance, output_path, write_text
 from swift_bids.preflight import check_network
 from swift_bids.query import SPACES, Selection, find_runs
@@ -40,12 +40,14 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
     UsageError
         The call cannot be carried out at all.
     """
-    labels, problems = dataset.choose(args.participant_label)
-    selection = _selection(args)
+    labels, problems = dataset.choose(
+        args.participant_label, args.exclude_participant_label, args.batch or (1, 1)
+    )
+    selection = _selection(args, dataset)
     frame = FRAME_OF_VARIANT[args.variant] if args.frame == "auto" else args.frame
     if args.dry_run:
         runs, unusable = find_runs(dataset, labels, selection)
-        _print_runs(runs, dataset, frame, args)
+        print_runs(runs, dataset, frame, args)
         return _recap([], [*problems, *unusable], dataset.understood)
 
     output_dir = check_output_dir(args.output_dir, dataset)
@@ -63,6 +65,8 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
         for run in runs:
             for warning in run.warnings:
                 _LOG.warning("%s: %s", run.name, warning)
+            if run.others:
+                _LOG.debug("%s: taken; not taken: %s", run.name, ", ".join(run.others))
         if not runs:
             return _recap([], problems, dataset.understood)
         failed = _embed_runs(args, runs, dataset, weights, frame, output_dir, work_dir, log_name)
@@ -146,7 +150,7 @@ def _embed_runs(
     if clean:
         for run in runs:
             remove_intermediate(run, execution)
-    n_chunks = {name: _n_chunks(run, args) for name, run in by_workflow.items()}
+    n_chunks = {name: count_chunks(run, args) for name, run in by_workflow.items()}
     with Progress(by_workflow, n_chunks, lambda run: chunks_done(run, execution)) as progress:
 
         def on_node(workflow: str, node: str, status: str) -> None:
@@ -184,51 +188,25 @@ def _recap(done: Sequence[Run], problems: Sequence[Problem], understood: str) ->
     return report_problems(problems, understood)
 
 
-def _selection(args: argparse.Namespace) -> Selection:
+def _selection(args: argparse.Namespace, dataset: Dataset) -> Selection:
     return Selection(
         sessions=args.session_label,
         tasks=args.task_id,
+        runs=args.run_id,
+        echoes=args.echo_idx,
+        resolutions=args.res,
         spaces=args.space or SPACES,
         dummy_scans=None if args.dummy_scans == "auto" else int(args.dummy_scans),
         target_tr=args.target_tr,
         short_runs=args.short_runs,
         filters=read_filter_file(args.bids_filter_file) if args.bids_filter_file else {},
+        database_dir=check_database_dir(args.bids_database_dir, dataset),
     )
-
-
-def _print_runs(
-    runs: Sequence[Run], dataset: Dataset, frame: str, args: argparse.Namespace
-) -> None:
-    import pandas as pd
-
-    table = [
-        {
-            "bold": os.path.relpath(run.bold, dataset.root),
-            "repetition_time": run.repetition_time,
-            "model_tr": run.model_tr,
-            "volumes": run.n_volumes,
-            "dummy": run.first_volume,
-            "chunks": _n_chunks(run, args),
-            "confounds": "yes" if run.confounds else "no",
-            "space": run.space,
-            "frame": frame,
-        }
-        for run in runs
-    ]
-    if table:
-        _LOG.info("%s", pd.DataFrame(table).to_string(index=False, max_colwidth=None))
 
 
 def _threads_of_run(processes: int, n_runs: int) -> int:
     """Several runs side by side use the CPUs better than several threads of one network."""
     return max(1, min(8, processes // n_runs))
-
-
-def _n_chunks(run: Run, args: argparse.Namespace) -> int:
-    plan = plan_chunks(
-        run.series, stride=args.chunk_stride, tail=args.tail, short_runs=args.short_runs
-    )
-    return len(plan)
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def complete_run(
     InputError
         The run cannot be embedded.
     """
-    for path in (run["bold"], run["mask"]):
+    for path in filter(None, (run["bold"], run["mask"], run["confounds"])):
         if not Path(path).exists():
             raise InputError(f"the content of {path} is not here (datalad get {path})")
     repetition_time = _repetition_time(run["bold"], inherited)

@@ -1,5 +1,6 @@
 """Options, exit codes and how quickly the command line answers."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from conftest import ROOT, run_app, write_derivative
 
 from swift_bids import __version__
+from swift_bids.errors import UsageError
 from swift_bids.parser import build_parser, parse_arguments
 
 CALL = ["in", "out", "participant"]
@@ -37,11 +39,17 @@ def test_help_needs_no_heavy_import():
 FLAGS = {
     "--derivatives": ("x", Path("x")),
     "--participant-label": ("01", ["01"]),
+    "--exclude-participant-label": ("sub-02", ["02"]),
+    "--batch": ("2/3", (2, 3)),
     "--session-label": ("a", ["a"]),
     "--task-id": ("rest", ["rest"]),
+    "--run-id": ("run-1", ["1"]),
+    "--echo-idx": ("2", ["2"]),
     "--space": ("T1w", ["T1w"]),
+    "--res": ("res-2", ["2"]),
+    "--bids-database-dir": ("x", Path("x")),
     "--bids-filter-file": ("f.json", Path("f.json")),
-    "--dry-run": (None, True),
+    "--dry-run": (None, "text"),
     "--variant": ("hcp-sex", "hcp-sex"),
     "--weights": ("w", "w"),
     "--random-weights": (None, True),
@@ -95,6 +103,19 @@ def test_forms_of_values():
     assert args.bids_dir == Path("in")
     assert parse_arguments([*CALL, "--normalization", "global"]).normalisation == "global"
     assert parse_arguments(CALL).nprocs >= 1
+    assert parse_arguments(["--dry-run", *CALL]).dry_run == "text"
+    assert parse_arguments(["--dry_run=json", *CALL]).dry_run == "json"
+
+
+def test_labels_from_a_file(tmp_path):
+    file = tmp_path / "labels.txt"
+    file.write_text("sub-01\n02, 03\n\n", encoding="utf-8")
+    args = parse_arguments([*CALL, "--participant-label", f"@{file}", "sub-04"])
+    assert args.participant_label == ["01", "02", "03", "04"]
+    file.write_text("\n")
+    for name in (file, tmp_path / "absent"):
+        with pytest.raises(UsageError, match=r"labels cannot be read|holds no label"):
+            parse_arguments([*CALL, "--exclude-participant-label", f"@{name}"])
 
 
 @pytest.mark.parametrize(
@@ -107,6 +128,10 @@ def test_forms_of_values():
         ["--mem", "0"],
         ["--max-censored", "1.5"],
         ["--dummy-scans", "-2"],
+        ["--batch", "0/3"],
+        ["--batch", "4/3"],
+        ["--batch", "1"],
+        ["--dry_run=yaml"],
         ["--target-tr", "-0.8"],
         ["--target-tr", "nan"],
         ["--target-tr", "fast"],
@@ -123,7 +148,8 @@ def test_wrong_options_end_with_2(wrong, capsys):
     with pytest.raises(SystemExit) as ended:
         parse_arguments([*CALL, *wrong])
     assert ended.value.code == 2
-    assert wrong[0] in capsys.readouterr().err
+    flag = wrong[0].split("=")[0].replace("_", "-")
+    assert flag in capsys.readouterr().err
 
 
 def test_no_weights_ends_with_2_and_leaves_nothing(tmp_path):
@@ -147,20 +173,36 @@ def test_a_missing_gpu_ends_with_2(tmp_path):
 
 def test_dry_run_lists_and_writes_nothing(tmp_path):
     write_derivative(tmp_path / "in", "sub-1_task-a", shape=(4, 5, 6), n_volumes=45)
-    answer = run_app(tmp_path / "in", tmp_path / "out", "participant", "--dry-run")
+    write_derivative(
+        tmp_path / "in", "sub-1_task-a", space="space-T1w", shape=(4, 5, 6), n_volumes=45
+    )
+    call = (tmp_path / "in", tmp_path / "out", "participant")
+    answer = run_app("--dry-run", *call, "--nprocs", "2")
     assert answer.returncode == 0
     header, row = (line.split() for line in answer.stdout.splitlines()[1:3])
-    assert dict(zip(header, row)) == {
-        "bold": "sub-1/func/sub-1_task-a_space-MNI152NLin6Asym_res-2_desc-preproc_bold.nii.gz",
+    stem = "sub-1/func/sub-1_task-a_space-MNI152NLin6Asym_res-2_desc-"
+    expected = {
+        "bold": f"{stem}preproc_bold.nii.gz",
+        "confounds": "no",
+        "space": "MNI152NLin6Asym",
+        "frame": "ukb",
         "repetition_time": "0.8",
         "model_tr": "0.8",
         "volumes": "45",
         "dummy": "0",
         "chunks": "2",
-        "confounds": "no",
-        "space": "MNI152NLin6Asym",
-        "frame": "ukb",
+        "seconds": "1.0",
     }
+    assert dict(zip(header, row)) == expected
+    assert "1 run(s), about 1 minute(s) and 1.0 GB of memory on 2 CPU(s)" in answer.stdout
+    answer = run_app(*call, "--dry-run=json", "--nprocs", "2")
+    found = json.loads(answer.stdout)  # and nothing else
+    assert found["estimate"] == {"seconds": 1, "memory_gb": 1.0, "cpus": 2}
+    (run,) = found["runs"]
+    assert run["mask"] == f"{stem}brain_mask.nii.gz"
+    assert run["confounds"] is None
+    assert run["others"] == ["sub-1_task-a_space-T1w"]
+    assert "is read as fMRIPrep derivatives" in answer.stderr
     assert not (tmp_path / "out").exists()
 
 

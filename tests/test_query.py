@@ -11,6 +11,7 @@ from conftest import SPACE, write_derivative
 from swift_bids.dataset import understand_dataset
 from swift_bids.errors import UsageError
 from swift_bids.filters import read_filter_file
+from swift_bids.index import check_database_dir
 from swift_bids.query import Selection, find_runs
 
 SMALL = {"shape": (4, 5, 6), "n_volumes": 21}
@@ -111,6 +112,85 @@ def test_sessions_and_tasks(tmp_path):
     assert [run.name for run in runs] == [f"sub-1_ses-a_task-nback_{SPACE}"]
 
 
+def test_runs_echoes_and_resolutions(tmp_path):
+    for run in ("01", "2", "3"):
+        write_derivative(tmp_path, f"sub-1_task-a_run-{run}", **SMALL)
+    write_derivative(tmp_path, "sub-1_task-a_run-2", space="space-MNI152NLin6Asym", **SMALL)
+    write_derivative(tmp_path, "sub-1_task-a_run-2", space="space-MNI152NLin6Asym_res-1", **SMALL)
+    runs, problems = query(tmp_path, runs=["1", "03"])
+    assert [run.name for run in runs] == [f"sub-1_task-a_run-{n}_{SPACE}" for n in ("01", "3")]
+    (run,), _ = query(tmp_path, runs=["2"])
+    assert run.name == f"sub-1_task-a_run-2_{SPACE}"
+    space = "sub-1_task-a_run-2_space-MNI152NLin6Asym"
+    assert run.others == (space, f"{space}_res-1")
+    for choice in ({"resolutions": ["1"]}, {"spaces": ["MNI152NLin6Asym:res-1"]}):
+        (run,), _ = query(tmp_path, runs=["2"], **choice)
+        assert run.name == f"{space}_res-1"
+    (run,), _ = query(tmp_path, runs=["2"], resolutions=["native"])
+    assert run.name == space
+    _, problems = query(tmp_path, resolutions=["3"], runs=["1"])
+    said = problems["sub-1_task-a_run-01"]
+    assert "MNI152NLin2009cAsym at resolution 3; it is there in MNI152NLin6Asym:res-2" in said
+    _, problems = query(tmp_path, runs=["7"])
+    expected = "no run matches what is asked for; it has tasks a, runs 1, 2, 3"
+    assert problems == {"sub-1": expected}
+
+
+def test_a_single_echo_on_request(tmp_path):
+    """Its mask and confounds are those of all echoes."""
+    bold = write_derivative(tmp_path, "sub-1_task-a", confounds="csf\n" + "1\n" * 21, **SMALL)
+    write_derivative(tmp_path, "sub-1_task-a_echo-2", mask=False, **SMALL)
+    (run,), problems = query(tmp_path, echoes=["2"])
+    assert problems == {}
+    assert run.name == f"sub-1_task-a_echo-2_{SPACE}"
+    assert run.mask == str(bold).replace("preproc_bold", "brain_mask")
+    assert run.confounds.endswith("sub-1_task-a_desc-confounds_timeseries.tsv")
+    bold.unlink()
+    _, problems = query(tmp_path)
+    assert "but those of single echoes; choose them with --echo-idx" in problems["sub-1"]
+
+
+def test_participants_are_excluded_and_sliced(tmp_path):
+    for label in "12345":
+        write_derivative(tmp_path, f"sub-{label}_task-a", **SMALL)
+    dataset = understand_dataset(tmp_path)
+    assert dataset.choose(excluded=["sub-2", "4"]) == (["1", "3", "5"], [])
+    slices = [dataset.choose(batch=(i, 2))[0] for i in (1, 2)]
+    assert slices == [["1", "3", "5"], ["2", "4"]]
+    assert dataset.choose(batch=(6, 6)) == ([], [])
+    told = [len(dataset.choose(["1", "9"], batch=(i, 2))[1]) for i in (1, 2)]
+    assert told == [1, 0]  # once
+
+
+def test_a_kept_index_sees_what_changed(tmp_path):
+    root, kept = tmp_path / "in", tmp_path / "index"
+    write_derivative(root, "sub-1_ses-a_task-a", **SMALL)
+    before = sorted(p for p in root.rglob("*"))
+    for _ in range(2):
+        assert len(query(root, database_dir=kept)[0]) == 1
+    (first,) = kept.iterdir()
+    write_derivative(root, "sub-1_ses-a_task-b", **SMALL)
+    assert len(query(root, database_dir=kept)[0]) == 2
+    (second,) = kept.iterdir()  # in place of the first
+    assert first != second
+    for file in root.rglob("*task-a*"):
+        file.unlink()
+    (run,), _ = query(root, database_dir=kept)
+    assert "task-b" in run.name
+    assert not [p for p in root.rglob("*") if p not in before and "task-b" not in p.name]
+    with pytest.raises(UsageError, match="lies in the input"):
+        check_database_dir(root / "index", understand_dataset(root))
+
+
+def test_more_participants_than_fit_in_one_index(tmp_path, monkeypatch):
+    monkeypatch.setattr("swift_bids.query.PARTICIPANTS_AT_ONCE", 2)
+    for label in "12345":
+        write_derivative(tmp_path, f"sub-{label}_task-a", **SMALL)
+    runs, problems = query(tmp_path, ["5", "1", "3", "2", "9"])
+    assert [run.participant for run in runs] == ["5", "1", "3", "2"]
+    assert list(problems) == ["sub-9"]
+
+
 def test_single_echoes_and_surfaces_are_no_runs(tmp_path):
     bold = write_derivative(tmp_path, "sub-1_task-a", **SMALL)
     write_derivative(tmp_path, "sub-1_task-a_echo-1", **SMALL)
@@ -194,11 +274,33 @@ def test_unreadable_and_3d_images(tmp_path):
     assert "3 dimensions" in problems[f"sub-2_task-a_{SPACE}"]
 
 
-def test_participant_without_volumes(tmp_path):
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([], "; run fMRIPrep with --output-spaces MNI152NLin6Asym:res-2"),
+        (["task-a_space-fsLR_den-91k_bold.dtseries.nii"], "only surfaces or CIFTI"),
+        (["task-a_hemi-L_space-fsaverage5_bold.func.gii"], "only surfaces or CIFTI"),
+        (
+            [
+                "task-a_desc-coreg_boldref.nii.gz",
+                "task-a_desc-hmc_boldref.nii.gz",
+                "task-a_from-boldref_to-T1w_mode-image_desc-coreg_xfm.txt",
+                "task-a_desc-brain_mask.nii.gz",
+            ],
+            "only references and transforms, as fMRIPrep --level minimal or resampling writes; run "
+            "fMRIPrep with --output-spaces MNI152NLin6Asym:res-2 --level full",
+        ),
+    ],
+)
+def test_participant_without_volumes(tmp_path, files, said):
     write_derivative(tmp_path, "sub-1_task-a", **SMALL)
-    (tmp_path / "sub-2" / "anat").mkdir(parents=True)
-    _, problems = query(tmp_path)
-    assert "no preprocessed BOLD volumes" in problems["sub-2"]
+    (tmp_path / "sub-2" / "func").mkdir(parents=True)
+    for name in files:
+        (tmp_path / "sub-2" / "func" / f"sub-2_{name}").touch()
+    runs, problems = query(tmp_path)
+    assert [run.participant for run in runs] == ["1"]
+    assert problems["sub-2"].startswith("has no preprocessed BOLD volumes")
+    assert said in problems["sub-2"]
 
 
 @pytest.mark.parametrize(

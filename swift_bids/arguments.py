@@ -1,0 +1,97 @@
+"""Text of a flag's value -> the value, or an error for argparse that says what it is not."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from pathlib import Path
+
+from swift_bids.errors import UsageError
+
+_MEMORY_UNITS = {"K": 1e-6, "M": 1e-3, "G": 1.0, "T": 1e3}
+
+
+def labels_of(given: str) -> list[str]:
+    """A label, or those that a file named after `@` lists, apart by white space or commas."""
+    if not given.startswith("@"):
+        return [given]
+    try:
+        text = Path(given[1:]).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{given}: the list of labels cannot be read ({error})") from error
+    labels = text.replace(",", " ").split()
+    if not labels:
+        raise UsageError(f"{given}: holds no label")
+    return labels
+
+
+def batch(text: str) -> tuple[int, int]:
+    """`2/4` -> (2, 4): every fourth from the second on."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    number, of = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= of:
+        raise argparse.ArgumentTypeError(f"{text} is no I/N with I from 1 to N")
+    return number, of
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
+    return int(text)
+
+
+def auto_or_count(text: str) -> str:
+    """`auto`, or a number of volumes."""
+    if text != "auto" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is neither auto nor a number of volumes")
+    return text
+
+
+def target_tr(text: str) -> str:
+    """`auto`, `native` or seconds; as text, as it was given."""
+    try:
+        seconds = 1.0 if text in ("auto", "native") else float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.05 <= seconds <= 30:
+        raise argparse.ArgumentTypeError(f"{text} is neither auto, native nor 0.05 to 30 seconds")
+    return text
+
+
+def millimetres(text: str) -> float:
+    """A length."""
+    try:
+        length = float(text)
+    except ValueError:
+        length = -1.0
+    if not 0 < length < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no length in mm")
+    return length
+
+
+def share(text: str) -> float:
+    """A share from 0 to 1."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share from 0 to 1")
+    return share
+
+
+def device(text: str) -> str:
+    """A torch device as `--device` takes it."""
+    if not re.fullmatch(r"auto|cpu|cuda(?::\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text} is none of auto, cpu, cuda, cuda:N")
+    return text
+
+
+def gigabytes(text: str) -> float:
+    """As fMRIPrep's --mem: MB without a unit."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])?B?", text.upper())
+    if match is None or float(match.group(1)) == 0:
+        raise argparse.ArgumentTypeError(f"{text} is no amount of memory, such as 8000 or 8G")
+    return float(match.group(1)) * _MEMORY_UNITS[match.group(2) or "M"]

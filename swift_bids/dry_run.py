@@ -1,0 +1,76 @@
+"""--dry-run: what would be embedded, from which files, and about how long it would take."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from swift_bids.chunk import plan_chunks
+from swift_bids.dataset import Dataset
+from swift_bids.runs import Run
+
+_LOG = logging.getLogger("swift_bids")
+#: Seconds that one CPU takes to read and normalise a volume of 2 mm, and for the network of a chunk
+#: (docs/performance.md); a GPU is quicker.
+_SECONDS_A_VOLUME, _SECONDS_A_CHUNK = 0.007, 0.35
+#: Memory in GB: of the app, and of each run that is worked on.
+_GB, _GB_A_RUN = 0.4, 0.6
+
+
+def count_chunks(run: Run, args: argparse.Namespace) -> int:
+    """Chunks that a run will have."""
+    plan = plan_chunks(
+        run.series, stride=args.chunk_stride, tail=args.tail, short_runs=args.short_runs
+    )
+    return len(plan)
+
+
+def print_runs(runs: Sequence[Run], dataset: Dataset, frame: str, args: argparse.Namespace) -> None:
+    """Print a line for each run and an estimate for all, as text or as JSON."""
+    rows = [_row(run, dataset, frame, args) for run in runs]
+    seconds = sum(row["seconds"] for row in rows) / min(args.nprocs, max(1, len(rows)))
+    estimate = {
+        "seconds": round(seconds),
+        "memory_gb": round(_GB + _GB_A_RUN * min(args.nprocs, len(rows)), 1),
+        "cpus": args.nprocs,
+    }
+    if args.dry_run == "json":
+        print(json.dumps({"runs": rows, "estimate": estimate}, indent=2, ensure_ascii=False))
+    elif rows:
+        table = pd.DataFrame(rows).drop(columns=["name", "mask", "others", "warnings"])
+        table["confounds"] = table["confounds"].notna().map({True: "yes", False: "no"})
+        _LOG.info("%s", table.to_string(index=False, max_colwidth=None))
+        _LOG.info(
+            "%d run(s), about %.0f minute(s) and %.1f GB of memory on %d CPU(s)",
+            len(rows),
+            max(1, seconds / 60),
+            estimate["memory_gb"],
+            args.nprocs,
+        )
+
+
+def _row(run: Run, dataset: Dataset, frame: str, args: argparse.Namespace) -> dict[str, Any]:
+    n_chunks = count_chunks(run, args)
+    return {
+        "name": run.name,
+        **{
+            kind: path and os.path.relpath(path, dataset.root)
+            for kind, path in (("bold", run.bold), ("mask", run.mask), ("confounds", run.confounds))
+        },
+        "space": run.space,
+        "frame": frame,
+        "repetition_time": run.repetition_time,
+        "model_tr": run.model_tr,
+        "volumes": run.n_volumes,
+        "dummy": run.first_volume,
+        "chunks": n_chunks,
+        "seconds": round(run.n_volumes * _SECONDS_A_VOLUME + n_chunks * _SECONDS_A_CHUNK, 1),
+        "others": list(run.others),
+        "warnings": list(run.warnings),
+    }

@@ -1,0 +1,104 @@
+"""Folders of some participants -> pybids' index of them, in memory or kept for later calls."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from swift_bids.dataset import Dataset
+from swift_bids.errors import UsageError
+
+#: Relative to the dataset's root; in place of pybids' own list, all of which the first line holds.
+_IGNORED = (
+    r"^/(?!sub-)[^/]+/",  # a copy of a participant there must not be taken for the participant
+    r"^/sub-[^/]+/(ses-[^/]+/)?(anat|figures|log|fmap|dwi|perf)(/|$)",
+    r"\.(html|svg|h5|gii|dtseries\.nii|dscalar\.nii)$",
+)
+
+
+def index(root: Path, participants: Sequence[str], database_dir: Path | None = None):
+    """A `bids.BIDSLayout` that has read the folders of these participants only.
+
+    Parameters
+    ----------
+    root, participants
+        Dataset, and labels without `sub-`.
+    database_dir
+        Folder for indices that later calls find again, each named after the dataset, the
+        participants, pybids' version and the times at which the folders changed: what pybids
+        itself does not look at. None keeps nothing.
+    """
+    wanted = "|".join(map(re.escape, participants))
+    ignore = [*_IGNORED, rf"^/sub-(?!(?:{wanted})(?:[/_.]|$))"]
+    if database_dir is None:
+        return _layout(root, ignore)
+    asked = _hash([str(root), ignore, version("pybids")])
+    kept = database_dir / f"{asked}_{_hash(list(_changes(root, participants, ignore)))}"
+    if not kept.exists():
+        try:
+            database_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=database_dir) as made:
+                _layout(root, ignore, database_path=f"{made}/index").session.close()
+                with contextlib.suppress(OSError):  # another job was quicker
+                    os.rename(f"{made}/index", kept)
+            for stale in set(database_dir.glob(f"{asked}_*")) - {kept}:
+                shutil.rmtree(stale, ignore_errors=True)
+        except OSError as error:
+            raise UsageError(f"--bids-database-dir {database_dir}: {error}") from error
+    return _layout(root, ignore, database_path=kept)
+
+
+def check_database_dir(database_dir: Path | None, dataset: Dataset) -> Path | None:
+    """Refuse a folder within the input, which is never written to.
+
+    Raises
+    ------
+    UsageError
+        As said.
+    """
+    if database_dir is None:
+        return None
+    database_dir = database_dir.resolve()
+    for root in filter(None, (dataset.root, dataset.raw)):
+        if database_dir.is_relative_to(root):
+            raise UsageError(
+                f"--bids-database-dir {database_dir} lies in the input {root}; give another one"
+            )
+    return database_dir
+
+
+def _layout(root: Path, ignore: Sequence[str], **options):
+    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+
+    patterns = [re.compile(pattern) for pattern in ignore]
+    indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=patterns)
+    return BIDSLayout(
+        root, validate=False, config=["bids", "derivatives"], indexer=indexer, **options
+    )
+
+
+def _hash(content: list) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+
+def _changes(
+    root: Path, participants: Sequence[str], ignore: Sequence[str]
+) -> Iterator[tuple[str, int]]:
+    """Every folder that is read, and when a file was last added to it, removed or renamed."""
+    yield "", root.stat().st_mtime_ns
+    for participant in sorted(participants):
+        for folder, below, _ in os.walk(root / f"sub-{participant}", followlinks=True):
+            relative = "/" + os.path.relpath(folder, root)
+            if any(re.search(pattern, relative) for pattern in ignore):
+                below.clear()
+                continue
+            below.sort()
+            yield relative, os.stat(folder).st_mtime_ns
