@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import tomllib
 from pathlib import Path
 
 from swift_bids.errors import UsageError
@@ -24,6 +25,42 @@ def labels_of(given: str) -> list[str]:
     if not labels:
         raise UsageError(f"{given}: holds no label")
     return labels
+
+
+def typed_in(config_file: Path, parser: argparse.ArgumentParser) -> list[str]:
+    """The flags of a settings file (TOML, table `arguments`) as they would be typed.
+
+    Raises
+    ------
+    UsageError
+        The file is no such file, or sets what is no flag.
+    """
+    try:
+        settings = tomllib.loads(config_file.read_text(encoding="utf-8"))["arguments"]
+        settings = dict(settings)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"--config-file {config_file}: is no settings file with a table [arguments] ({error!r})"
+        ) from error
+    flags = {a.dest: a for a in parser._actions if a.option_strings}
+    typed = []
+    for name, value in settings.items():
+        if name in ("bids_dir", "output_dir", "analysis_level", "config_file", "verbose"):
+            continue  # of the call itself
+        if name not in flags:
+            raise UsageError(f"--config-file {config_file}: there is no flag --{name}")
+        flag = flags[name].option_strings[-1]
+        if flags[name].nargs == 0:
+            typed += [flag] * bool(value)
+        elif name == "batch":
+            typed.append(f"{flag}={'/'.join(map(str, value))}")
+        elif isinstance(value, list):
+            typed += [flag, *map(str, value)]
+        elif name == "mem":  # noted in GB, typed in MB
+            typed.append(f"{flag}={value}G")
+        else:
+            typed.append(f"{flag}={value}")
+    return typed
 
 
 def batch(text: str) -> tuple[int, int]:

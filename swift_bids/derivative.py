@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from swift_bids.outputs import (
     write_text,
 )
 
+_LOG = logging.getLogger("swift_bids")
 #: What the BIDS validator has no rule for. A folder is silenced without a trailing slash only.
 _BIDSIGNORE = """\
 *.html
@@ -119,17 +122,44 @@ def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
     )
 
 
-def write_participants(output_dir: Path) -> None:
+def write_participants(output_dir: Path, dataset: Dataset) -> None:
     """Write participants.tsv, a row for every participant folder there is now.
 
-    Jobs that run at the same time all write what they see; the last one sees everybody.
+    Columns and their descriptions are carried over from the raw dataset, or the derivatives; a
+    participant that they do not list gets `n/a`. Jobs that run at the same time all write what they
+    see; the last one sees everybody.
     """
     labels = sorted(folder.name for folder in output_dir.glob("sub-*") if folder.is_dir())
-    if labels:
-        rows = pd.DataFrame({"participant_id": labels})
-        write_table(output_dir / "participants.tsv", rows)
-        about = {"Description": "Participants of this dataset"}
-        write_json(output_dir / "participants.json", about | column_descriptions(rows.columns))
+    if not labels:
+        return
+    rows = pd.DataFrame({"participant_id": labels})
+    about: dict[str, Any] = {"Description": "Participants of this dataset"}
+    about |= column_descriptions(rows.columns)
+    for root in filter(None, (dataset.raw, dataset.root)):
+        known, described = _participants_of(root)
+        if known is not None:
+            rows = rows.merge(known, on="participant_id", how="left").fillna("n/a")
+            about |= {column: described[column] for column in known if column in described}
+            break
+    write_table(output_dir / "participants.tsv", rows)
+    write_json(output_dir / "participants.json", about)
+
+
+def _participants_of(root: Path) -> tuple[pd.DataFrame | None, dict[str, Any]]:
+    """A dataset's participants.tsv as text, and what its participants.json says of the columns."""
+    file = root / "participants.tsv"
+    if not file.exists():
+        return None, {}
+    try:
+        table = pd.read_csv(
+            file, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        ).drop_duplicates("participant_id")
+        sidecar = file.with_suffix(".json")
+        text = sidecar.read_text(encoding="utf-8-sig") if sidecar.exists() else "{}"
+        return table, dict(json.loads(text))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _LOG.warning("%s: its columns are not carried over (%r); mend the file", file, error)
+        return None, {}
 
 
 def _generated_by() -> dict[str, Any]:

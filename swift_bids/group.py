@@ -48,7 +48,7 @@ def run_group_level(args: argparse.Namespace, dataset: Dataset) -> int:
         _LOG.info("%s", "\n".join(table["name"]))
         return report_problems(problems)
     write_dataset_files(output_dir, dataset)
-    write_participants(output_dir)
+    write_participants(output_dir, dataset)
     file = output_dir / "group_desc-swift_embedding.tsv"
     write_table(file, table)
     write_json(file.with_suffix(".json"), column_descriptions(table.columns))

@@ -166,7 +166,8 @@ def write_run(
             path("tokens", extension).unlink(missing_ok=True)
     else:
         axes = "chunk, feature, x, y, z, t"
-        marks = {"axes": axes, "weights_sha256": provenance.weights_sha256}
+        # One mark only: safetensors writes several in an order that differs from call to call.
+        marks = {"about": f"axes {axes}; weights SHA-256 {provenance.weights_sha256}"}
         # not save_file, whose files only their owner can read
         content = save({"tokens": tokens}, metadata=marks)
         write_atomically(path("tokens", ".safetensors"), lambda file: file.write_bytes(content))

@@ -40,6 +40,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="participant: embed runs; group: one table of all runs embedded so far",
     )
     parser.add_argument("--version", action="version", version=f"swift_bids {__version__}")
+    parser.add_argument(
+        "--config-file",
+        type=Path,
+        metavar="FILE",
+        help="settings of an earlier call, sub-XX/log/*/swift_bids.toml; flags override them",
+    )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="more (-vv: debug) log")
 
     choice = parser.add_argument_group("which runs")
@@ -219,7 +225,15 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse, and make one form of what may be written in several."""
     argv = sys.argv[1:] if argv is None else argv
-    args = build_parser().parse_args([_with_hyphens(argument) for argument in argv])
+    argv = [_with_hyphens(argument) for argument in argv]
+    parser = build_parser()
+    config_file = _config_file(argv)
+    if config_file is not None:
+        # Through the parser, as if they had been typed behind some positional arguments.
+        typed = ["bids_dir", "output_dir", "participant", *arguments.typed_in(config_file, parser)]
+        settings = vars(parser.parse_args(typed))
+        parser.set_defaults(**settings)
+    args = parser.parse_args(argv)
     for name, prefix in (
         ("participant_label", "sub-"),
         ("exclude_participant_label", "sub-"),
@@ -236,6 +250,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         setattr(args, name, labels and [label.removeprefix(prefix) for label in labels])
     args.nprocs = args.nprocs or count_cpus()
     return args
+
+
+def _config_file(argv: Sequence[str]) -> Path | None:
+    """The file that --config-file names; other mistakes are the whole parser's to find."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config-file", type=Path)
+    return first.parse_known_args(argv)[0].config_file
 
 
 def _with_hyphens(argument: str) -> str:

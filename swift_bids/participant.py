@@ -77,7 +77,7 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
                 work_dir.parent.rmdir()
     problems += failed
     _write_reports(output_dir, runs, problems)
-    write_participants(output_dir)
+    write_participants(output_dir, dataset)
     unfinished = {problem.name for problem in failed}
     return _recap([run for run in runs if run.name not in unfinished], problems, dataset.understood)
 
@@ -210,9 +210,12 @@ def _threads_of_run(processes: int, n_runs: int) -> int:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The call's arguments as TOML can hold them; what was not given is left out."""
+    """The call's arguments as TOML can hold them; what was not given is left out.
+
+    Paths are absolute, so that `--config-file` finds the same files from anywhere.
+    """
     given = {name: value for name, value in vars(args).items() if value is not None}
-    return {
-        "version": __version__,
-        "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in given.items()},
-    }
+    for name, value in given.items():
+        if isinstance(value, Path) or (name == "weights" and Path(value).exists()):
+            given[name] = str(Path(value).absolute())
+    return {"version": __version__, "arguments": given}

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import tomli_w
 from conftest import ROOT, run_app, write_derivative
 
 from swift_bids import __version__
 from swift_bids.errors import UsageError
 from swift_bids.parser import build_parser, parse_arguments
+from swift_bids.participant import _settings
 
 CALL = ["in", "out", "participant"]
 
@@ -79,7 +81,7 @@ FLAGS = {
 def test_no_flag_is_forgotten_below():
     long = {flag for a in build_parser()._actions for flag in a.option_strings if flag[:2] == "--"}
     other_names = {"--nthreads", "--n-cpus", "--normalization"}
-    assert long - {"--help", "--version"} - other_names == set(FLAGS)
+    assert long - {"--help", "--version", "--config-file"} - other_names == set(FLAGS)
 
 
 @pytest.mark.parametrize("flag", FLAGS)
@@ -105,6 +107,38 @@ def test_forms_of_values():
     assert parse_arguments(CALL).nprocs >= 1
     assert parse_arguments(["--dry-run", *CALL]).dry_run == "text"
     assert parse_arguments(["--dry_run=json", *CALL]).dry_run == "json"
+
+
+def test_settings_of_an_earlier_call(tmp_path):
+    """Every flag goes through swift_bids.toml and back; what is typed comes first."""
+    argv = [part for flag, (given, _) in FLAGS.items() for part in (flag, given) if part]
+    before = parse_arguments([*CALL, *argv])
+    file = tmp_path / "swift_bids.toml"
+    file.write_text(tomli_w.dumps(_settings(before)))
+    after = parse_arguments(["in2", "out2", "group", "--config-file", str(file), "--tail=drop"])
+    assert (str(after.bids_dir), after.analysis_level, after.tail) == ("in2", "group", "drop")
+    for name in vars(before).keys() - {"bids_dir", "output_dir", "analysis_level", "tail"}:
+        if name in ("verbose", "config_file"):  # of the call itself
+            continue
+        expected = getattr(before, name)
+        found = getattr(after, name)
+        assert found == (expected.absolute() if isinstance(expected, Path) else expected), name
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[arguments]\ncolour = 1", "there is no flag --colour"),
+        ("arguments = 3", "is no settings file"),
+        ("version = 1", "is no settings file"),
+        ("[", "is no settings file"),
+    ],
+)
+def test_wrong_settings_file(tmp_path, text, said):
+    file = tmp_path / "c.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=said):
+        parse_arguments([*CALL, "--config-file", str(file)])
 
 
 def test_labels_from_a_file(tmp_path):

@@ -1,0 +1,116 @@
+"""The output folder as a whole: what other tools read in it, and that it is always the same."""
+
+import json
+import logging
+import subprocess
+
+import bids2table
+import pandas as pd
+import pytest
+from bids.layout import BIDSLayout
+from conftest import SPACE, require_program, run_app, write_derivative
+
+from swift_bids.dataset import understand_dataset
+from swift_bids.derivative import write_participants
+
+RUNS = (
+    "sub-1_ses-b_task-a_acq-x_dir-AP_run-02",
+    "sub-1_ses-b_task-a_acq-x_dir-PA_run-02",
+    "sub-1_ses-b_task-a_acq-x_run-1_echo-2",
+    "sub-2_task-a",
+)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, reference_bundle):
+    """A raw dataset, its derivatives, and two outputs of the same call, with group tables."""
+    folder = tmp_path_factory.mktemp("derivative")
+    raw, fmriprep = folder / "raw", folder / "fmriprep"
+    raw.mkdir()
+    about = {"Name": "raw", "BIDSVersion": "1.8.0", "Authors": ["A", "B"], "License": "CC0"}
+    (raw / "dataset_description.json").write_text(json.dumps(about))
+    (raw / "participants.tsv").write_text("participant_id\tage\tsex\nsub-1\t30\tF\nsub-3\t9\tM\n")
+    described = {"age": {"Description": "Age", "Units": "year"}}
+    (raw / "participants.json").write_text(json.dumps(described))
+    (raw / "sub-1").mkdir()
+    for run in RUNS:
+        write_derivative(fmriprep, run, confounds="framewise_displacement\n" + "0.1\n" * 22)
+    for name in ("first", "second"):
+        call = (raw, folder / name, "participant", "-d", fmriprep, "--echo-idx", "2")
+        weights = ("--weights", reference_bundle)
+        assert run_app(*call, *weights, "--participant-label", "1").returncode == 0
+        call = (raw, folder / name, "participant", "-d", fmriprep, *weights)
+        done = run_app(*call)
+        assert done.returncode == 0, done.stdout
+        assert run_app(raw, folder / name, "group", "-d", fmriprep).returncode == 0
+    return folder
+
+
+def test_every_run_has_its_own_files(written):
+    names = {p.name for p in (written / "first").rglob("*_embedding.tsv")}
+    assert names == {f"{run}_{SPACE}_desc-swift_embedding.tsv" for run in RUNS} | {
+        "group_desc-swift_embedding.tsv"
+    }
+
+
+def test_the_same_call_gives_the_same_bytes(written):
+    """But for logs: dates and ids are in them only."""
+    first, second = (
+        {
+            path.relative_to(written / name): path.read_bytes()
+            for path in (written / name).rglob("*")
+            if path.is_file() and "log" not in path.parts
+        }
+        for name in ("first", "second")
+    )
+    assert first.keys() == second.keys()
+    assert len([path for path in first if path.suffix in (".tsv", ".safetensors")]) >= 14
+    assert [str(path) for path in first if first[path] != second[path]] == []
+
+
+def test_the_validator_finds_nothing(written):
+    program = require_program("bids-validator-deno")
+    call = [program, "--format", "json", written / "first"]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=300)
+    assert json.loads(done.stdout)["issues"]["issues"] == []
+    assert done.returncode == 0
+
+
+def test_columns_of_participants_are_carried_over(written):
+    table = pd.read_csv(written / "first" / "participants.tsv", sep="\t", keep_default_na=False)
+    assert table.to_dict("list") == {
+        "participant_id": ["sub-1", "sub-2"],
+        "age": ["30", "n/a"],
+        "sex": ["F", "n/a"],
+    }
+    about = json.loads((written / "first" / "participants.json").read_text())
+    assert about["age"] == {"Description": "Age", "Units": "year"}
+    assert "sex" not in about  # not described there
+
+
+def test_a_damaged_table_of_participants_is_said_and_left_out(tmp_path, caplog):
+    write_derivative(tmp_path / "in", "sub-1_task-a", shape=(2, 2, 2))
+    (tmp_path / "in" / "participants.tsv").write_text("name\tage\nsub-1\t3\n")
+    (tmp_path / "out" / "sub-1").mkdir(parents=True)
+    logging.getLogger("swift_bids").propagate = True
+    write_participants(tmp_path / "out", understand_dataset(tmp_path / "in"))
+    assert (tmp_path / "out" / "participants.tsv").read_text() == "participant_id\nsub-1\n"
+    assert "its columns are not carried over" in caplog.text
+
+
+def test_pybids_and_bids2table_read_the_outputs_back(written):
+    layout = BIDSLayout(written / "first", validate=False, config=["bids", "derivatives"])
+    found = layout.get(desc="swift", suffix="embedding", extension=".tsv", subject="1")
+    assert sorted((f.entities.get("direction"), f.entities.get("echo")) for f in found[:2]) == [
+        ("AP", None),
+        ("PA", None),
+    ]
+    table = bids2table.index_dataset(written / "first").to_pandas()
+    table = table[(table["desc"] == "swift") & (table["suffix"] == "embedding")]
+    tables = table[(table["ext"] == ".tsv") & table["sub"].notna()]
+    assert sorted(zip(tables["sub"], tables["acq"].fillna(""), tables["dir"].fillna(""))) == [
+        ("1", "x", ""),
+        ("1", "x", "AP"),
+        ("1", "x", "PA"),
+        ("2", "", ""),
+    ]
