@@ -52,20 +52,6 @@ its BOLD file in the input, files named after it with desc-swift:
 group_desc-swift_embedding.tsv has a row for every run. The .json files beside the tables describe
 each column and say which weights and settings made it.
 """
-_CITATION = """\
-# How to cite
-
-The embeddings were made by swift_bids {version} (<{code}>) with SwiFT, a 4D Swin Transformer for
-functional MRI:
-
-> Kim P. Y., Kwon J., Joo S., Bae S., Lee D., Jung Y., Yoo S., Cha J., Moon T. (2023). SwiFT: Swin
-> 4D fMRI Transformer. Advances in Neural Information Processing Systems 36. arXiv:2307.05916
-
-The input was preprocessed by fMRIPrep:
-
-> Esteban O. et al. (2019). fMRIPrep: a robust preprocessing pipeline for functional MRI. Nature
-> Methods 16, 111-116. doi:10.1038/s41592-018-0235-4
-"""
 
 
 def check_output_dir(output_dir: str | Path, dataset: Dataset) -> Path:
@@ -107,8 +93,6 @@ def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
     write_json(output_dir / "dataset_description.json", description)
     write_text(output_dir / "README.md", _README.format(version=__version__))
     write_text(output_dir / ".bidsignore", _BIDSIGNORE)
-    citation = _CITATION.format(version=__version__, code=CODE_URL)
-    write_text(output_dir / "logs" / "CITATION.md", citation)
     meaning = "Output of the SwiFT backbone, made by swift_bids"
     rows = pd.DataFrame({"desc_id": ["desc-swift"], "description": [meaning]})
     write_table(output_dir / "descriptions.tsv", rows)

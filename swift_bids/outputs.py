@@ -197,9 +197,28 @@ def write_run(
 def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation) -> dict[str, Any]:
     """The part of a run's sidecars that says what made them."""
     sources = [p for p in (run.bold, run.mask, run.confounds) if p]
-    revision = provenance.weights_revision
+    settings = settings_metadata(provenance)
+    of_run = {
+        "Space": run.space,
+        **({"SpaceNote": note} if (note := space_note(run.space)) else {}),
+        "ResampledToFSL2mm": normalisation.interpolated,
+        "SpatialInterpolation": INTERPOLATION if normalisation.interpolated else "none",
+        "DummyScansRemoved": run.first_volume,
+        "ModelRepetitionTime": run.model_tr,
+        "TemporalInterpolation": "linear" if run.series.resampled else "none",
+    }
     return {
         "Sources": [bids_uri(p, provenance.dataset_root) for p in sources],
+        **settings,
+        "Preprocessing": of_run | settings["Preprocessing"],
+        "RepetitionTime": run.repetition_time,
+    }
+
+
+def settings_metadata(provenance: Provenance) -> dict[str, Any]:
+    """Software, network and settings of a call, as the sidecars of all its runs say them."""
+    revision = provenance.weights_revision
+    return {
         "GeneratedBy": [{"Name": "swift_bids", "Version": __version__, "CodeURL": CODE_URL}],
         "Model": {
             "Name": "SwiFT",
@@ -212,17 +231,10 @@ def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation)
             "Device": provenance.device,
         },
         "Preprocessing": {
-            "Space": run.space,
-            **({"SpaceNote": note} if (note := space_note(run.space)) else {}),
             "Frame": provenance.frame,
-            "ResampledToFSL2mm": normalisation.interpolated,
-            "SpatialInterpolation": INTERPOLATION if normalisation.interpolated else "none",
             "Normalisation": provenance.normalisation,
             "DummyScans": provenance.dummy_scans,
-            "DummyScansRemoved": run.first_volume,
             "TargetTR": provenance.target_tr,
-            "ModelRepetitionTime": run.model_tr,
-            "TemporalInterpolation": "linear" if run.series.resampled else "none",
             "FDThreshold": provenance.fd_threshold,
             "MaxCensored": provenance.max_censored,
             "ChunkVolumes": CHUNK_VOLUMES,
@@ -230,7 +242,6 @@ def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation)
             "Tail": provenance.tail,
             "ShortRuns": provenance.short_runs,
         },
-        "RepetitionTime": run.repetition_time,
     }
 
 

@@ -22,7 +22,7 @@ from swift_bids.errors import Problem, UsageError, report_problems
 from swift_bids.filters import read_filter_file
 from swift_bids.grid import FRAME_OF_VARIANT
 from swift_bids.index import check_database_dir
-from swift_bids.outputs import Provenance, output_path, write_text
+from swift_bids.outputs import Provenance, output_path, settings_metadata, write_text
 from swift_bids.preflight import check_network
 from swift_bids.query import SPACES, Selection, find_runs
 from swift_bids.runs import Run
@@ -94,6 +94,7 @@ def _embed_runs(
 ) -> list[Problem]:
     """Build and execute the workflow; return the runs that failed."""
     # nipype takes seconds to import, which an empty query need not wait for
+    from swift_bids.citations import write_citations
     from swift_bids.progress import Progress
     from swift_bids.workflow import (
         Execution,
@@ -137,6 +138,7 @@ def _embed_runs(
         precision=args.precision,
         device="cpu" if device == "cpu" else "cuda",
     )
+    write_citations(output_dir, settings_metadata(provenance))
     for participant in {run.participant for run in runs}:
         settings = log_dir(output_dir, participant, execution) / "swift_bids.toml"
         write_text(settings, tomli_w.dumps(_settings(args)))

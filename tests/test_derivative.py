@@ -98,6 +98,17 @@ def test_a_damaged_table_of_participants_is_said_and_left_out(tmp_path, caplog):
     assert "its columns are not carried over" in caplog.text
 
 
+def test_citation_tells_what_was_done(written):
+    text = (written / "first" / "logs" / "CITATION.md").read_text()
+    assert "the HCP" not in text
+    assert "96 x 96 x 96 frame of the UKB training data. Chunks of 20 volumes, side by side" in text
+    assert "variant contrastive, weights" in text
+    assert "random" not in text
+    assert "were interpolated linearly to 0.8 s. Intensities were z-scored with one mean" in text
+    bibliography = (written / "first" / "logs" / "CITATION.bib").read_text()
+    assert bibliography.count("@") == 3
+
+
 def test_pybids_and_bids2table_read_the_outputs_back(written):
     layout = BIDSLayout(written / "first", validate=False, config=["bids", "derivatives"])
     found = layout.get(desc="swift", suffix="embedding", extension=".tsv", subject="1")
