@@ -19,8 +19,8 @@ from swift_bids.runs import Run, complete_run
 SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
 #: The spatial entities of a file name; what is left names the run.
 _SPATIAL = re.compile(r"_(?:space|cohort|res|den)-[^_]+")
-#: Participants in one index: it takes 0.4 MB of memory for each.
-PARTICIPANTS_AT_ONCE = 500
+#: Participants in one index, which takes 0.2 MB of memory for each of their runs.
+PARTICIPANTS_AT_ONCE = 250
 _REMEDY = "run fMRIPrep with --output-spaces MNI152NLin6Asym:res-2"
 
 
