@@ -112,6 +112,13 @@ def understand_dataset(bids_dir: str | Path, derivatives: str | Path | None = No
             f"{root} is a raw BIDS dataset (DatasetType is not derivative); swift_bids reads "
             f"fMRIPrep's output: give that folder as bids_dir, or with -d PATH{hint}"
         )
+    made_by = description.get("GeneratedBy")
+    first = made_by[0] if isinstance(made_by, list) and made_by else {}
+    if isinstance(first, dict) and first.get("Name") == "swift_bids":
+        raise UsageError(
+            f"{root} is an output folder of swift_bids; give fMRIPrep's as bids_dir, and this one "
+            f"as output_dir"
+        )
     if raw is not None:  # fMRIPrep does not pass on who made the data, and under which licence
         description = _read_description(raw) | {k: v for k, v in description.items() if v}
     dataset = Dataset(root, raw, description, understood)

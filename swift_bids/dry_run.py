@@ -43,8 +43,9 @@ def print_runs(runs: Sequence[Run], dataset: Dataset, frame: str, args: argparse
     if args.dry_run == "json":
         print(json.dumps({"runs": rows, "estimate": estimate}, indent=2, ensure_ascii=False))
     elif rows:
-        table = pd.DataFrame(rows).drop(columns=["name", "mask", "others", "warnings"])
-        table["confounds"] = table["confounds"].notna().map({True: "yes", False: "no"})
+        table = pd.DataFrame(rows).drop(columns=["name", "others", "warnings"])
+        for kind in ("mask", "confounds"):  # their names are the BOLD's but for the end
+            table[kind] = table[kind].notna().map({True: "yes", False: "no"})
         _LOG.info("%s", table.to_string(index=False, max_colwidth=None))
         _LOG.info(
             "%d run(s), about %.0f minute(s) and %.1f GB of memory on %d CPU(s)",

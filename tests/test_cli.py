@@ -217,6 +217,7 @@ def test_dry_run_lists_and_writes_nothing(tmp_path):
     stem = "sub-1/func/sub-1_task-a_space-MNI152NLin6Asym_res-2_desc-"
     expected = {
         "bold": f"{stem}preproc_bold.nii.gz",
+        "mask": "yes",
         "confounds": "no",
         "space": "MNI152NLin6Asym",
         "frame": "ukb",

@@ -85,3 +85,11 @@ def test_links_are_relative_within_one_tree(tmp_path, monkeypatch):
     assert written["GeneratedBy"][0]["Container"]["Type"] == "docker"
     assert written["License"] == "CC0"
     assert written["Authors"] == ["A", "B"]  # fMRIPrep does not pass them on
+
+
+def test_an_output_folder_is_no_input(tmp_path):
+    (tmp_path / "sub-1").mkdir()
+    about = {"DatasetType": "derivative", "GeneratedBy": [{"Name": "swift_bids"}]}
+    (tmp_path / "dataset_description.json").write_text(json.dumps(about))
+    with pytest.raises(UsageError, match="is an output folder of swift_bids; give fMRIPrep's"):
+        understand_dataset(tmp_path)

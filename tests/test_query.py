@@ -201,6 +201,16 @@ def test_single_echoes_and_surfaces_are_no_runs(tmp_path):
     assert problems == {}
 
 
+def test_a_header_without_repetition_time_is_said(tmp_path):
+    bold = write_derivative(tmp_path, "sub-1_task-a", tr=0.8, **SMALL)
+    image = nib.load(bold)
+    image.header.set_zooms((*image.header.get_zooms()[:3], 0))
+    nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header).to_filename(bold)
+    (run,), _ = query(tmp_path)
+    assert run.repetition_time == 0.8
+    assert "the header's TR (0 s) differs" in run.warnings[0]
+
+
 def test_a_header_in_milliseconds_is_no_difference(tmp_path):
     bold = write_derivative(tmp_path, "sub-1_task-a", tr=0.8, **SMALL)
     image = nib.load(bold)
