@@ -14,14 +14,20 @@ _MEMORY_UNITS = {"K": 1e-6, "M": 1e-3, "G": 1.0, "T": 1e3}
 
 
 def labels_of(given: str) -> list[str]:
-    """A label, or those that a file named after `@` lists, apart by white space or commas."""
+    """Labels apart by white space or commas, or those that a file named after `@` lists.
+
+    In the file, what follows a `#` is a comment; of a participants.tsv the first column is read.
+    """
     if not given.startswith("@"):
-        return [given]
+        return given.replace(",", " ").split()
     try:
         text = Path(given[1:]).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{given}: the list of labels cannot be read ({error})") from error
-    labels = text.replace(",", " ").split()
+    lines = [line.partition("#")[0] for line in text.splitlines()]
+    if lines and lines[0].split("\t")[0] == "participant_id":  # a participants.tsv
+        lines = [line.split("\t")[0] for line in lines[1:]]
+    labels = " ".join(lines).replace(",", " ").split()
     if not labels:
         raise UsageError(f"{given}: holds no label")
     return labels
@@ -42,7 +48,9 @@ def typed_in(config_file: Path, parser: argparse.ArgumentParser) -> list[str]:
         raise UsageError(
             f"--config-file {config_file}: is no settings file with a table [arguments] ({error!r})"
         ) from error
-    flags = {a.dest: a for a in parser._actions if a.option_strings}
+    flags = {
+        a.dest: a for a in parser._actions if a.option_strings and a.dest not in ("help", "version")
+    }
     typed = []
     for name, value in settings.items():
         if name in ("bids_dir", "output_dir", "analysis_level", "config_file", "verbose"):
@@ -52,7 +60,7 @@ def typed_in(config_file: Path, parser: argparse.ArgumentParser) -> list[str]:
         flag = flags[name].option_strings[-1]
         if flags[name].nargs == 0:
             typed += [flag] * bool(value)
-        elif name == "batch":
+        elif name == "batch" and isinstance(value, list):
             typed.append(f"{flag}={'/'.join(map(str, value))}")
         elif isinstance(value, list):
             typed += [flag, *map(str, value)]

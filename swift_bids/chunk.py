@@ -31,7 +31,9 @@ def read_confounds(confounds_file: str | Path, n_rows: int | None = None) -> pd.
             confounds_file, sep="\t", na_values="n/a", encoding="utf-8-sig", nrows=n_rows
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"{confounds_file}: is no confounds table ({error})") from error
+        raise InputError(
+            f"{confounds_file}: is no confounds table ({error}); fetch or make it again"
+        ) from error
 
 
 def count_dummy_scans(confounds: pd.DataFrame) -> int:
@@ -62,7 +64,9 @@ def framewise_displacement(
             try:
                 return confounds[column].to_numpy(dtype=np.float64)
             except ValueError as error:
-                raise InputError(f"{confounds_file}: {column} is no number ({error})") from error
+                raise InputError(
+                    f"{confounds_file}: {column} is no number ({error}); correct it"
+                ) from error
     return None
 
 

@@ -104,7 +104,7 @@ def understand_dataset(bids_dir: str | Path, derivatives: str | Path | None = No
     else:
         root, raw = bids_dir, None
         understood = f"bids_dir {bids_dir} is read as fMRIPrep derivatives"
-    description = _read_description(root)
+    description = read_description(root)
     if description and _is_raw(description):
         inside = sorted(root.glob("derivatives/*/dataset_description.json"))
         hint = f", for example -d {inside[0].parent}" if inside else ""
@@ -112,19 +112,26 @@ def understand_dataset(bids_dir: str | Path, derivatives: str | Path | None = No
             f"{root} is a raw BIDS dataset (DatasetType is not derivative); swift_bids reads "
             f"fMRIPrep's output: give that folder as bids_dir, or with -d PATH{hint}"
         )
-    made_by = description.get("GeneratedBy")
-    first = made_by[0] if isinstance(made_by, list) and made_by else {}
-    if isinstance(first, dict) and first.get("Name") == "swift_bids":
+    if made_by_this_app(description):
         raise UsageError(
             f"{root} is an output folder of swift_bids; give fMRIPrep's as bids_dir, and this one "
             f"as output_dir"
         )
     if raw is not None:  # fMRIPrep does not pass on who made the data, and under which licence
-        description = _read_description(raw) | {k: v for k, v in description.items() if v}
+        description = read_description(raw) | {k: v for k, v in description.items() if v}
     dataset = Dataset(root, raw, description, understood)
     if not dataset.participants:
-        raise UsageError(f"{root} holds no sub-* folder ({understood})")
+        inside = sorted({p.parent for p in root.glob("*/sub-*")})
+        hint = f"; {inside[0]} does, give that" if inside else ""
+        raise UsageError(f"{root} holds no sub-* folder{hint} ({understood})")
     return dataset
+
+
+def made_by_this_app(description: dict[str, Any]) -> bool:
+    """Whether a dataset's description says that swift_bids wrote it."""
+    made_by = description.get("GeneratedBy")
+    first = made_by[0] if isinstance(made_by, list) and made_by else {}
+    return isinstance(first, dict) and first.get("Name") == "swift_bids"
 
 
 def _existing_folder(path: str | Path, what: str) -> Path:
@@ -135,14 +142,21 @@ def _existing_folder(path: str | Path, what: str) -> Path:
     return path.resolve()
 
 
-def _read_description(root: Path) -> dict[str, Any]:
+def read_description(root: Path) -> dict[str, Any]:
+    """Content of a folder's `dataset_description.json`, empty where there is none.
+
+    Raises
+    ------
+    UsageError
+        It cannot be read.
+    """
     file = root / "dataset_description.json"
     if not file.exists():
         return {}
     try:
         description = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise UsageError(f"{file}: is not valid JSON ({error})") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file}: cannot be read as JSON ({error}); correct it") from error
     return description if isinstance(description, dict) else {}
 
 

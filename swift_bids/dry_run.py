@@ -13,6 +13,7 @@ import pandas as pd
 
 from swift_bids.chunk import plan_chunks
 from swift_bids.dataset import Dataset
+from swift_bids.errors import Problem
 from swift_bids.runs import Run
 
 _LOG = logging.getLogger("swift_bids")
@@ -31,8 +32,14 @@ def count_chunks(run: Run, args: argparse.Namespace) -> int:
     return len(plan)
 
 
-def print_runs(runs: Sequence[Run], dataset: Dataset, frame: str, args: argparse.Namespace) -> None:
-    """Print a line for each run and an estimate for all, as text or as JSON."""
+def print_runs(
+    runs: Sequence[Run],
+    problems: Sequence[Problem],
+    dataset: Dataset,
+    frame: str,
+    args: argparse.Namespace,
+) -> None:
+    """Print a line for each run and an estimate for all, as text or, with problems, as JSON."""
     rows = [_row(run, dataset, frame, args) for run in runs]
     seconds = sum(row["seconds"] for row in rows) / min(args.nprocs, max(1, len(rows)))
     estimate = {
@@ -41,7 +48,9 @@ def print_runs(runs: Sequence[Run], dataset: Dataset, frame: str, args: argparse
         "cpus": args.nprocs,
     }
     if args.dry_run == "json":
-        print(json.dumps({"runs": rows, "estimate": estimate}, indent=2, ensure_ascii=False))
+        not_possible = [{"name": p.name, "reason": p.reason} for p in problems]
+        answer = {"runs": rows, "problems": not_possible, "estimate": estimate}
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
     elif rows:
         table = pd.DataFrame(rows).drop(columns=["name", "others", "warnings"])
         for kind in ("mask", "confounds"):  # their names are the BOLD's but for the end

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,26 @@ def read_filter_file(file: str | Path) -> dict[str, dict[str, Any]]:
             f"{', '.join(sorted(known))}"
         )
     return filters
+
+
+def check_entities(kind: str, filters: dict[str, dict[str, Any]], known: Collection[str]) -> None:
+    """Refuse what is no entity, which pybids would take for an option of its own.
+
+    Raises
+    ------
+    UsageError
+        As said, or `desc`: outputs are named after the run, whichever desc it has, so that those of
+        two would be one file.
+    """
+    for entity in filters.get(kind, {}):
+        if entity == "desc":
+            raise UsageError(
+                f"--bids-filter-file: {kind}: desc cannot be chosen; the network reads desc-preproc"
+            )
+        if entity not in known and entity not in ("datatype", "regex_search"):
+            near = difflib.get_close_matches(entity, known, n=3)
+            hint = f"; did you mean {', '.join(near)}" if near else ""
+            raise UsageError(f"--bids-filter-file: {kind}: {entity} is no entity{hint}")
 
 
 def entities_of(kind: str, filters: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -12,10 +12,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swift_bids.dataset import Dataset
 from swift_bids.errors import UsageError
 
+if TYPE_CHECKING:
+    from bids.layout import BIDSLayout
+
+_CONFIG = ["bids", "derivatives"]
 #: Relative to the dataset's root; in place of pybids' own list, all of which the first line holds.
 _IGNORED = (
     r"^/(?!sub-)[^/]+/",  # a copy of a participant there must not be taken for the participant
@@ -24,8 +29,14 @@ _IGNORED = (
 )
 
 
-def index(root: Path, participants: Sequence[str], database_dir: Path | None = None):
-    """A `bids.BIDSLayout` that has read the folders of these participants only.
+@contextlib.contextmanager
+def index(
+    root: Path, participants: Sequence[str], database_dir: Path | None = None
+) -> Iterator[BIDSLayout]:
+    """A `bids.BIDSLayout` that has read the folders of these participants only, for a while.
+
+    Its files lie in `layout.root`, which is another name of `root` where pybids would take the
+    folders above for entities (`/data/ses-1/fmriprep`, `/data/study_task-rest`).
 
     Parameters
     ----------
@@ -36,10 +47,26 @@ def index(root: Path, participants: Sequence[str], database_dir: Path | None = N
         participants, pybids' version and the times at which the folders changed: what pybids
         itself does not look at. None keeps nothing.
     """
+    from bids.layout import parse_file_entities
+
     wanted = "|".join(map(re.escape, participants))
-    ignore = [*_IGNORED, rf"^/sub-(?!(?:{wanted})(?:[/_.]|$))"]
-    if database_dir is None:
-        return _layout(root, ignore)
+    ignore = [*_IGNORED, rf"^/sub-(?!(?:{wanted})(?:/|$))"]  # sub-01_old is somebody else
+    if parse_file_entities(f"{root}/", config=_CONFIG):
+        with tempfile.TemporaryDirectory(prefix="swift_bids_") as folder:
+            link = Path(folder, "dataset")
+            link.symlink_to(root, target_is_directory=True)
+            yield _layout(link, ignore)  # of a name that no later call has: it is not kept
+    elif database_dir is None:
+        yield _layout(root, ignore)
+    else:
+        yield _kept_layout(root, participants, ignore, database_dir)
+
+
+def _kept_layout(
+    root: Path, participants: Sequence[str], ignore: Sequence[str], database_dir: Path
+) -> BIDSLayout:
+    from sqlalchemy.exc import SQLAlchemyError
+
     asked = _hash([str(root), ignore, version("pybids")])
     kept = database_dir / f"{asked}_{_hash(list(_changes(root, participants, ignore)))}"
     if not kept.exists():
@@ -53,7 +80,13 @@ def index(root: Path, participants: Sequence[str], database_dir: Path | None = N
                 shutil.rmtree(stale, ignore_errors=True)
         except OSError as error:
             raise UsageError(f"--bids-database-dir {database_dir}: {error}") from error
-    return _layout(root, ignore, database_path=kept)
+    try:
+        return _layout(root, ignore, database_path=kept)
+    except SQLAlchemyError as error:
+        raise UsageError(
+            f"--bids-database-dir {database_dir}: the index {kept.name} is damaged "
+            f"({str(error).splitlines()[0]}); remove it"
+        ) from error
 
 
 def check_database_dir(database_dir: Path | None, dataset: Dataset) -> Path | None:
@@ -75,14 +108,12 @@ def check_database_dir(database_dir: Path | None, dataset: Dataset) -> Path | No
     return database_dir
 
 
-def _layout(root: Path, ignore: Sequence[str], **options):
+def _layout(root: Path, ignore: Sequence[str], **options) -> BIDSLayout:
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
     patterns = [re.compile(pattern) for pattern in ignore]
     indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=patterns)
-    return BIDSLayout(
-        root, validate=False, config=["bids", "derivatives"], indexer=indexer, **options
-    )
+    return BIDSLayout(root, validate=False, config=_CONFIG, indexer=indexer, **options)
 
 
 def _hash(content: list) -> str:

@@ -71,7 +71,7 @@ class Progress:
         if status == "start":
             self._nodes[workflow, node] = now
         elif status == "end":
-            seconds = now - self._nodes[workflow, node]
+            seconds = now - self._nodes.get((workflow, node), now)  # from nipype's cache: no start
             _LOG.debug("%s: %s took %.2f s", self._runs[workflow].name, node, seconds)
         if status == "exception" or (status == "end" and node == "aggregate"):
             self._ended.add(workflow)

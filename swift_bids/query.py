@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,10 +13,11 @@ from typing import Any
 
 from swift_bids.dataset import Dataset
 from swift_bids.errors import InputError, Problem, UsageError
-from swift_bids.filters import entities_of, io_spec
+from swift_bids.filters import check_entities, entities_of, io_spec
 from swift_bids.index import index
 from swift_bids.runs import Run, complete_run
 
+_LOG = logging.getLogger("swift_bids")
 #: Spaces the network can read, in order of preference; others only when asked for by --space.
 SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
 #: The spatial entities of a file name; what is left names the run.
@@ -79,7 +82,7 @@ class Selection:
         for number, space in enumerate(self.spaces):
             name, *modifiers = space.split(":")
             if bold.entities.get("space") == name and all(
-                f"_{modifier}_" in bold.filename for modifier in modifiers
+                _has(bold, modifier) for modifier in modifiers
             ):
                 return number, {"2": 0, "native": 1}.get(resolution, 2)
         return None
@@ -105,14 +108,15 @@ def find_runs(
     problems: list[Problem] = []
     for start in range(0, len(participants), PARTICIPANTS_AT_ONCE):
         some = participants[start : start + PARTICIPANTS_AT_ONCE]
-        layout = index(dataset.root, some, selection.database_dir)
-        # One query for all: a query for each participant would cost some 10 ms a time.
-        files = {kind: _by_participant(layout, kind, filters) for kind in io_spec()}
-        for participant in some:
-            own = {kind: found[participant] for kind, found in files.items()}
-            found, unusable = _participant_runs(dataset, layout, participant, own, selection)
-            runs += found
-            problems += unusable
+        with index(dataset.root, some, selection.database_dir) as layout:
+            # One query for all: a query for each participant would cost some 10 ms a time.
+            files = {kind: _by_participant(layout, kind, filters) for kind in io_spec()}
+            for participant in some:
+                own = {kind: found[participant] for kind, found in files.items()}
+                found, unusable = _participant_runs(dataset, layout, participant, own, selection)
+                runs += found
+                problems += unusable
+    _tell_unmatched(runs, problems, selection)
     return runs, problems
 
 
@@ -132,8 +136,8 @@ def _participant_runs(
         reason = f"no run matches what is asked for; it has {', '.join(there)}"
         return [], [Problem(participant, f"sub-{participant}", reason)]
 
-    masks = {_stem(f.filename, "_desc-brain_mask"): f.path for f in files["mask"]}
-    confounds = {_stem(f.filename, "_desc-confounds_"): f.path for f in files["confounds"]}
+    # A run's mask and confounds lie beside it; a copy in another folder is another's.
+    masks, confounds = _by_folder(files["mask"]), _by_folder(files["confounds"])
     variants: dict[str, list] = defaultdict(list)  # the same run in several spaces, resolutions
     for bold in chosen:
         variants[_SPATIAL.sub("", _stem(bold.filename, "_desc-"))].append(bold)
@@ -148,19 +152,21 @@ def _participant_runs(
         stem = _stem(best.filename, "_desc-")
         others = sorted(_stem(b.filename, "_desc-") for b in candidates if b is not best)
         try:
+            _check_name(best, candidates)
+            folder = os.path.dirname(best.path)
             run = {
                 "name": stem,
                 "participant": participant,
-                "bold": best.path,
-                "mask": _mask_of(stem, masks),
-                "confounds": _of_all_echoes(name, confounds),
+                "bold": _real(dataset, layout, best.path),
+                "mask": _real(dataset, layout, _mask_of(stem, masks[folder])),
+                "confounds": _real(dataset, layout, _of_all_echoes(name, confounds[folder])),
                 "space": best.entities["space"],
                 "others": tuple(others),
             }
             runs.append(
                 complete_run(
                     run,
-                    lambda bold=best: _inherited_sidecars(layout, bold),
+                    lambda bold=best: _inherited_sidecars(dataset, layout, bold),
                     selection.dummy_scans,
                     selection.target_tr,
                     selection.short_runs,
@@ -169,6 +175,51 @@ def _participant_runs(
         except InputError as error:
             problems.append(Problem(participant, stem, str(error)))
     return runs, problems
+
+
+def _check_name(bold, candidates: Sequence) -> None:
+    """Refuse a run of whose name there are two files, and a name that is none of BIDS."""
+    same = sorted(b.path for b in candidates if b.filename == bold.filename)
+    if len(same) > 1:
+        raise InputError(
+            f"there are {len(same)} files of this name ({', '.join(same)}); keep one of them in "
+            f"the input"
+        )
+    odd = [part for part in _stem(bold.filename, "_desc-").split("_") if "-" not in part]
+    if odd:
+        raise InputError(
+            f"{bold.path}: {odd[0]!r} in its name is no entity and its value (as in task-rest); "
+            f"labels have no underscore, rename the files of this run"
+        )
+    if f"/{bold.filename.split('_')[0]}/" not in bold.path:
+        raise InputError(f"{bold.path}: lies in the folder of another participant; move it")
+
+
+def _by_folder(files: Iterable) -> dict[str, dict[str, str]]:
+    """Folder -> beginning of the name -> path."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for file in files:
+        found[os.path.dirname(file.path)][_stem(file.filename, "_desc-")] = file.path
+    return found
+
+
+def _real(dataset: Dataset, layout, path: str | None) -> str | None:
+    """A path of the index in the dataset itself."""
+    return path and str(dataset.root / os.path.relpath(path, layout.root))
+
+
+def _tell_unmatched(runs: Sequence[Run], problems: Sequence[Problem], selection: Selection) -> None:
+    """Warn of labels that are asked for and that no run has; a typing error else goes unseen."""
+    parts = {part for found in (*runs, *problems) for part in found.name.split("_")}
+    for entity, labels in (
+        ("ses", selection.sessions),
+        ("task", selection.tasks),
+        ("run", selection.runs),
+    ):
+        there = {_plain(part[len(entity) + 1 :]) for part in parts if part.startswith(entity + "-")}
+        missing = [label for label in labels or () if _plain(label) not in there]
+        if runs and missing:
+            _LOG.warning("no run has %s", ", ".join(f"{entity}-{label}" for label in missing))
 
 
 def _mask_of(stem: str, masks: dict[str, str]) -> str:
@@ -219,6 +270,10 @@ def _what_is_there(folder: Path, selection: Selection) -> str:
     reason = "has no preprocessed BOLD volumes (*_desc-preproc_bold.nii.gz)"
     if selection.filters.get("bold") and any("_desc-preproc_bold.nii" in name for name in names):
         return f"{reason} that --bids-filter-file lets through"
+    if not any(folder.rglob("*")):
+        return f"{reason}, its folder is empty (datalad get -n {folder}, in a DataLad dataset)"
+    if selection.echoes is not None:
+        return f"{reason} of echo {' or '.join(selection.echoes)}"
     if any("_echo-" in name and "_desc-preproc_bold.nii" in name for name in names):
         return f"{reason} but those of single echoes; choose them with --echo-idx, or {_REMEDY}"
     if any(name.endswith((".dtseries.nii", ".func.gii")) for name in names):
@@ -232,9 +287,12 @@ def _what_is_there(folder: Path, selection: Selection) -> str:
 
 
 def _by_participant(layout, kind: str, filters: dict[str, dict[str, Any]]) -> dict[str, list]:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    check_entities(kind, filters, layout.entities)
     try:
         found = layout.get(**entities_of(kind, filters))
-    except (ValueError, KeyError) as error:  # of pybids: no such entity, no such Query
+    except (ValueError, KeyError, TypeError, SQLAlchemyError) as error:  # no such Query, no regex
         raise UsageError(f"--bids-filter-file: {kind}: {str(error).splitlines()[0]}") from error
     files: dict[str, list] = defaultdict(list)
     for file in found:
@@ -242,16 +300,30 @@ def _by_participant(layout, kind: str, filters: dict[str, dict[str, Any]]) -> di
     return files
 
 
-def _inherited_sidecars(layout, bold) -> Iterable[str]:
+def _inherited_sidecars(dataset: Dataset, layout, bold) -> Iterable[str]:
+    """Sidecars of folders above, and beside, that apply: all their entities are the file's."""
     from bids.layout import Query
 
-    return layout.get_nearest(
+    found = layout.get_nearest(
         bold.path,
         all_=True,
         subject=[bold.entities["subject"], Query.NONE],
         suffix="bold",
         extension=".json",
     )
+    own = set(bold.filename.split("_"))
+    apply = [f for f in found if set(os.path.basename(f).split("_")[:-1]) <= own]
+    # of two in one folder the one with more entities is nearer
+    apply.sort(key=lambda f: (f.count(os.sep), f.count("_")), reverse=True)
+    return [_real(dataset, layout, file) for file in apply]
+
+
+def _has(bold, modifier: str) -> bool:
+    """Whether a file is of `res-2` (res-02 is), `res-native` (no res entity) or `cohort-1`."""
+    entity, _, value = modifier.partition("-")
+    if entity == "res":
+        return (_label(bold, "res") or "native") == _plain(value)
+    return f"_{modifier}_" in bold.filename
 
 
 def _label(bold, entity: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def complete_run(
             raise InputError(f"the content of {path} is not here (datalad get {path})")
     repetition_time = _repetition_time(run["bold"], inherited)
     header, n_volumes = _header(run["bold"])
-    header_tr = header.get_zooms()[3] * _SECONDS.get(header.get_xyzt_units()[1], 1)
+    header_tr = header.get_zooms()[3] * _seconds_per_unit(header)
     warnings = []
     if abs(header_tr - repetition_time) > 0.001:
         warnings.append(
@@ -116,12 +117,12 @@ def complete_run(
 def _repetition_time(bold: str, inherited: Callable[[], Iterable[str]]) -> float:
     """TR in s from the BOLD file's own sidecar, else from those it inherits from."""
     own = Path(bold.removesuffix(".gz")).with_suffix(".json")
-    metadata = _read_json(own) if own.exists() else {}
+    metadata = _read_json(own) if os.path.lexists(own) else {}
     if "RepetitionTime" not in metadata:
         for file in inherited():
             metadata = _read_json(file) | metadata
     value = metadata.get("RepetitionTime")
-    if not isinstance(value, (int, float)) or not 0 < value < 30:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 30:
         raise InputError(
             f"its JSON sidecars hold no RepetitionTime in seconds (but {value}); correct {own.name}"
         )
@@ -148,8 +149,22 @@ def _first_volume(confounds: str | None, dummy_scans: int | None) -> int:
     return count_dummy_scans(read_confounds(confounds, n_rows=0)) if confounds else 0
 
 
-def _read_json(file: str | Path) -> dict[str, Any]:
+def _seconds_per_unit(header: nib.Nifti1Header) -> float:
     try:
-        return json.loads(Path(file).read_text(encoding="utf-8-sig"))
+        return _SECONDS.get(header.get_xyzt_units()[1], 1)
+    except KeyError:  # a code that NIfTI does not know
+        return 1
+
+
+def _read_json(file: str | Path) -> dict[str, Any]:
+    if not Path(file).exists():
+        raise InputError(f"the content of {file} is not here (datalad get {file})")
+    try:
+        content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: is not valid JSON ({error}); correct it") from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{file}: holds {type(content).__name__}, not names and values; correct it"
+        )
+    return content

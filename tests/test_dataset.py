@@ -54,7 +54,7 @@ def test_wrong_folders(tmp_path):
     with pytest.raises(UsageError, match=r"holds no sub-\* folder"):
         understand_dataset(tmp_path)
     (tmp_path / "dataset_description.json").write_text("{")
-    with pytest.raises(UsageError, match="not valid JSON"):
+    with pytest.raises(UsageError, match="cannot be read as JSON"):
         understand_dataset(tmp_path)
 
 

@@ -1,0 +1,240 @@
+"""Odd trees, names and flags that once were misread: each outcome is stated."""
+
+import json
+import shutil
+
+import nibabel as nib
+import pytest
+from conftest import SPACE, run_app, write_derivative
+from test_query import SMALL, query
+
+from swift_bids.arguments import labels_of
+from swift_bids.dataset import understand_dataset
+from swift_bids.derivative import check_output_dir
+from swift_bids.errors import UsageError
+from swift_bids.filters import read_filter_file
+from swift_bids.progress import Progress
+
+
+@pytest.mark.parametrize("copy", ["sub-01_old", "sub-01.bak", "sub-01_A"])
+def test_a_folder_beside_a_participant_is_not_the_participant(tmp_path, copy):
+    """Its mask was taken for the participant's."""
+    write_derivative(tmp_path, "sub-01_task-a", **SMALL)
+    shutil.copytree(tmp_path / "sub-01", tmp_path / copy)
+    write_derivative(tmp_path / "x", "sub-01_task-b", **SMALL)  # a run that is only there
+    for file in (tmp_path / "x" / "sub-01" / "func").iterdir():
+        shutil.move(file, tmp_path / copy / "func")
+    (run,), _ = query(tmp_path, ["01"])
+    assert {file.split("/")[-3] for file in (run.bold, run.mask)} == {"sub-01"}
+
+
+def test_mask_and_confounds_are_those_beside_the_bold(tmp_path):
+    write_derivative(tmp_path, "sub-02_task-a", confounds="a\n" + "1\n" * 21, **SMALL)
+    folder = tmp_path / "sub-02"
+    shutil.copytree(folder / "func", folder / "old" / "func")
+    for bold in (folder / "old" / "func").glob("*_bold.nii.gz"):
+        bold.unlink()
+    (run,), problems = query(tmp_path)
+    assert {"/".join(f.split("/")[-3:-1]) for f in (run.bold, run.mask, run.confounds)} == {
+        "sub-02/func"
+    }
+    assert problems == {}
+
+
+def test_two_files_of_one_name_and_files_of_others_are_refused(tmp_path):
+    bold = write_derivative(tmp_path, "sub-02_task-a", **SMALL)
+    shutil.copytree(bold.parent, tmp_path / "sub-02" / "old" / "func")
+    write_derivative(tmp_path, "sub-01_task-a", **SMALL)
+    stray = write_derivative(tmp_path / "x", "sub-02_task-stray", **SMALL)
+    for file in stray.parent.iterdir():
+        shutil.copy(file, tmp_path / "sub-01" / "func")
+    shutil.rmtree(tmp_path / "x")
+    runs, problems = query(tmp_path)
+    assert [run.name for run in runs] == [f"sub-01_task-a_{SPACE}"]
+    assert "there are 2 files of this name" in problems[f"sub-02_task-a_{SPACE}"]
+    assert "folder of another participant" in problems[f"sub-02_task-stray_{SPACE}"]
+
+
+@pytest.mark.parametrize(
+    "above", ["ses-1", "study_task-rest", "out_space-T1w", "echo_echo-1", "x_res-1", "anat/func"]
+)
+def test_folders_above_the_dataset_are_no_entities(tmp_path, above):
+    root = tmp_path / above / "fp"
+    write_derivative(root, "sub-01_task-nback", confounds="a\n" + "1\n" * 21, **SMALL)
+    (run,), problems = query(root, tasks=["nback"], resolutions=["2"])
+    assert (run.space, run.name) == ("MNI152NLin6Asym", f"sub-01_task-nback_{SPACE}")
+    assert run.bold.startswith(f"{root}/sub-01/func/")
+    assert run.confounds.startswith(f"{root}/sub-01/func/")
+    assert problems == {}
+    assert query(root, sessions=["1"])[0] == []
+
+
+def test_a_sidecar_of_a_folder_above_is_named_as_it_is(tmp_path):
+    root = tmp_path / "ses-1" / "fp"
+    bold = write_derivative(root, "sub-01_task-a", **SMALL)
+    bold.with_name(bold.name.replace(".nii.gz", ".json")).unlink()
+    (root / "task-a_bold.json").write_text("[]")
+    _, problems = query(root)
+    assert f"{root}/task-a_bold.json: holds list" in problems[f"sub-01_task-a_{SPACE}"]
+
+
+@pytest.mark.parametrize("run", ["sub-01_task-my_task", "sub-01_A_task-rest"])
+def test_a_name_that_is_none_of_bids(tmp_path, run):
+    bold = write_derivative(tmp_path, "sub-01_task-x", **SMALL)
+    for file in list(bold.parent.iterdir()):
+        file.rename(bold.parent / file.name.replace("sub-01_task-x", run))
+    runs, problems = query(tmp_path)
+    assert runs == []
+    assert "is no entity and its value" in next(iter(problems.values()))
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "said"),
+    [
+        ("[]", "holds list, not names and values"),
+        ("null", "holds NoneType"),
+        ('{"RepetitionTime": true}', "no RepetitionTime in seconds (but True)"),
+        (None, "datalad get"),
+    ],
+)
+def test_a_bad_sidecar_stops_its_own_run_only(tmp_path, sidecar, said):
+    bold = write_derivative(tmp_path, "sub-01_task-a", **SMALL)
+    write_derivative(tmp_path, "sub-02_task-a", **SMALL)
+    own = bold.with_name(bold.name.replace(".nii.gz", ".json"))
+    own.unlink()
+    if sidecar is None:
+        own.symlink_to("../../.git/annex/objects/absent.json")
+    else:
+        own.write_text(sidecar)
+    runs, problems = query(tmp_path)
+    assert [run.participant for run in runs] == ["02"]
+    assert said in problems[f"sub-01_task-a_{SPACE}"]
+
+
+def test_unknown_units_of_time_in_a_header(tmp_path):
+    bold = write_derivative(tmp_path, "sub-01_task-a", **SMALL)
+    image = nib.load(bold)
+    image.header["xyzt_units"] = 255
+    nib.Nifti1Image(image.get_fdata(), image.affine, image.header).to_filename(bold)
+    (run,), _ = query(tmp_path)
+    assert run.repetition_time == 0.8
+
+
+def test_only_sidecars_that_apply_are_inherited(tmp_path):
+    bold = write_derivative(tmp_path, "sub-01_task-a_run-1", **SMALL)
+    bold.with_name(bold.name.replace(".nii.gz", ".json")).unlink()
+    for name, tr in (("bold", 2.5), ("task-a_bold", 1.1), ("task-a_acq-mb_bold", 0.5)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"RepetitionTime": tr}))
+    (run,), _ = query(tmp_path, target_tr="native")
+    assert run.repetition_time == 1.1
+
+
+@pytest.mark.parametrize(
+    ("entities", "said"),
+    [
+        ({"desc": "denoised"}, "desc cannot be chosen"),
+        ({"taskk": "x"}, "taskk is no entity; did you mean task"),
+        ({"return_type": "id"}, "return_type is no entity"),
+        ({"invalid_filters": "drop"}, "invalid_filters is no entity"),
+        ({"task": "re[", "regex_search": True}, "bold"),
+    ],
+)
+def test_filters_that_are_no_entities(tmp_path, entities, said):
+    write_derivative(tmp_path / "in", "sub-01_task-a", **SMALL)
+    file = tmp_path / "f.json"
+    file.write_text(json.dumps({"bold": entities}))
+    with pytest.raises(UsageError, match=r"--bids-filter-file: bold") as error:
+        query(tmp_path / "in", filters=read_filter_file(file))
+    assert said in str(error.value)
+
+
+def test_resolutions_of_a_space_as_fmriprep_writes_them(tmp_path):
+    six = "space-MNI152NLin6Asym"
+    write_derivative(tmp_path, "sub-01_task-a", space=f"{six}_res-02", **SMALL)
+    write_derivative(tmp_path, "sub-01_task-a", space=six, **SMALL)
+    names = {
+        res: [run.name for run in query(tmp_path, spaces=[f"MNI152NLin6Asym:res-{res}"])[0]]
+        for res in ("2", "02", "native", "1")
+    }
+    assert names["2"] == names["02"] == [f"sub-01_task-a_{six}_res-02"]
+    assert names["native"] == [f"sub-01_task-a_{six}"]
+    assert names["1"] == []
+
+
+def test_labels_that_no_run_has_are_told(tmp_path, caplog):
+    write_derivative(tmp_path, "sub-01_task-rest", **SMALL)
+    assert len(query(tmp_path, tasks=["rest", "typo"])[0]) == 1
+    assert "no run has task-typo" in caplog.text
+
+
+def test_an_empty_folder_of_a_participant(tmp_path):
+    write_derivative(tmp_path, "sub-01_task-rest", **SMALL)
+    (tmp_path / "sub-02").mkdir()
+    assert "datalad get -n" in query(tmp_path)[1]["sub-02"]
+
+
+def test_a_damaged_index_is_told(tmp_path):
+    write_derivative(tmp_path / "in", "sub-01_task-rest", **SMALL)
+    query(tmp_path / "in", database_dir=tmp_path / "db")
+    for file in (tmp_path / "db").rglob("*.sqlite"):
+        file.write_bytes(b"random" * 100)
+    with pytest.raises(UsageError, match=r"is damaged .*; remove it"):
+        query(tmp_path / "in", database_dir=tmp_path / "db")
+
+
+def test_another_dataset_is_not_overwritten(tmp_path):
+    write_derivative(tmp_path / "in", "sub-01_task-rest", **SMALL)
+    dataset = understand_dataset(tmp_path / "in")
+    other = tmp_path / "raw"
+    other.mkdir()
+    (other / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
+    with pytest.raises(UsageError, match="holds another dataset"):
+        check_output_dir(other, dataset)
+    ours = {"GeneratedBy": [{"Name": "swift_bids"}]}
+    (other / "dataset_description.json").write_text(json.dumps(ours))
+    assert check_output_dir(other, dataset) == other
+
+
+def test_labels_from_files(tmp_path):
+    table = tmp_path / "participants.tsv"
+    table.write_text("participant_id\tage\nsub-01\t33\nsub-02\t44\n")
+    assert labels_of(f"@{table}") == ["sub-01", "sub-02"]
+    (tmp_path / "list.txt").write_text("01 # mine\n02, 03\n")
+    assert labels_of(f"@{tmp_path / 'list.txt'}") == ["01", "02", "03"]
+    assert labels_of("01,02") == ["01", "02"]
+
+
+def test_nodes_from_the_cache_have_no_start(caplog):
+    """nipype reports their end only."""
+    caplog.set_level("DEBUG", "swift_bids")
+    run = type("Run", (), {"name": "sub-01_task-a"})()
+    with Progress({"wf": run}, {"wf": 1}, lambda run: 0) as progress:
+        progress.on_node("wf", "normalise", "end")
+    assert "sub-01_task-a: normalise took 0.00 s" in caplog.text
+
+
+def test_calls_that_can_do_nothing(tmp_path, reference_bundle):
+    write_derivative(tmp_path / "in", "sub-01_task-rest", n_volumes=22)
+    call = (tmp_path / "in", tmp_path / "out")
+    weights = ("--weights", reference_bundle)
+    empty = run_app(*call, "participant", "--batch", "2/2", *weights)
+    assert (empty.returncode, "no participant is left in slice 2 of 2" in empty.stdout) == (0, True)
+    odd = run_app(*call, "participant", "-w", tmp_path / "w[1]", *weights)
+    assert odd.returncode == 2
+    assert "nipype cannot work in a folder with [ ]" in odd.stderr
+    batch = run_app(*call, "group", "--batch", "1/2")
+    assert (batch.returncode, "of the participant level" in batch.stderr) == (2, True)
+    dry = run_app(*call, "participant", "--dry-run=json", "--participant-label", "01", "77")
+    answer = json.loads(dry.stdout)
+    assert [run["name"] for run in answer["runs"]] == [f"sub-01_task-rest_{SPACE}"]
+    assert answer["problems"][0]["name"] == "sub-77"
+
+
+def test_a_rerun_from_the_work_folder(tmp_path, reference_bundle):
+    """Nodes that lie in nipype's cache broke the call with several processes."""
+    write_derivative(tmp_path / "in", "sub-01_task-rest", n_volumes=22)
+    call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", reference_bundle)
+    for _ in range(2):
+        done = run_app(*call, "-w", tmp_path / "work", "--nprocs", "2")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.splitlines()[-1] == "done: 1 run(s)"
