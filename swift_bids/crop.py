@@ -10,11 +10,10 @@ import numpy as np
 from swift_bids.grid import (
     FSL_SHAPE,
     Frame,
-    brain_voxels,
     slab_extent,
     template_brain,
 )
-from swift_bids.normalise import load_mask
+from swift_bids.normalise import load_mask, mask_voxels
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def crop(mask_file: str | Path, frame: Frame, index_file: str | Path) -> Coverag
         the matrix that `swift_bids.normalise.normalise` writes for the same mask and frame.
     """
     mask = load_mask(mask_file)
-    voxels = brain_voxels(np.asarray(mask.dataobj), mask.affine, frame)
+    voxels = mask_voxels(mask, mask_file, frame)
     np.save(index_file, voxels.model)
     brain = np.zeros(FSL_SHAPE, dtype=bool)
     brain.reshape(-1)[voxels.fsl] = True

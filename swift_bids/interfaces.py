@@ -26,10 +26,12 @@ from swift_bids.chunk import (
     plan_chunks,
     read_confounds,
 )
+from swift_bids.connectivity import write_parcels
 from swift_bids.crop import Coverage, crop
 from swift_bids.grid import FRAMES
 from swift_bids.normalise import METHODS, MatrixFile, Normalisation, normalise
 from swift_bids.outputs import Provenance, write_run
+from swift_bids.parcels import Parcels, cubes, read_atlas
 from swift_bids.precision import PRECISIONS
 from swift_bids.runs import Run
 from swift_bids.series import Series
@@ -45,20 +47,22 @@ class _NormaliseInput(BaseInterfaceInputSpec):
     frame = traits.Enum(*FRAMES, mandatory=True)
     series = traits.Dict(mandatory=True, desc="fields of Series")
     method = traits.Enum(*METHODS, usedefault=True)
+    atlas = File(exists=True, desc="parcels of one's own; unset: cubes of 24 mm")
 
 
 class _NormaliseOutput(TraitedSpec):
     matrix = File(exists=True, desc="(volume of the series, brain voxel) float16 .npy")
     statistics = traits.Dict(desc="fields of Normalisation")
+    parcels = File(exists=True, desc="(used volume of the BOLD file, parcel) means, .npy")
 
 
 class Normalise(SimpleInterface):
-    """BOLD + mask -> matrix of z-scores."""
+    """BOLD + mask -> matrix of z-scores, and mean signals of parcels."""
 
     input_spec, output_spec = _NormaliseInput, _NormaliseOutput
 
     def _run_interface(self, runtime):
-        matrix = str(Path(runtime.cwd) / "matrix.npy")
+        matrix, parcels = (str(Path(runtime.cwd) / f"{n}.npy") for n in ("matrix", "parcels"))
         done = normalise(
             self.inputs.bold,
             self.inputs.mask,
@@ -66,8 +70,14 @@ class Normalise(SimpleInterface):
             Series(**self.inputs.series),
             matrix,
             self.inputs.method,
+            _parcels(self.inputs.atlas, self.inputs.frame),
+            parcels,
         )
-        self._results |= {"matrix": matrix, "statistics": dataclasses.asdict(done)}
+        self._results |= {
+            "matrix": matrix,
+            "statistics": dataclasses.asdict(done),
+            "parcels": parcels,
+        }
         return runtime
 
 
@@ -185,6 +195,8 @@ class _AggregateInput(BaseInterfaceInputSpec):
     chunks = File(exists=True, mandatory=True)
     statistics = traits.Dict(mandatory=True)
     coverage = traits.Dict(mandatory=True)
+    parcels = File(exists=True, mandatory=True)
+    atlas = File(exists=True)
     run = traits.Dict(mandatory=True, desc="fields of Run")
     provenance = traits.Dict(mandatory=True, desc="fields of Provenance")
     keep_tokens = traits.Bool(True, usedefault=True)
@@ -216,16 +228,28 @@ class Aggregate(SimpleInterface):
             statistics.background,
             self.inputs.provenance["fd_threshold"],
         )
+        provenance = Provenance(**self.inputs.provenance)
+        write_parcels(
+            self.inputs.output_dir,
+            run,
+            provenance,
+            _parcels(self.inputs.atlas, provenance.frame),
+            np.load(self.inputs.parcels),
+        )
         write_run(
             self.inputs.output_dir,
             run,
-            Provenance(**self.inputs.provenance),
+            provenance,
             embeddings,
             statistics,
             Coverage(**self.inputs.coverage),
             tokens if self.inputs.keep_tokens else None,
         )
         return runtime
+
+
+def _parcels(atlas: str, frame: str) -> Parcels:
+    return read_atlas(atlas) if isdefined(atlas) else cubes(FRAMES[frame])
 
 
 @lru_cache(maxsize=1)

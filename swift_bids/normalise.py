@@ -9,7 +9,7 @@ a second time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,9 @@ import numpy as np
 
 from swift_bids.bold import UNREADABLE, brain_rows, open_bold
 from swift_bids.errors import InputError
-from swift_bids.grid import Frame, brain_voxels, is_fsl_grid
+from swift_bids.grid import BrainVoxels, Frame, brain_voxels, is_fsl_grid
 from swift_bids.moments import VoxelMoments
+from swift_bids.parcels import ParcelMeans, Parcels
 from swift_bids.series import Series, in_time
 
 #: Choices of `--normalisation`.
@@ -78,6 +79,8 @@ def normalise(
     series: Series,
     matrix_file: str | Path,
     method: str = "global",
+    parcels: Parcels | None = None,
+    parcel_file: str | Path | None = None,
 ) -> Normalisation:
     """Write the z-scored brain voxels of a run and return its statistics.
 
@@ -95,6 +98,9 @@ def normalise(
     method
         `global`: one mean and one unbiased standard deviation over all voxels and volumes, as the
         network was trained. `voxel+global`: every voxel over time first, then all together.
+    parcels, parcel_file
+        Parcels whose mean signal is taken from the same pass, and the `.npy` to write: float32
+        (used volume of the BOLD file, parcel), in its units and at its TR.
 
     Raises
     ------
@@ -111,17 +117,22 @@ def normalise(
                 f"it has changed since, run again"
             )
         interpolated = not is_fsl_grid(bold.shape[:3], bold.affine)
-        brain = brain_voxels(np.asarray(mask_image.dataobj), mask_image.affine, frame)
+        brain = mask_voxels(mask_image, mask_file, frame)
         n_voxels = len(brain.fsl)
         moments = VoxelMoments(n_voxels)
         as_recorded = VoxelMoments(n_voxels) if series.resampled else moments
         keep = 4 * n_voxels * series.n_volumes <= KEPT_BYTES
         kept: list[np.ndarray] = []
         rows = gaps.marked(brain_rows(bold, bold_file, brain.fsl), series.first_volume)
+        if parcels is not None:
+            means = ParcelMeans(parcels.numbers[brain.fsl], len(parcels.names))
+            rows = _passed_to(means.add, rows, series.first_volume)
         if series.resampled:
-            rows = _counted(rows, as_recorded, series.first_volume)
+            rows = _passed_to(as_recorded.add, rows, series.first_volume)
         for block in in_time(_remembered(rows, kept) if keep else rows, series):
             moments.add(block)
+    if parcels is not None:
+        np.save(parcel_file, means.values)
     mean, std = moments.of_all()
     if not (moments.high > moments.low).any():
         raise InputError(
@@ -242,7 +253,17 @@ def load_mask(mask_file: str | Path) -> nib.Nifti1Image:
         np.asarray(mask.dataobj)
         return mask
     except UNREADABLE as error:
-        raise InputError(f"{mask_file}: the brain mask cannot be read ({error})") from error
+        raise InputError(
+            f"{mask_file}: the brain mask cannot be read ({error}); fetch or make it again"
+        ) from error
+
+
+def mask_voxels(mask: nib.Nifti1Image, mask_file: str | Path, frame: Frame) -> BrainVoxels:
+    """`swift_bids.grid.brain_voxels` of a mask; its InputError names the file."""
+    try:
+        return brain_voxels(np.asarray(mask.dataobj), mask.affine, frame)
+    except InputError as error:
+        raise InputError(f"{mask_file}: {error}") from error
 
 
 def _grid(image: nib.Nifti1Image) -> str:
@@ -259,15 +280,16 @@ def _check_same_grid(bold, bold_file, mask, mask_file) -> None:
         )
 
 
-def _counted(
-    blocks: Iterable[np.ndarray], moments: VoxelMoments, first_volume: int
+def _passed_to(
+    take: Callable[[np.ndarray], None], blocks: Iterable[np.ndarray], first_volume: int
 ) -> Iterator[np.ndarray]:
+    """Yield the blocks, and let `take` see their volumes from `first_volume` on."""
     start = 0
     for block in blocks:
         used = block[max(first_volume - start, 0) :]
         start += len(block)
         if len(used):
-            moments.add(used)
+            take(used)
         yield block
 
 

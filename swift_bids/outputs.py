@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -115,11 +116,16 @@ def output_path(output_dir: str | Path, run_name: str, suffix: str, extension: s
 
     Every entity of the source stays in the name, so no two inputs can share an output.
     """
+    return run_folder(output_dir, run_name) / f"{run_name}_desc-swift_{suffix}{extension}"
+
+
+def run_folder(output_dir: str | Path, run_name: str) -> Path:
+    """Where the outputs of a run go, beside the place of its BOLD file in the input."""
     entities = dict(part.split("-", 1) for part in run_name.split("_"))
     folder = Path(output_dir) / f"sub-{entities['sub']}"
     if "ses" in entities:
         folder /= f"ses-{entities['ses']}"
-    return folder / "func" / f"{run_name}_desc-swift_{suffix}{extension}"
+    return folder / "func"
 
 
 def figure_path(output_dir: str | Path, run_name: str, figure: str) -> Path:
@@ -245,11 +251,24 @@ def settings_metadata(provenance: Provenance) -> dict[str, Any]:
     }
 
 
-def column_descriptions(columns: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Descriptions of table columns, with units (BIDS specification, tabular files)."""
+def column_descriptions(
+    columns: Iterable[str], carried: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Descriptions of table columns, with units (BIDS specification, tabular files).
+
+    Parameters
+    ----------
+    carried
+        Descriptions of columns that are not ours: participants.json.
+    """
     known = json.loads(resources.files("swift_bids").joinpath("data/columns.json").read_text())
+    known = dict(carried or {}) | known
     feature = "Feature {} of the SwiFT embedding, mean over the 2 x 2 x 2 x 20 tokens"
-    return {
-        column: known.get(column) or {"Description": feature.format(int(column[5:]))}
-        for column in columns
-    }
+    of_others = {"Description": "As in the participants.tsv of the input, which does not tell more"}
+
+    def describe(column: str) -> Any:
+        if re.fullmatch(r"swift\d{3}", column):
+            return {"Description": feature.format(int(column[5:]))}
+        return known.get(column.removeprefix("participants_"), of_others)
+
+    return {column: describe(column) for column in columns}

@@ -1,6 +1,25 @@
-"""What can be known of the network before any run is read: are its weights and device usable?"""
+"""What can be known before any run is read: are weights, device and atlas usable?"""
 
 from __future__ import annotations
+
+from pathlib import Path
+
+from swift_bids.errors import InputError, UsageError
+from swift_bids.parcels import read_atlas
+
+
+def check_atlas(atlas_file: Path) -> None:
+    """Refuse an atlas that cannot be used, before any run is read.
+
+    Raises
+    ------
+    UsageError
+        As `swift_bids.parcels.read_atlas` says it.
+    """
+    try:
+        read_atlas(atlas_file)
+    except InputError as error:
+        raise UsageError(f"--atlas: {error}") from error
 
 
 def check_network(weights_file: str, device: str, precision: str) -> tuple[str, list[str]]:

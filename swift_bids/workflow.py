@@ -68,9 +68,11 @@ def workflow_of_run(
     execution: Execution,
     output_dir: Path,
     keep_tokens: bool,
+    atlas: Path | None = None,
 ) -> Workflow:
     """The five nodes of one run, from its BOLD file to its files in `output_dir`."""
     series = dataclasses.asdict(run.series)
+    of_parcels = {"atlas": str(atlas)} if atlas else {}
     nodes = {
         "normalise": Normalise(
             bold=run.bold,
@@ -78,6 +80,7 @@ def workflow_of_run(
             frame=provenance.frame,
             series=series,
             method=provenance.normalisation,
+            **of_parcels,
         ),
         "crop": Crop(mask=run.mask, frame=provenance.frame),
         "chunk": Chunk(
@@ -103,6 +106,7 @@ def workflow_of_run(
             provenance=dataclasses.asdict(provenance),
             keep_tokens=keep_tokens,
             output_dir=str(output_dir),
+            **of_parcels,
         ),
     }
     nodes = {
@@ -130,6 +134,7 @@ def workflow_of_run(
             (nodes["chunk"], nodes["aggregate"], [("chunks", "chunks")]),
             (nodes["crop"], nodes["aggregate"], [("coverage", "coverage"), ("index", "index")]),
             (nodes["normalise"], nodes["aggregate"], [("matrix", "matrix")]),
+            (nodes["normalise"], nodes["aggregate"], [("parcels", "parcels")]),
             (nodes["normalise"], nodes["aggregate"], [("statistics", "statistics")]),
         ]
     )

@@ -1,0 +1,99 @@
+"""Parcel means of a run -> its table of denoised time series -> functional connectivity."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from swift_bids.chunk import read_confounds
+from swift_bids.outputs import (
+    Provenance,
+    bids_uri,
+    run_folder,
+    settings_metadata,
+    write_json,
+    write_table,
+)
+from swift_bids.parcels import VOLUMES_PER_REGRESSOR, Parcels, denoise
+from swift_bids.runs import Run
+
+_SUFFIX = "_desc-denoised_timeseries"
+#: Correlations are kept this far from 1, where Fisher's z is infinite.
+_LIMIT = 1 - 1e-6
+
+
+def write_parcels(
+    output_dir: str | Path, run: Run, provenance: Provenance, parcels: Parcels, means: np.ndarray
+) -> None:
+    """Write `<run>_seg-<label>_desc-denoised_timeseries.tsv` and its sidecar.
+
+    Parameters
+    ----------
+    means
+        (used volume of the BOLD file, parcel), as `swift_bids.normalise.normalise` writes them.
+    """
+    confounds = None
+    if run.confounds:
+        confounds = read_confounds(run.confounds).iloc[run.first_volume :]
+    denoised, regressors = denoise(means, confounds)
+    folder = run_folder(output_dir, run.name)
+    file = folder / f"{_stem(run.name, parcels.label)}.tsv"
+    for other in folder.glob(f"{_stem(run.name, '*')}.*"):  # of another atlas, in another call
+        if other.stem != file.stem:
+            other.unlink()
+    settings = settings_metadata(provenance)
+    sources = [p for p in (run.bold, run.mask, run.confounds) if p]
+    about = {
+        "Description": "Mean signal of parcels without trend and confounds",
+        "Sources": [bids_uri(path, provenance.dataset_root) for path in sources],
+        "GeneratedBy": settings["GeneratedBy"],
+        "RepetitionTime": run.repetition_time,
+        "DummyScansRemoved": run.first_volume,
+        "Atlas": {"Name": parcels.label, "SHA256": parcels.sha256},
+        "Regressors": ["mean", "linear trend", *regressors],
+        "RegressorsNote": f"At most one confound for {VOLUMES_PER_REGRESSOR} volumes",
+    }
+    columns = {
+        name: {"Description": description, "Units": "standard deviations"}
+        for name, description in zip(parcels.names, parcels.descriptions)
+    }
+    write_table(file, pd.DataFrame(denoised, columns=parcels.names).round(4))
+    write_json(file.with_suffix(".json"), about | columns)
+
+
+def find_parcels(folder: Path, run_name: str) -> Path | None:
+    """The table of denoised time series of a run, if it has one."""
+    return next(folder.glob(f"{_stem(run_name, '*')}.tsv"), None)
+
+
+def _stem(run_name: str, label: str) -> str:
+    """The run's name with its `seg` entity, which BIDS has before `res`."""
+    before, res, after = run_name.partition("_res-")
+    return f"{before}_seg-{label}{res}{after}{_SUFFIX}"
+
+
+def atlas_of(parcel_file: Path) -> tuple[str, str | None]:
+    """Label and SHA-256 of the atlas that a table of time series was made with."""
+    atlas = json.loads(parcel_file.with_suffix(".json").read_text(encoding="utf-8"))["Atlas"]
+    return atlas["Name"], atlas["SHA256"]
+
+
+def connectivity(parcel_file: Path) -> tuple[np.ndarray, list[str]]:
+    """Functional connectivity of a run.
+
+    Returns
+    -------
+    numpy.ndarray
+        (edge,) float32: Fisher's z of the Pearson correlation of each pair of parcels, upper
+        triangle row by row; NaN where a parcel has no signal.
+    list of str
+        Names of the parcels.
+    """
+    table = pd.read_csv(parcel_file, sep="\t", na_values="n/a", dtype=np.float32)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = np.corrcoef(table.to_numpy(), rowvar=False)
+    edges = correlation[np.triu_indices(table.shape[1], k=1)]
+    return np.arctanh(np.clip(edges, -_LIMIT, _LIMIT)).astype(np.float32), list(table.columns)
