@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from swift_bids import __version__
-from swift_bids.dataset import Dataset
+from swift_bids.dataset import Dataset, made_by_this_app, read_description
 from swift_bids.errors import UsageError
 from swift_bids.outputs import (
     BIDS_VERSION,
@@ -68,6 +68,13 @@ def check_output_dir(output_dir: str | Path, dataset: Dataset) -> Path:
     for root in filter(None, (dataset.root, dataset.raw)):
         if output_dir.is_relative_to(root) and output_dir.relative_to(root).parts[0][:4] == "sub-":
             raise UsageError(f"output_dir {output_dir} lies in the input's data; give another one")
+    description = output_dir / "dataset_description.json"
+    if description.exists() and not made_by_this_app(read_description(output_dir)):
+        raise UsageError(
+            f"output_dir {output_dir} holds another dataset ({description.name} was not made by "
+            f"swift_bids), which would be overwritten; give a folder of its own, for example "
+            f"{output_dir / 'derivatives' / 'swift_bids'}"
+        )
     there = next(p for p in (output_dir, *output_dir.parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise UsageError(f"output_dir {output_dir}: {there} cannot be written to")
@@ -79,12 +86,13 @@ def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
     links = {INPUT_DATASET: _link(dataset.root, output_dir)}
     if dataset.raw is not None:
         links["raw"] = _link(dataset.raw, output_dir)
+    authors = dataset.description.get("Authors") or []
     description: dict[str, Any] = {
         "Name": "SwiFT embeddings",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
-        "License": dataset.description.get("License") or "n/a",
-        "Authors": dataset.description.get("Authors") or [],
+        "License": str(dataset.description.get("License") or "n/a"),
+        "Authors": [authors] if isinstance(authors, str) else authors,
         "HowToAcknowledge": "Please cite the works listed in logs/CITATION.md.",
         "GeneratedBy": [_generated_by()],
         "SourceDatasets": [{"URL": link} for link in links.values()],
@@ -93,8 +101,12 @@ def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
     write_json(output_dir / "dataset_description.json", description)
     write_text(output_dir / "README.md", _README.format(version=__version__))
     write_text(output_dir / ".bidsignore", _BIDSIGNORE)
-    meaning = "Output of the SwiFT backbone, made by swift_bids"
-    rows = pd.DataFrame({"desc_id": ["desc-swift"], "description": [meaning]})
+    meanings = {
+        "desc-swift": "Output of the SwiFT backbone, made by swift_bids",
+        "desc-denoised": "Mean signal of parcels without trend and confounds, made by swift_bids",
+        "desc-participants": "One row a participant, the mean over the runs",
+    }
+    rows = pd.DataFrame({"desc_id": meanings.keys(), "description": meanings.values()})
     write_table(output_dir / "descriptions.tsv", rows)
     write_json(
         output_dir / "descriptions.json",
@@ -109,13 +121,21 @@ def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
 def write_participants(output_dir: Path, dataset: Dataset) -> None:
     """Write participants.tsv, a row for every participant folder there is now.
 
+    Jobs that run at the same time all write what they see; the last one sees everybody.
+    """
+    rows, about = participants_of(output_dir, dataset)
+    if len(rows):
+        write_table(output_dir / "participants.tsv", rows)
+        write_json(output_dir / "participants.json", about)
+
+
+def participants_of(output_dir: Path, dataset: Dataset) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Participants with a folder in the output: a row each, as text, and what the columns are.
+
     Columns and their descriptions are carried over from the raw dataset, or the derivatives; a
-    participant that they do not list gets `n/a`. Jobs that run at the same time all write what they
-    see; the last one sees everybody.
+    participant that they do not list gets `n/a`.
     """
     labels = sorted(folder.name for folder in output_dir.glob("sub-*") if folder.is_dir())
-    if not labels:
-        return
     rows = pd.DataFrame({"participant_id": labels})
     about: dict[str, Any] = {"Description": "Participants of this dataset"}
     about |= column_descriptions(rows.columns)
@@ -125,8 +145,7 @@ def write_participants(output_dir: Path, dataset: Dataset) -> None:
             rows = rows.merge(known, on="participant_id", how="left").fillna("n/a")
             about |= {column: described[column] for column in known if column in described}
             break
-    write_table(output_dir / "participants.tsv", rows)
-    write_json(output_dir / "participants.json", about)
+    return rows, about
 
 
 def _participants_of(root: Path) -> tuple[pd.DataFrame | None, dict[str, Any]]:

@@ -99,7 +99,10 @@ def motion_trace(run: Run, embeddings: Embeddings, fd_threshold: float) -> Figur
     if moved is None:
         axis.text(end / 2, top / 2, "no framewise displacement", ha="center")
     else:
-        axis.plot(np.arange(run.n_volumes) * tr, moved, color="black", linewidth=1)
+        times = np.arange(run.n_volumes) * tr
+        axis.plot(times, moved, color="black", linewidth=1)
+        censored = moved > fd_threshold
+        axis.plot(times[censored], moved[censored], "o", color=_ORANGE, markersize=4)
         top = max(top, 1.1 * np.nanmax(moved, initial=0))
     axis.axhline(fd_threshold, color=_ORANGE, linestyle="--", linewidth=1)
     axis.text(end, fd_threshold, f" {fd_threshold:g} mm", color=_ORANGE, va="center", fontsize=8)
@@ -120,11 +123,13 @@ def motion_trace(run: Run, embeddings: Embeddings, fd_threshold: float) -> Figur
 
 
 def chunk_similarity(embeddings: Embeddings) -> Figure:
-    """Cosine similarity between chunks, and each chunk's distance from the run's mean."""
+    """Cosine distance between chunks, and from each chunk to the run's mean."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.6))
-    shown = left.imshow(embeddings.similarity, cmap="cividis", vmax=1)
-    figure.colorbar(shown, ax=left, label="cosine similarity", format="%.5f")
+    # As distances, since the similarities of chunks begin with several nines.
+    distances = np.maximum(1 - embeddings.similarity, 0)
+    shown = left.imshow(distances, cmap="cividis_r", vmin=0)
+    figure.colorbar(shown, ax=left, label="cosine distance")
     left.set(xlabel="chunk", ylabel="chunk")
     chunks = np.arange(len(embeddings.chunks))
     included = embeddings.chunks["included"].to_numpy(dtype=bool)

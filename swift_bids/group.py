@@ -1,145 +1,239 @@
-"""Participant outputs -> one table of all runs; the BOLD data are not read again."""
+"""Group level, step by step: runs, participants, similarity, identification, probes, page.
+
+Only participant outputs are read; the BOLD data are not.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
-import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from swift_bids.baselines import MOST_RUNS, collect_connectivity, motion
+from swift_bids.collect import (
+    Embedded,
+    Wanted,
+    check_kinds,
+    collect_runs,
+    of_participants,
+    with_participants,
+)
 from swift_bids.dataset import Dataset
-from swift_bids.derivative import check_output_dir, write_dataset_files, write_participants
-from swift_bids.errors import Problem, UsageError, report_problems
-from swift_bids.outputs import column_descriptions, write_json, write_table
+from swift_bids.derivative import (
+    check_output_dir,
+    participants_of,
+    write_dataset_files,
+    write_participants,
+)
+from swift_bids.errors import report_problems
+from swift_bids.group_outputs import GroupResults, write_group_tables, write_similarity
+from swift_bids.group_report import write_group_report
+from swift_bids.identification import identification
+from swift_bids.outliers import LEAST_RUNS, outliers
+from swift_bids.probes import EMBEDDING, probe
+from swift_bids.similarity import duplicates, nearest_neighbours
+from swift_bids.targets import Target, choose_targets, covariate_matrix, group_codes
 
 _LOG = logging.getLogger("swift_bids")
-#: Entities that get a column of their own; `name` holds them all. Not called as the entities are:
-#: pybids reads the keys of a sidecar as entities of the files that inherit it.
-_ENTITIES = {"session_id": "ses", "task_id": "task", "run_id": "run"}
-
-#: Columns in which embeddings that may be compared do not differ.
-_KIND = (
-    "weights_sha256",
-    "frame",
-    "space_id",
-    "normalisation",
-    "target_tr",
-    "chunk_stride",
-    "tail",
-    "version",
-)
+#: Where fewer than this share of participants lack functional connectivity, they are left out of
+#: the probes; where more do, it is.
+_MAY_LACK = 0.1
 
 
 def run_group_level(args: argparse.Namespace, dataset: Dataset) -> int:
-    """Write the table of all runs in the output folder; return the exit code.
+    """Write tables, figures and page of the group; return the exit code.
 
     Raises
     ------
     UsageError
-        There are no participant outputs.
+        There are no participant outputs, they are of several kinds, or a column is not there.
     """
     output_dir = check_output_dir(args.output_dir, dataset)
-    table, problems = collect_runs(output_dir, args.participant_label)
+    wanted = Wanted(
+        args.participant_label,
+        args.exclude_participant_label,
+        args.session_label,
+        args.task_id,
+        args.run_id,
+        args.space,
+    )
+    with _timed("reading"):
+        runs, problems = collect_runs(output_dir, wanted)
     if args.dry_run:
-        _LOG.info("%s", "\n".join(table["name"]))
+        names = list(runs.table["name"])
+        print(json.dumps({"runs": names}, indent=2) if args.dry_run == "json" else "\n".join(names))
         return report_problems(problems)
+    n_kinds = check_kinds(runs.table, args.allow_mixed)
+    if runs.table["random_weights"].any():
+        _LOG.warning("RANDOM WEIGHTS: embeddings in these tables mean nothing")
+    known, descriptions = participants_of(output_dir, dataset)
+    participants = of_participants(runs)
+    participants.table = with_participants(participants.table, known)
+    runs.table = with_participants(runs.table, known)
+    # Columns that are asked for and not there are found out before anything is written.
+    asked = [] if args.target == ["none"] else args.target
+    targets, why_not = choose_targets(participants.table, list(known.columns[1:]), asked)
+    covariates = covariate_matrix(participants.table, args.covariate or ())
+    groups = group_codes(participants.table, args.group_by)
+    results = GroupResults(runs, participants, n_kinds, problems, _settings(args), why_not)
+    results.missing = _missing(dataset, wanted, participants)
     write_dataset_files(output_dir, dataset)
     write_participants(output_dir, dataset)
-    file = output_dir / "group_desc-swift_embedding.tsv"
-    write_table(file, table)
-    write_json(file.with_suffix(".json"), column_descriptions(table.columns))
-    if table["random_weights"].any():
-        _LOG.warning("RANDOM WEIGHTS: embeddings in this table mean nothing")
-    kinds = table.drop_duplicates(list(_KIND))
-    if len(kinds) > 1:
-        _LOG.warning(
-            "the table mixes %d kinds of embeddings (columns %s); compare runs of one kind only",
-            len(kinds),
-            ", ".join(_KIND),
-        )
-    _LOG.info(
-        "%d run(s) of %d participant(s): %s", len(table), table["participant_id"].nunique(), file
-    )
+    with _timed("outliers, neighbours and duplicates"):
+        _compare_runs(output_dir, results)
+    with _timed("functional connectivity"):
+        if targets or (runs.several_of_one and len(runs.table) <= MOST_RUNS):
+            results.connectivity = collect_connectivity(output_dir, runs.table)
+    with _timed("identification"):
+        results.identification = _identification(results, args.permutations)
+    _probe(results, targets, covariates, groups, args)
+    with _timed("writing"):
+        write_group_tables(output_dir, results, descriptions)
+        page = write_group_report(output_dir, results, known)
+    _LOG.info("%d run(s) of %d participant(s): %s", len(runs.table), len(participants.table), page)
     return report_problems(problems)
 
 
-def collect_runs(
-    output_dir: Path, participants: list[str] | None = None
-) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read the embedding of every finished run.
-
-    Parameters
-    ----------
-    output_dir
-        Root of the derivatives.
-    participants
-        Labels without `sub-`; None for all.
-
-    Returns
-    -------
-    table : pandas.DataFrame
-        One row a run, sorted by name: entities, quality, what made it, `swift000` ... `swift287`.
-    problems : list of Problem
-        Participants without embeddings that were asked for, and outputs that cannot be read.
-
-    Raises
-    ------
-    UsageError
-        There is none.
-    """
-    rows, problems = [], []
-    for sidecar in sorted(output_dir.glob("sub-*/**/*_desc-swift_embedding.json")):
-        name = sidecar.name.removesuffix("_desc-swift_embedding.json")
-        participant = _entity(name, "sub") or ""
-        if participants is not None and participant not in participants:
-            continue
-        try:
-            rows.append(_row(name, sidecar))
-        except (OSError, ValueError, KeyError) as error:
-            reason = f"{sidecar} or its table cannot be read ({error!r}); embed the run again"
-            problems.append(Problem(participant, name, reason))
-    seen = {row["participant_id"].iloc[0] for row in rows}
-    for label in participants or ():
-        if f"sub-{label}" not in seen:
-            problems.append(Problem(label, f"sub-{label}", f"has no embedding in {output_dir}"))
-    if not rows:
-        raise UsageError(
-            f"{output_dir} holds no embeddings of the asked-for participants; run the participant "
-            f"level first"
+def _compare_runs(output_dir: Path, results: GroupResults) -> None:
+    """Outliers, neighbours and duplicates: columns of the table of runs, and a table of pairs."""
+    table, features = results.runs.table, results.runs.features
+    distance, outlier, results.n_components = outliers(features)
+    table["outlier_distance"], table["outlier"] = distance.round(3), outlier
+    if not results.n_components:
+        results.why_not["outliers"] = f"there are {len(table)} runs; it takes {LEAST_RUNS}"
+    table["nearest"], table["nearest_similarity"] = None, np.nan
+    if len(table) > 1:
+        neighbours = nearest_neighbours(features, table["name"])
+        nearest = neighbours[neighbours["rank"] == 1]
+        table["nearest"] = nearest["neighbour"].to_numpy()
+        table["nearest_similarity"] = nearest["similarity"].to_numpy()
+        write_similarity(output_dir, results, neighbours)
+    results.duplicates = duplicates(features, table)
+    for pair in results.duplicates.itertuples():
+        _LOG.warning(
+            "%s and %s are nearly identical; check whether files were mixed up",
+            pair.name,
+            pair.other,
         )
-    return pd.concat(rows, ignore_index=True), problems
 
 
-def _row(name: str, sidecar: Path) -> pd.DataFrame:
-    metadata = json.loads(sidecar.read_text(encoding="utf-8"))
-    # Read as text: the numbers are passed on with the digits they were written with.
-    embedding = pd.read_csv(sidecar.with_suffix(".tsv"), sep="\t", dtype=str, keep_default_na=False)
-    model, how = metadata["Model"], metadata["Preprocessing"]
-    about: dict[str, Any] = {
-        "participant_id": f"sub-{_entity(name, 'sub')}",
-        **{column: _entity(name, entity) for column, entity in _ENTITIES.items()},
-        "name": name,
-        "space_id": how["Space"],
-        "frame": how["Frame"],
-        "normalisation": how["Normalisation"],
-        "repetition_time": metadata["RepetitionTime"],
-        "target_tr": how["TargetTR"],
-        "model_tr": how["ModelRepetitionTime"],
-        "chunk_stride": how["ChunkStride"],
-        "tail": how["Tail"],
-        "variant": model["Variant"],
-        "weights": model["Weights"],
-        "weights_sha256": model["WeightsSHA256"],
-        "random_weights": model["RandomWeights"],
-        "version": metadata["GeneratedBy"][0]["Version"],
-    }
-    return pd.concat([pd.DataFrame([about]), embedding], axis=1)
+def _identification(results: GroupResults, n_permutations: int) -> pd.DataFrame:
+    """Tell participants apart by embeddings, functional connectivity and motion, each for the runs
+    that have it."""
+    table = results.runs.table
+    sets = {EMBEDDING: results.runs.features, "motion": motion(table)}
+    if results.connectivity is not None and results.connectivity.of_runs is not None:
+        sets["connectivity"] = results.connectivity.of_runs
+    tables = []
+    for name, values in sets.items():
+        usable = ~np.isnan(values).any(axis=1)
+        of_runs = table["participant_id"][usable]
+        if usable.any():
+            tables.append(identification({name: values[usable]}, of_runs, n_permutations))
+    if tables[0].empty:
+        results.why_not["identification"] = "no participant has two runs, or there is only one"
+    return pd.concat(tables, ignore_index=True)
 
 
-def _entity(name: str, entity: str) -> str | None:
-    match = re.search(rf"(?:^|_){entity}-([^_]+)", name)
-    return match.group(1) if match else None
+def _probe(
+    results: GroupResults,
+    targets: list[Target],
+    covariates: np.ndarray | None,
+    groups: np.ndarray | None,
+    args: argparse.Namespace,
+) -> None:
+    """Predict each target from embeddings and from baselines, for the same participants."""
+    features, usable = _feature_sets(results) if targets else ({}, None)
+    tables = []
+    for target in targets:
+        with _timed(f"probe of {target.name}"):
+            values = np.where(usable, target.values, np.nan)
+            table, reason = probe(
+                Target(target.name, target.classes, values),
+                features,
+                covariates,
+                groups,
+                args.permutations,
+                args.nprocs,
+            )
+        if reason:
+            results.why_not[target.name] = reason
+        else:
+            tables.append(table)
+    if tables:
+        results.probes = pd.concat(tables, ignore_index=True)
+    for column, reason in results.why_not.items():
+        asked = args.target and column in args.target
+        _LOG.log(logging.WARNING if asked else logging.DEBUG, "not done: %s: %s", column, reason)
+
+
+def _feature_sets(results: GroupResults) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Name -> (participant, feature), and which participants have all of them."""
+    participants, connectivity = results.participants, results.connectivity
+    sets = {EMBEDDING: participants.features.astype(np.float64)}
+    usable = np.ones(len(participants.table), dtype=bool)
+    baselines = {"motion": motion(participants.table)}
+    if connectivity is not None and connectivity.of_participants is not None:
+        baselines["connectivity"] = connectivity.of_participants.astype(np.float64)
+    elif connectivity is not None:
+        results.why_not["baseline connectivity"] = connectivity.note
+    for name, values in baselines.items():
+        known = ~np.isnan(values).any(axis=1)
+        if (~known).mean() <= _MAY_LACK:
+            sets[name], usable = values, usable & known
+        else:
+            results.why_not[f"baseline {name}"] = (
+                f"{(~known).sum()} of {len(known)} participants have none"
+            )
+    return sets, usable
+
+
+def _missing(dataset: Dataset, wanted: Wanted, participants: Embedded) -> list[str]:
+    """Participants of the input that were not asked to be left out and have no embedding."""
+    there = set(participants.table["participant_id"])
+    missing = [
+        label
+        for label in dataset.participants
+        if f"sub-{label}" not in there and wanted.has(f"sub-{label}", participant_only=True)
+    ]
+    if missing:
+        _LOG.warning(
+            "%d participant(s) of the input have no embedding: %s%s",
+            len(missing),
+            ", ".join(f"sub-{label}" for label in missing[:10]),
+            ", ..." if len(missing) > 10 else "",
+        )
+    return missing
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that make a difference, for the sidecars."""
+    names = (
+        "participant_label",
+        "exclude_participant_label",
+        "session_label",
+        "task_id",
+        "run_id",
+        "space",
+        "target",
+        "covariate",
+        "group_by",
+        "permutations",
+        "allow_mixed",
+    )
+    return {name: value for name in names if (value := getattr(args, name)) not in (None, False)}
+
+
+@contextmanager
+def _timed(step: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    _LOG.debug("%s took %.1f s", step, time.monotonic() - start)

@@ -90,6 +90,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="list the runs and what each will use, as text or, with --dry-run=json, as JSON; "
         "embed nothing",
     )
+    choice.add_argument(
+        "--reports-only",
+        action="store_true",
+        help="make the pages anew from the outputs that are there; embed nothing",
+    )
 
     network = parser.add_argument_group("network")
     network.add_argument("--variant", choices=tuple(HUB_IDS), default="contrastive")
@@ -135,6 +140,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="TR at which the network reads a run (auto: 0.8 s, by linear interpolation, where the "
         "run's differs from it by 0.1 s or more)",
     )
+    data.add_argument(
+        "--atlas",
+        type=Path,
+        metavar="FILE",
+        help="labels (NIfTI, MNI space) for the parcels' time series that embeddings are compared "
+        "with (default: cubes of 24 mm)",
+    )
 
     chunks = parser.add_argument_group("chunks")
     chunks.add_argument(
@@ -167,6 +179,36 @@ def build_parser() -> argparse.ArgumentParser:
         "(0 to 1, default 1: all enter)",
     )
     chunks.add_argument("--no-tokens", action="store_true", help="do not keep the whole output")
+
+    group = parser.add_argument_group("group level")
+    column = {"nargs": "+", "metavar": "COLUMN"}
+    group.add_argument(
+        "--target",
+        **column,
+        help="columns of participants.tsv to predict (default: the first 10 that qualify; none: "
+        "no probes)",
+    )
+    group.add_argument(
+        "--covariate", **column, help="columns whose effect is taken out of the features first"
+    )
+    group.add_argument(
+        "--group-by",
+        metavar="COLUMN",
+        help="participants who share a value, such as their site, are never split between training "
+        "and test",
+    )
+    group.add_argument(
+        "--permutations",
+        type=arguments.positive,
+        default=200,
+        metavar="N",
+        help="of labels, for p-values (default: 200)",
+    )
+    group.add_argument(
+        "--allow-mixed",
+        action="store_true",
+        help="put embeddings of other weights, versions or settings into one table all the same",
+    )
 
     resources = parser.add_argument_group("resources")
     resources.add_argument(
@@ -248,6 +290,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if labels is not None and name.endswith("participant_label"):
             labels = [label for given in labels for label in arguments.labels_of(given)]
         setattr(args, name, labels and [label.removeprefix(prefix) for label in labels])
+    if args.analysis_level == "group" and args.batch:
+        if config_file is None:
+            parser.error("--batch is of the participant level; the group level needs everybody")
+        args.batch = None  # of the array job whose settings these are
     args.nprocs = args.nprocs or count_cpus()
     return args
 

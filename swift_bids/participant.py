@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from swift_bids.filters import read_filter_file
 from swift_bids.grid import FRAME_OF_VARIANT
 from swift_bids.index import check_database_dir
 from swift_bids.outputs import Provenance, output_path, settings_metadata, write_text
-from swift_bids.preflight import check_network
+from swift_bids.preflight import check_atlas, check_network
 from swift_bids.query import SPACES, Selection, find_runs
 from swift_bids.runs import Run
 from swift_bids.weights import Weights, find_weights
@@ -43,16 +43,30 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
     labels, problems = dataset.choose(
         args.participant_label, args.exclude_participant_label, args.batch or (1, 1)
     )
+    if not labels and not problems:
+        slice_of = f" in slice {args.batch[0]} of {args.batch[1]}" if args.batch else ""
+        _LOG.warning("nothing to do: no participant is left%s", slice_of)
+        return 0
     selection = _selection(args, dataset)
     frame = FRAME_OF_VARIANT[args.variant] if args.frame == "auto" else args.frame
     if args.dry_run:
         runs, unusable = find_runs(dataset, labels, selection)
-        print_runs(runs, dataset, frame, args)
+        print_runs(runs, [*problems, *unusable], dataset, frame, args)
         return _recap([], [*problems, *unusable], dataset.understood)
 
     output_dir = check_output_dir(args.output_dir, dataset)
+    if args.reports_only:
+        return _remake_reports(output_dir, labels, problems, dataset.understood)
     if args.work_dir is not None and args.work_dir.exists() and not args.work_dir.is_dir():
         raise UsageError(f"--work-dir {args.work_dir}: is a file, not a folder")
+    if odd := set("[]*?") & set(str((args.work_dir or output_dir).resolve())):
+        raise UsageError(
+            f"{'--work-dir' if args.work_dir else 'output_dir'} {args.work_dir or output_dir}: "
+            f"nipype cannot work in a folder with {' '.join(sorted(odd))} in its path; give "
+            f"another folder with -w"
+        )
+    if args.atlas is not None:
+        check_atlas(args.atlas)
     log_name = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4()}"
     work_dir = (args.work_dir or output_dir / ".swift_bids_work" / log_name).resolve()
     try:
@@ -76,7 +90,10 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
             with contextlib.suppress(OSError):  # another job's folder is in it, or it is not there
                 work_dir.parent.rmdir()
     problems += failed
-    _write_reports(output_dir, runs, problems)
+    there = {run.participant for run in runs} | {
+        p.participant for p in problems if (output_dir / f"sub-{p.participant}").is_dir()
+    }
+    _write_reports(output_dir, there, problems, log_name)
     write_participants(output_dir, dataset)
     unfinished = {problem.name for problem in failed}
     return _recap([run for run in runs if run.name not in unfinished], problems, dataset.understood)
@@ -145,7 +162,9 @@ def _embed_runs(
     _LOG.info("%d run(s) on %s, at most %d at a time", len(runs), device, args.nprocs)
     by_workflow = {workflow_name(run): run for run in runs}
     workflows = [
-        workflow_of_run(run, provenance, weights, execution, output_dir, not args.no_tokens)
+        workflow_of_run(
+            run, provenance, weights, execution, output_dir, not args.no_tokens, args.atlas
+        )
         for run in runs
     ]
     clean = args.work_dir is None or args.clean_workdir
@@ -170,17 +189,38 @@ def _embed_runs(
     return failed
 
 
-def _write_reports(output_dir: Path, runs: Sequence[Run], problems: Sequence[Problem]) -> None:
+def _write_reports(
+    output_dir: Path, participants: Iterable[str], problems: Sequence[Problem], log_name: str
+) -> None:
+    from swift_bids.report import keep_problems
+
+    for participant in sorted(participants):
+        own = [p for p in problems if p.participant == participant]
+        if own:
+            keep_problems(output_dir / f"sub-{participant}" / "log" / log_name, own)
+        _write_report(output_dir, participant, own)
+
+
+def _remake_reports(
+    output_dir: Path, labels: Sequence[str], problems: Sequence[Problem], understood: str
+) -> int:
+    """`--reports-only`: the pages of participants who have outputs, from these alone."""
+    from swift_bids.report import last_problems
+
+    there = [label for label in labels if (output_dir / f"sub-{label}").is_dir()]
+    if not there:
+        raise UsageError(f"{output_dir} holds no outputs of the asked-for participants")
+    for participant in there:
+        _write_report(output_dir, participant, last_problems(output_dir, participant))
+    return report_problems(problems, understood)
+
+
+def _write_report(output_dir: Path, participant: str, problems: Sequence[Problem]) -> None:
     from swift_bids.report import write_participant_report
 
-    there = {run.participant for run in runs} | {
-        p.participant for p in problems if (output_dir / f"sub-{p.participant}").is_dir()
-    }
-    for participant in sorted(there):
-        own = [p for p in problems if p.participant == participant]
-        page, n_marked = write_participant_report(output_dir, participant, own)
-        look = f" ({n_marked} run(s) with something to look at)" if n_marked else ""
-        _LOG.info("report: %s%s", page, look)
+    page, n_marked = write_participant_report(output_dir, participant, problems)
+    look = f" ({n_marked} run(s) with something to look at)" if n_marked else ""
+    _LOG.info("report: %s%s", page, look)
 
 
 def _recap(done: Sequence[Run], problems: Sequence[Problem], understood: str) -> int:

@@ -5,23 +5,28 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from swift_bids import __version__
+from swift_bids.citations import REFERENCES
 from swift_bids.errors import Problem
-from swift_bids.outputs import figure_path, write_text
+from swift_bids.outputs import figure_path, write_json, write_text
 from swift_bids.quality import verdicts_of
 
-_ENVIRONMENT = Environment(
+#: In the folder of a call's logs of a participant.
+_PROBLEMS, _CRASH_LINES = "problems.json", 60
+ENVIRONMENT = Environment(
     loader=PackageLoader("swift_bids", "data"),
     autoescape=select_autoescape(default=True),
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
+ENVIRONMENT.policies["json.dumps_kwargs"] = {"sort_keys": False}
 
 
 def write_participant_report(
@@ -49,20 +54,53 @@ def write_participant_report(
     for file in sorted((output_dir / f"sub-{participant}").rglob("*_desc-swift_qc.json")):
         try:
             runs.append(_run_section(output_dir, file))
-        except (ValueError, KeyError) as error:  # half-copied, or written by another version
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+        ) as error:  # half-copied, or written by another version
             reason = f"{file} is not what this version writes ({error!r}); embed the run again"
             problems.append(Problem(participant, file.name.split("_desc-")[0], reason))
     page = output_dir / f"sub-{participant}.html"
-    html = _ENVIRONMENT.get_template("participant.html.j2").render(
+    html = ENVIRONMENT.get_template("participant.html.j2").render(
         participant=participant,
         runs=runs,
         methods=_methods(runs),
         problems=problems,
         random_weights=any(run["qc"]["Model"]["RandomWeights"] for run in runs),
         version=__version__,
+        references=REFERENCES.values(),
+        crash_text=_crash_text,
     )
     write_text(page, html)
     return page, sum(run["n_warnings"] > 0 for run in runs)
+
+
+def keep_problems(log_dir: Path, problems: Sequence[Problem]) -> None:
+    """Write down what could not be done in a call, for pages that are made anew."""
+    kept = [asdict(p) | {"crash_file": p.crash_file and p.crash_file.name} for p in problems]
+    write_json(log_dir / _PROBLEMS, {"problems": kept})
+
+
+def last_problems(output_dir: Path, participant: str) -> list[Problem]:
+    """What could not be done for a participant in the last call."""
+    calls = sorted((output_dir / f"sub-{participant}" / "log").glob("*/"))
+    file = calls[-1] / _PROBLEMS if calls else None
+    if file is None or not file.exists():
+        return []
+    kept = json.loads(file.read_text(encoding="utf-8"))["problems"]
+    return [
+        Problem(**p | {"crash_file": p["crash_file"] and file.with_name(p["crash_file"])})
+        for p in kept
+    ]
+
+
+def _crash_text(problem: Problem) -> str:
+    """The end of a crash file, where the error is."""
+    if problem.crash_file is None or not problem.crash_file.exists():
+        return ""
+    lines = problem.crash_file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(lines[-_CRASH_LINES:])
 
 
 def _methods(runs: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], list[str]]]:

@@ -52,6 +52,7 @@ FLAGS = {
     "--bids-database-dir": ("x", Path("x")),
     "--bids-filter-file": ("f.json", Path("f.json")),
     "--dry-run": (None, "text"),
+    "--reports-only": (None, True),
     "--variant": ("hcp-sex", "hcp-sex"),
     "--weights": ("w", "w"),
     "--random-weights": (None, True),
@@ -62,6 +63,12 @@ FLAGS = {
     "--chunk-stride": ("10", 10),
     "--tail": ("overlap", "overlap"),
     "--short-runs": ("pad", "pad"),
+    "--atlas": ("a.nii.gz", Path("a.nii.gz")),
+    "--target": ("age", ["age"]),
+    "--covariate": ("site", ["site"]),
+    "--group-by": ("site", "site"),
+    "--permutations": ("99", 99),
+    "--allow-mixed": (None, True),
     "--fd-threshold": ("0.3", 0.3),
     "--max-censored": ("0.4", 0.4),
     "--no-tokens": (None, True),
@@ -117,7 +124,11 @@ def test_settings_of_an_earlier_call(tmp_path):
     file.write_text(tomli_w.dumps(_settings(before)))
     after = parse_arguments(["in2", "out2", "group", "--config-file", str(file), "--tail=drop"])
     assert (str(after.bids_dir), after.analysis_level, after.tail) == ("in2", "group", "drop")
-    for name in vars(before).keys() - {"bids_dir", "output_dir", "analysis_level", "tail"}:
+    assert after.batch is None  # the group level needs everybody
+    again = parse_arguments([*CALL, "--config-file", str(file), "--tail=drop"])
+    assert again.batch == before.batch
+    others = {"bids_dir", "output_dir", "analysis_level", "tail", "batch"}
+    for name in vars(before).keys() - others:
         if name in ("verbose", "config_file"):  # of the call itself
             continue
         expected = getattr(before, name)

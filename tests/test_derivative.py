@@ -49,7 +49,8 @@ def written(tmp_path_factory, reference_bundle):
 def test_every_run_has_its_own_files(written):
     names = {p.name for p in (written / "first").rglob("*_embedding.tsv")}
     assert names == {f"{run}_{SPACE}_desc-swift_embedding.tsv" for run in RUNS} | {
-        "group_desc-swift_embedding.tsv"
+        "group_desc-swift_embedding.tsv",
+        "group_desc-participants_embedding.tsv",
     }
 
 
@@ -106,7 +107,7 @@ def test_citation_tells_what_was_done(written):
     assert "random" not in text
     assert "were interpolated linearly to 0.8 s. Intensities were z-scored with one mean" in text
     bibliography = (written / "first" / "logs" / "CITATION.bib").read_text()
-    assert bibliography.count("@") == 3
+    assert bibliography.count("@") == 4
 
 
 def test_pybids_and_bids2table_read_the_outputs_back(written):

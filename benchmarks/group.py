@@ -1,0 +1,144 @@
+"""Times the group level on made-up outputs of many participants, step by step.
+
+    python -m benchmarks.group --participants 2500 --runs 4
+    python -m benchmarks.group --participants 200 --runs 2 --probes --keep FOLDER
+
+Outputs are written as the participant level writes them, with features that differ more between
+participants than between their runs. `planted` in participants.tsv is in the embeddings, `shuffled`
+is the same column in another order, `age` is in the embeddings and in motion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+N_FEATURES, N_PARCELS, N_VOLUMES = 288, 40, 120
+
+
+def write_outputs(root: Path, n_participants: int, n_runs: int, connectivity: bool) -> None:
+    """Lay out the input's participants and the outputs of the participant level."""
+    rng = np.random.default_rng(0)
+    planted = np.arange(n_participants) % 2
+    age = rng.uniform(20, 80, n_participants).round(1)
+    fmriprep, output = root / "fmriprep", root / "swift"
+    fmriprep.mkdir(parents=True)
+    description = {"Name": "made up", "BIDSVersion": "1.10.0", "DatasetType": "derivative"}
+    (fmriprep / "dataset_description.json").write_text(json.dumps(description))
+    labels = [f"{number:05d}" for number in range(1, n_participants + 1)]
+    pd.DataFrame(
+        {
+            "participant_id": [f"sub-{label}" for label in labels],
+            "age": age,
+            "planted": np.where(planted, "case", "control"),
+            "shuffled": np.where(rng.permutation(planted), "case", "control"),
+            "site": rng.choice(["A", "B", "C"], n_participants),
+        }
+    ).to_csv(fmriprep / "participants.tsv", sep="\t", index=False)
+    direction = rng.standard_normal((2, N_FEATURES))
+    names = [f"swift{i:03d}" for i in range(N_FEATURES)]
+    for number, label in enumerate(labels):
+        (fmriprep / f"sub-{label}").mkdir()
+        person = rng.standard_normal(N_FEATURES)
+        person += 0.25 * (2 * planted[number] - 1) * direction[0]
+        person += 0.01 * (age[number] - 50) * direction[1]
+        mixing = rng.standard_normal((N_PARCELS, N_PARCELS))
+        for run in range(1, n_runs + 1):
+            name = f"sub-{label}_task-rest_run-{run}_space-MNI152NLin6Asym_res-2"
+            folder = output / f"sub-{label}" / "func"
+            folder.mkdir(parents=True, exist_ok=True)
+            features = person + 0.7 * rng.standard_normal(N_FEATURES)
+            mean_fd = abs(rng.normal(0.1 + 0.002 * age[number], 0.05))
+            figures = {
+                "template_share": rng.uniform(0.93, 0.99),
+                "tsnr": rng.normal(50, 8),
+                "n_warnings": int(mean_fd > 0.25),
+                "n_chunks": 15,
+                "n_included": 15,
+                "mean_fd": mean_fd,
+                "censored": min(1.0, mean_fd / 3),
+            }
+            row = pd.DataFrame([figures | dict(zip(names, features.astype(np.float32)))])
+            stem = folder / f"{name}_desc-swift_embedding"
+            row.to_csv(f"{stem}.tsv", sep="\t", index=False)
+            columns = {column: {"Description": "made up " * 8} for column in row}
+            Path(f"{stem}.json").write_text(json.dumps(_metadata() | columns, indent=2))
+            if connectivity:
+                series = rng.standard_normal((N_VOLUMES, N_PARCELS)) @ mixing
+                table = pd.DataFrame(series, columns=[f"p{i}" for i in range(N_PARCELS)]).round(4)
+                parcels = name.replace("_res-2", "_seg-cubes24mm_res-2_desc-denoised_timeseries")
+                table.to_csv(folder / f"{parcels}.tsv", sep="\t", index=False)
+                about = {"Atlas": {"Name": "cubes24mm", "SHA256": None}}
+                (folder / f"{parcels}.json").write_text(json.dumps(about))
+
+
+def _metadata() -> dict:
+    return {
+        "GeneratedBy": [{"Name": "swift_bids", "Version": "0.3.0"}],
+        "Model": {
+            "Name": "SwiFT",
+            "Variant": "contrastive",
+            "Weights": "made up",
+            "WeightsSHA256": "0" * 64,
+            "RandomWeights": True,
+        },
+        "Preprocessing": {
+            "Space": "MNI152NLin6Asym",
+            "ModelRepetitionTime": 0.8,
+            "Frame": "ukb",
+            "Normalisation": "global",
+            "TargetTR": "auto",
+            "ChunkStride": 20,
+            "Tail": "drop",
+        },
+        "RepetitionTime": 0.8,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--participants", type=int, default=2500)
+    parser.add_argument("--runs", type=int, default=4)
+    parser.add_argument("--probes", action="store_true", help="with time series of parcels, probes")
+    parser.add_argument("--keep", type=Path, help="folder to write to and keep")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        root = args.keep or Path(temporary, "data")
+        if not root.exists():
+            write_outputs(root, args.participants, args.runs, args.probes)
+        call = [
+            sys.executable,
+            "-m",
+            "swift_bids",
+            root / "fmriprep",
+            root / "swift",
+            "group",
+            "-v",
+        ]
+        start = time.monotonic()
+        done = subprocess.run(
+            [*call, *([] if args.probes else ["--target", "none"])],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        seconds = time.monotonic() - start
+        page = (root / "swift" / "group.html").stat().st_size
+    for step, taken in re.findall(r"^(.*) took ([\d.]+) s$", done.stdout, re.MULTILINE):
+        print(f"{step:40s} {taken:>7} s")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
+    print(f"all {seconds:.1f} s, largest process {peak:.0f} MB, page {page / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Participant outputs -> what embeddings are compared with: motion, functional connectivity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from swift_bids.connectivity import atlas_of, connectivity, find_parcels
+from swift_bids.outputs import run_folder
+
+#: Columns of head motion.
+MOTION = ("mean_fd", "censored")
+#: An edge that fewer of the rows have is left out; a row that lacks more edges is of no use.
+_EDGE_KNOWN, _ROW_KNOWN = 0.9, 0.5
+#: Up to so many runs, participants are also told apart by functional connectivity.
+MOST_RUNS = 2000
+
+
+@dataclass(frozen=True)
+class Connectivity:
+    """Functional connectivity, where runs have time series of the same parcels.
+
+    Attributes
+    ----------
+    of_participants
+        (participant, edge) float32, the mean over runs weighted by included chunks; a row is NaN
+        where a participant's runs do not cover half of the brain. None where there is none.
+    of_runs
+        (run, edge) likewise, for up to 2,000 runs.
+    note
+        What it is, or why there is none.
+    """
+
+    of_participants: np.ndarray | None
+    of_runs: np.ndarray | None
+    note: str
+
+
+def motion(table: pd.DataFrame) -> np.ndarray:
+    """(row, 2) mean framewise displacement (mm) and share of censored volumes; NaN where a row
+    has none."""
+    return table[list(MOTION)].to_numpy(np.float64)
+
+
+def collect_connectivity(output_dir: Path, runs: pd.DataFrame) -> Connectivity:
+    """Read the parcels' time series of all runs, one after the other."""
+    codes, participants = pd.factorize(runs["participant_id"])
+    weights = runs["n_included"].to_numpy(np.float32)
+    atlas = parcels = None
+    with_file = 0
+    for place, name in enumerate(runs["name"]):
+        file = find_parcels(run_folder(output_dir, name), name)
+        if file is None:
+            continue
+        try:
+            own_atlas = atlas_of(file)
+            edges, own_parcels = connectivity(file)
+        except (OSError, ValueError, KeyError) as error:
+            return Connectivity(None, None, f"{file} cannot be read ({error!r})")
+        if parcels is None:
+            atlas, parcels = own_atlas, own_parcels
+            total = np.zeros((len(participants), len(edges)), dtype=np.float32)
+            weight = np.zeros_like(total)
+            few = len(runs) <= MOST_RUNS
+            each = np.full((len(runs), len(edges)), np.nan, dtype=np.float32) if few else None
+        elif (own_atlas, own_parcels) != (atlas, parcels):
+            return Connectivity(None, None, f"{file} has other parcels than the runs before")
+        with_file += 1
+        known = ~np.isnan(edges)
+        total[codes[place]] += weights[place] * np.where(known, edges, 0)
+        weight[codes[place]] += weights[place] * known
+        if each is not None:
+            each[place] = edges
+    if parcels is None:
+        return Connectivity(None, None, "no run has time series of parcels")
+    with np.errstate(invalid="ignore"):
+        total /= weight
+    what = (
+        f"Pearson correlations (Fisher's z) between the denoised mean signals of {len(parcels)} "
+        f"parcels ({atlas[0]}), of {with_file} of {len(runs)} runs"
+    )
+    return Connectivity(_complete(total), None if each is None else _complete(each), what)
+
+
+def _complete(edges: np.ndarray) -> np.ndarray:
+    """Leave out edges that many rows lack, fill the others with their mean, and set rows that lack
+    half of them to NaN."""
+    known = ~np.isnan(edges)
+    usable = known.mean(axis=1) >= _ROW_KNOWN
+    if not usable.any():
+        return np.full((len(edges), 1), np.nan, dtype=np.float32)
+    kept = known[usable].mean(axis=0) >= _EDGE_KNOWN
+    edges = edges[:, kept]
+    mean = np.nanmean(edges[usable], axis=0)
+    edges = np.where(np.isnan(edges), mean, edges)
+    edges[~usable] = np.nan
+    return edges

@@ -1,0 +1,243 @@
+"""Participant outputs -> one row a run and one a participant, of one kind of embedding."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from swift_bids.errors import Problem, UsageError
+
+_LOG = logging.getLogger("swift_bids")
+_SIDECAR = "_desc-swift_embedding.json"
+#: Entities that get a column of their own; `name` holds them all. Not called as the entities are:
+#: pybids reads the keys of a sidecar as entities of the files that inherit it.
+_ENTITIES = {"session_id": "ses", "task_id": "task", "run_id": "run"}
+#: Columns in which embeddings that may be compared do not differ.
+KIND = (
+    "weights_sha256",
+    "frame",
+    "space_id",
+    "normalisation",
+    "target_tr",
+    "chunk_stride",
+    "tail",
+    "version",
+)
+#: Columns of a run that are figures, and how a participant's follow from those of its runs.
+_MEANS, _SUMS = ("template_share", "tsnr", "mean_fd", "censored"), ("n_warnings", "n_chunks")
+
+
+@dataclass
+class Embedded:
+    """What has been embedded: rows and their features, in the same order.
+
+    Attributes
+    ----------
+    table
+        A row a run (or participant): which, quality, what made it.
+    features
+        (row, 288) float32.
+    """
+
+    table: pd.DataFrame
+    features: np.ndarray
+
+    @property
+    def several_of_one(self) -> bool:
+        """Whether a participant has several rows."""
+        return bool(self.table["participant_id"].duplicated().any())
+
+    @property
+    def whole(self) -> pd.DataFrame:
+        """The table with a column a feature, `swift000` ... `swift287`."""
+        names = [f"swift{i:03d}" for i in range(self.features.shape[1])]
+        features = pd.DataFrame(self.features, columns=names, index=self.table.index)
+        return pd.concat([self.table, features], axis=1)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which runs belong in the tables; None is all.
+
+    Attributes
+    ----------
+    participants, excluded, sessions, tasks, runs, spaces
+        Labels without `sub-`, `ses-` and so on; a space may be `NAME:res-2`.
+    """
+
+    participants: Sequence[str] | None = None
+    excluded: Sequence[str] | None = None
+    sessions: Sequence[str] | None = None
+    tasks: Sequence[str] | None = None
+    runs: Sequence[str] | None = None
+    spaces: Sequence[str] | None = None
+
+    def has(self, name: str, participant_only: bool = False) -> bool:
+        """Whether a run is wanted, or only whether its participant is."""
+        entities = dict(part.split("-", 1) for part in name.split("_") if "-" in part)
+        participant = entities.get("sub", "")
+        if self.excluded is not None and participant in self.excluded:
+            return False
+        if self.participants is not None and participant not in self.participants:
+            return False
+        if participant_only:
+            return True
+        for wanted, entity in ((self.sessions, "ses"), (self.tasks, "task")):
+            if wanted is not None and entities.get(entity) not in wanted:
+                return False
+        number = entities.get("run", "")
+        if self.runs is not None and number.lstrip("0") not in {r.lstrip("0") for r in self.runs}:
+            return False
+        return self.spaces is None or any(_is_space(entities, space) for space in self.spaces)
+
+
+def collect_runs(output_dir: Path, wanted: Wanted) -> tuple[Embedded, list[Problem]]:
+    """Read the embedding of every finished run, in the order of their names.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    rows, features, problems = [], [], []
+    for sidecar in sorted(output_dir.glob(f"sub-*/**/*{_SIDECAR}")):
+        name = sidecar.name.removesuffix(_SIDECAR)
+        if not wanted.has(name):
+            continue
+        try:
+            row, values = _read(name, sidecar)
+            if features and len(values) != len(features[0]):
+                raise ValueError(f"{len(values)} features, the others have {len(features[0])}")
+        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            reason = f"{sidecar} or its table cannot be read ({error!r}); embed the run again"
+            problems.append(Problem(row_participant(name), name, reason))
+            continue
+        rows.append(row)
+        features.append(values)
+    seen = {row["participant_id"] for row in rows}
+    for label in wanted.participants or ():
+        if f"sub-{label}" not in seen:
+            problems.append(Problem(label, f"sub-{label}", f"has no embedding in {output_dir}"))
+    if not rows:
+        damaged = f" ({problems[0].reason})" if problems and problems[0].participant else ""
+        raise UsageError(
+            f"{output_dir} holds no embeddings of the asked-for runs{damaged}; run the participant "
+            f"level first"
+        )
+    return Embedded(pd.DataFrame(rows), np.stack(features)), problems
+
+
+def check_kinds(table: pd.DataFrame, allow_mixed: bool) -> int:
+    """Refuse a table of embeddings that may not be compared; return how many kinds there are.
+
+    Raises
+    ------
+    UsageError
+        There are several and `allow_mixed` is False.
+    """
+    kinds = table.groupby(list(KIND), dropna=False, sort=False).size()
+    if len(kinds) == 1:
+        return 1
+    differing = [c for c in KIND if table[c].nunique(dropna=False) > 1]
+    told = "; ".join(
+        f"{column}: "
+        + ", ".join(
+            f"{str(value)[:12]} ({count} run{'s' * (count > 1)})"
+            for value, count in table[column].value_counts(dropna=False).items()
+        )
+        for column in differing
+    )
+    if not allow_mixed:
+        raise UsageError(
+            f"the embeddings are of {len(kinds)} kinds that cannot be compared ({told}); embed "
+            f"them alike, choose some (--space, --task-id, ...), or insist with --allow-mixed"
+        )
+    _LOG.warning("MIXED: %d kinds of embeddings in one table (%s)", len(kinds), told)
+    return len(kinds)
+
+
+def of_participants(runs: Embedded) -> Embedded:
+    """Average the runs of each participant, weighted by their included chunks."""
+    table = runs.table
+    codes, labels = pd.factorize(table["participant_id"])
+    weights = table["n_included"].to_numpy(np.float64)
+    rows = pd.DataFrame({"participant_id": labels, "n_runs": np.bincount(codes)})
+    for column in _SUMS:
+        rows[column] = np.bincount(codes, table[column]).astype(int)
+    rows["n_included"] = np.bincount(codes, weights).astype(int)
+    for column in _MEANS:
+        rows[column] = _weighted(table[[column]].to_numpy(np.float64), weights, codes)[:, 0]
+    features = _weighted(runs.features.astype(np.float64), weights, codes)
+    return Embedded(rows, features.astype(np.float32))
+
+
+def with_participants(table: pd.DataFrame, participants: pd.DataFrame) -> pd.DataFrame:
+    """Join the columns of participants.tsv; one whose name is taken becomes `participants_NAME`."""
+    names = {c: f"participants_{c}" for c in participants if c in table and c != "participant_id"}
+    return table.merge(participants.rename(columns=names), on="participant_id", how="left")
+
+
+def row_participant(name: str) -> str:
+    """Label of a run's participant, without `sub-`."""
+    return _entity(name, "sub") or ""
+
+
+def _weighted(values: np.ndarray, weights: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Weighted means (group, column) of (row, column) values; NaN does not count."""
+    known = ~np.isnan(values)
+    weighted = pd.DataFrame(np.where(known, values, 0) * weights[:, None]).groupby(codes).sum()
+    total = pd.DataFrame(known * weights[:, None]).groupby(codes).sum()
+    return (weighted / total.where(total > 0)).to_numpy()
+
+
+def _read(name: str, sidecar: Path) -> tuple[dict[str, Any], np.ndarray]:
+    metadata = json.loads(sidecar.read_text(encoding="utf-8"))
+    with open(sidecar.with_suffix(".tsv"), encoding="utf-8", newline="") as file:
+        columns, values = list(csv.reader(file, delimiter="\t"))[:2]
+    n_figures = columns.index("swift000")
+    model, how = metadata["Model"], metadata["Preprocessing"]
+    row = {
+        "participant_id": f"sub-{_entity(name, 'sub')}",
+        **{column: _entity(name, entity) for column, entity in _ENTITIES.items()},
+        "name": name,
+        "space_id": how["Space"],
+        "frame": how["Frame"],
+        "normalisation": how["Normalisation"],
+        "repetition_time": metadata["RepetitionTime"],
+        "target_tr": how["TargetTR"],
+        "model_tr": how["ModelRepetitionTime"],
+        "chunk_stride": how["ChunkStride"],
+        "tail": how["Tail"],
+        "variant": model["Variant"],
+        "weights": model["Weights"],
+        "weights_sha256": model["WeightsSHA256"],
+        "random_weights": model["RandomWeights"],
+        "version": metadata["GeneratedBy"][0]["Version"],
+    }
+    for column, value in zip(columns[:n_figures], values):
+        number = float("nan") if value == "n/a" else float(value)
+        row[column] = int(number) if column.startswith("n_") else number
+    features = np.array(values[n_figures:], dtype=np.float32)
+    if not np.isfinite(features).all():
+        raise ValueError("a feature is no number")
+    return row, features
+
+
+def _entity(name: str, entity: str) -> str | None:
+    match = re.search(rf"(?:^|_){entity}-([^_]+)", name)
+    return match.group(1) if match else None
+
+
+def _is_space(entities: dict[str, str], space: str) -> bool:
+    name, *rest = space.split(":")
+    wanted = dict(part.split("-", 1) for part in rest if "-" in part)
+    return entities.get("space") == name and wanted.items() <= entities.items()
