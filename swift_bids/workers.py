@@ -10,7 +10,10 @@ import signal
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
+
+from swift_bids.errors import UsageError
 
 # How worker processes start. Never by forking this process, since forking after torch or CUDA has
 # started threads can hang.
@@ -56,4 +59,10 @@ def in_worker(processes: int, function: Callable, *arguments: Any) -> Any:
     if processes == 1:
         return function(*arguments)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(start_method())) as pool:
-        return pool.submit(function, *arguments).result()
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool as error:
+            raise UsageError(
+                "a worker was killed before it did anything, most likely because memory ran out; "
+                "give the job 2 GB or more"
+            ) from error

@@ -11,24 +11,20 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 from nipype import Node, Workflow
-from nipype.pipeline.plugins import MultiProcPlugin
 
 from swift_bids import __version__
 from swift_bids.interfaces import PROGRESS_FILE, Aggregate, Chunk, Crop, Embed, Normalise
 from swift_bids.outputs import Provenance
+from swift_bids.plugin import RunByRun
 from swift_bids.runs import Run
 from swift_bids.weights import Weights
 from swift_bids.workers import start_method
 
 #: Nipype's cache of another version must not be taken for this one's.
 WORKFLOW_NAME = "swift_bids_" + re.sub(r"\W", "_", __version__) + "_wf"
-#: Runs that are under way at once, for each process: a matrix of each lies in the work folder.
-RUNS_PER_PROCESS = 2
 #: What a step needs beside its threads, in GB; measured with 91 x 109 x 91 voxels.
 _MEMORY_GB = {"normalise": 0.7, "crop": 0.5, "chunk": 0.2, "embed": 1.2, "aggregate": 0.6}
 
@@ -139,29 +135,6 @@ def workflow_of_run(
         ]
     )
     return workflow
-
-
-class RunByRun(MultiProcPlugin):
-    """nipype's plugin for several processes, which ends runs it has begun before it begins more.
-
-    nipype's own order is one step of all runs after the other: the matrices of the whole dataset
-    would lie in the work folder, and no run would be done before the last one was read.
-    """
-
-    _run_of: np.ndarray | None = None
-
-    def _sort_jobs(self, jobids, scheduler="tsort"):
-        """Of the jobs that could start, those of runs under way and of a few more, run by run."""
-        if self._run_of is None:  # (job,) number of its run
-            self._run_of = np.unique([n._hierarchy for n in self.procs], return_inverse=True)[1]
-        of_run = partial(np.bincount, self._run_of)
-        begun, running = of_run(weights=self.proc_done), of_run(weights=self.proc_pending)
-        under_way = (begun > 0) & ((begun < of_run()) | (running > 0))
-        runs = self._run_of[jobids]
-        room = max(0, RUNS_PER_PROCESS * self.processors - int(under_way.sum()))
-        more = np.unique(runs[~under_way[runs]])[:room]
-        chosen = jobids[under_way[runs] | np.isin(runs, more)]
-        return chosen[np.lexsort((chosen, self._run_of[chosen], ~under_way[self._run_of[chosen]]))]
 
 
 def run_workflows(

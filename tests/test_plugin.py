@@ -1,0 +1,98 @@
+"""What becomes of a call whose worker processes are killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+from conftest import ROOT, write_derivative
+from nipype import Node, Workflow
+from nipype.interfaces.utility import Function
+
+from swift_bids.plugin import RunByRun
+from swift_bids.workflow import WORKFLOW_NAME, read_crashes
+
+
+def die():
+    import os
+
+    os.kill(os.getpid(), 9)
+
+
+def live(number):
+    import time
+
+    time.sleep(0.2)
+    return 2 * number
+
+
+def test_a_node_that_is_always_killed_stops_no_other(tmp_path):
+    """nipype waited for ever for its result."""
+    whole = Workflow(name=WORKFLOW_NAME, base_dir=str(tmp_path))
+    whole.config["execution"] = {"crashfile_format": "txt", "poll_sleep_duration": "0.05"}
+    ended = []
+    for number in range(4):
+        if number == 1:
+            node = Node(Function(output_names=["out"], function=die), name="embed")
+        else:
+            node = Node(
+                Function(input_names=["number"], output_names=["out"], function=live), name="embed"
+            )
+            node.inputs.number = number
+        node.config = {"execution": {"crashdump_dir": str(tmp_path / "crashes")}}
+        of_run = Workflow(name=f"run{number}_wf")
+        of_run.add_nodes([node])
+        whole.add_nodes([of_run])
+    plugin = RunByRun(
+        {
+            "n_procs": 2,
+            "memory_gb": 8,
+            "raise_insufficient": False,
+            "status_callback": lambda node, status: ended.append((node._hierarchy[-7:], status)),
+        }
+    )
+    try:
+        whole.run(plugin=plugin)
+    except RuntimeError as error:
+        assert "embed was killed" in str(error)
+    done = {name for name, status in ended if status == "end"}
+    assert done == {"run0_wf", "run2_wf", "run3_wf"}
+    crashed = read_crashes((tmp_path / "crashes").glob("crash-*.txt"))
+    assert list(crashed) == ["run1_wf"]
+    assert "memory ran out: it needs about" in crashed["run1_wf"][0]
+
+
+def test_a_call_ends_when_a_worker_was_killed_once(tmp_path, reference_bundle):
+    root, out = tmp_path / "in", tmp_path / "out"
+    volume = np.arange(91 * 109 * 91, dtype=np.int16).reshape(91, 109, 91) % 200 + 900
+    data = volume[..., None] + np.arange(100, dtype=np.int16) % 7
+    for label in "12":
+        write_derivative(root, f"sub-{label}_task-a", data=data)
+    call = [sys.executable, ROOT / "run.py", root, out, "participant", "--nprocs", "2"]
+    job = subprocess.Popen(
+        [*map(str, call), "--weights", str(reference_bundle)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(out.glob(".swift_bids_work/**/matrix.npy")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(_busiest_below(job.pid), signal.SIGKILL)
+    said, _ = job.communicate(timeout=120)
+    assert job.returncode == 0, said
+    assert "a worker was killed" in said
+    assert said.splitlines()[-1] == "done: 2 run(s)"
+    assert "Traceback" not in said
+    assert len(list(out.rglob("*_desc-swift_embedding.json"))) == 2
+
+
+def _busiest_below(pid: int) -> int:
+    """The descendant of a process, two below or more, that has used the CPU most."""
+    table = subprocess.run(["ps", "-eo", "pid=,ppid=,times="], capture_output=True, text=True)
+    rows = [tuple(map(int, line.split())) for line in table.stdout.splitlines()]
+    parents = {child: parent for child, parent, _ in rows}
+    below = [(used, child) for child, _, used in rows if parents.get(parents.get(child)) == pid]
+    return max(below)[1]
