@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from swift_bids.errors import Problem, UsageError
+from swift_bids.series import NEAR_ENOUGH
 
 _LOG = logging.getLogger("swift_bids")
 _SIDECAR = "_desc-swift_embedding.json"
@@ -32,6 +33,8 @@ KIND = (
     "tail",
     "version",
 )
+#: TRs (s) that differ by less are read as they are, as those of the training data were.
+_SAME_TR = 2 * NEAR_ENOUGH
 #: Columns of a run that are figures, and how a participant's follow from those of its runs.
 _MEANS, _SUMS = ("template_share", "tsnr", "mean_fd", "censored"), ("n_warnings", "n_chunks")
 
@@ -144,10 +147,13 @@ def check_kinds(table: pd.DataFrame, allow_mixed: bool) -> int:
     UsageError
         There are several and `allow_mixed` is False.
     """
-    kinds = table.groupby(list(KIND), dropna=False, sort=False).size()
+    columns = list(KIND)
+    if np.ptp(table["model_tr"]) > _SAME_TR:  # only with --target-tr native
+        columns.append("model_tr")
+    kinds = table.groupby(columns, dropna=False, sort=False).size()
     if len(kinds) == 1:
         return 1
-    differing = [c for c in KIND if table[c].nunique(dropna=False) > 1]
+    differing = [c for c in columns if table[c].nunique(dropna=False) > 1]
     told = "; ".join(
         f"{column}: "
         + ", ".join(

@@ -40,14 +40,12 @@ def outliers(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """
     n_runs = len(features)
     none = np.full(n_runs, np.nan), np.zeros(n_runs, dtype=bool), 0
-    if n_runs < LEAST_RUNS:
+    if n_runs < LEAST_RUNS or not np.ptp(features, axis=0).any():
         return none
     most = min(MOST_COMPONENTS, n_runs // RUNS_PER_COMPONENT, features.shape[1])
     pca = PCA(most, svd_solver="full" if n_runs < 5000 else "covariance_eigh")
     scores = pca.fit_transform(features.astype(np.float64))
-    explained = np.cumsum(np.nan_to_num(pca.explained_variance_ratio_))
-    if not explained[-1] > 0:
-        return none
+    explained = np.cumsum(pca.explained_variance_ratio_)
     used = int(np.searchsorted(explained, _VARIANCE * explained[-1])) + 1
     scores = scores[:, :used] / np.sqrt(pca.explained_variance_[:used])
     with warnings.catch_warnings():

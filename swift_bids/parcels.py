@@ -197,12 +197,11 @@ def denoise(means: np.ndarray, confounds: pd.DataFrame | None) -> tuple[np.ndarr
         design = np.concatenate([design, values], axis=1)
     known = ~np.isnan(means).any(axis=0)
     signal = means[:, known].astype(np.float64)
-    before = signal.std(axis=0)
+    # What remains of a parcel that is nothing but regressors, or constant, is rounding.
+    rounding = 1e-5 * signal.std(axis=0) + 1e-7 * np.abs(signal.mean(axis=0))
     signal -= design @ np.linalg.lstsq(design, signal, rcond=None)[0]
     spread = signal.std(axis=0)
-    flat = spread <= 1e-6 * np.maximum(before, np.finfo(float).tiny)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        signal /= np.where(flat, np.nan, spread)
+    signal /= np.where(spread > rounding, spread, np.nan)
     denoised = np.full(means.shape, np.nan)
     denoised[:, known] = signal
     return denoised, used

@@ -7,6 +7,7 @@ import sys
 import time
 
 import numpy as np
+import pytest
 from conftest import ROOT, write_derivative
 from nipype import Node, Workflow
 from nipype.interfaces.utility import Function
@@ -53,10 +54,8 @@ def test_a_node_that_is_always_killed_stops_no_other(tmp_path):
             "status_callback": lambda node, status: ended.append((node._hierarchy[-7:], status)),
         }
     )
-    try:
+    with pytest.raises(RuntimeError, match="embed was killed"):
         whole.run(plugin=plugin)
-    except RuntimeError as error:
-        assert "embed was killed" in str(error)
     done = {name for name, status in ended if status == "end"}
     assert done == {"run0_wf", "run2_wf", "run3_wf"}
     crashed = read_crashes((tmp_path / "crashes").glob("crash-*.txt"))

@@ -1,0 +1,312 @@
+"""The group level on made-up participant outputs, from its tables to its page in a browser."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import require_program, run_app
+from playwright.sync_api import sync_playwright
+
+from benchmarks.group import write_outputs
+from swift_bids.collect import Wanted, check_kinds, collect_runs, of_participants
+
+CALL = ("--target", "planted", "shuffled", "--permutations", "19", "--nprocs", "2")
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory):
+    """40 participants with two runs each; case and control are planted in the embeddings."""
+    root = tmp_path_factory.mktemp("group") / "data"
+    write_outputs(root, 40, 2, connectivity=True)
+    done = run_app(root / "fmriprep", root / "swift", "group", *CALL, "-v")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (root / "log").write_text(done.stdout)
+    return root
+
+
+def copy_of(made_up, tmp_path):
+    return shutil.copytree(made_up, tmp_path / "data")
+
+
+def table_of(root, name):
+    return pd.read_csv(root / "swift" / name, sep="\t", na_values="n/a")
+
+
+def test_participants_are_means_weighted_by_chunks(made_up, tmp_path):
+    root = copy_of(made_up, tmp_path)
+    (file,) = root.glob("swift/sub-00001/func/*run-2*_embedding.tsv")
+    second = pd.read_csv(file, sep="\t")
+    second.assign(n_included=5, mean_fd=np.nan).to_csv(file, sep="\t", index=False, na_rep="n/a")
+    runs, _ = collect_runs(root / "swift", Wanted())
+    people = of_participants(runs)
+    assert people.table["n_included"][0] == 20
+    expected = (15 * runs.features[0] + 5 * runs.features[1]) / 20
+    np.testing.assert_allclose(people.features[0], expected, rtol=1e-5, atol=1e-6)
+    assert people.table["mean_fd"][0] == runs.table["mean_fd"][0]  # the other is not known
+
+
+def test_tables_join_the_participants_columns(made_up):
+    known = pd.read_csv(made_up / "fmriprep" / "participants.tsv", sep="\t")
+    runs = table_of(made_up, "group_desc-swift_embedding.tsv")
+    people = table_of(made_up, "group_desc-participants_embedding.tsv")
+    assert (len(runs), len(people)) == (80, 40)
+    assert people["age"].tolist() == known["age"].tolist()
+    assert runs["site"].tolist() == known["site"].repeat(2).tolist()
+    assert people["n_runs"].unique().tolist() == [2]
+    for name in ("embedding", "identification", "probes", "duplicates", "relmat"):
+        about = json.loads((made_up / "swift" / f"group_desc-swift_{name}.json").read_text())
+        assert about["Embeddings"][0]["weights_sha256"] == "0" * 64
+        assert about["Settings"]["permutations"] == 19
+        if name != "relmat":
+            columns = table_of(made_up, f"group_desc-swift_{name}.tsv").columns
+            assert set(columns) <= set(about)
+
+
+def test_similarity_and_identification(made_up):
+    matrix = table_of(made_up, "group_desc-swift_relmat.tsv").set_index("name")
+    assert matrix.shape == (80, 80)
+    assert list(matrix.index) == list(matrix.columns)
+    runs = table_of(made_up, "group_desc-swift_embedding.tsv")
+    nearest = runs["nearest"].str.replace("_run-.*", "", regex=True)
+    assert nearest.tolist() == runs["name"].str.replace("_run-.*", "", regex=True).tolist()
+    found = table_of(made_up, "group_desc-swift_identification.tsv")
+    rank1 = found[found["metric"] == "rank1"].set_index("features")
+    assert rank1["value"]["embedding"] == 1
+    assert rank1["p"]["embedding"] == 1 / 20
+    assert set(rank1.index) == {"embedding", "motion", "connectivity"}
+    assert len(table_of(made_up, "group_desc-swift_duplicates.tsv")) == 0
+
+
+def test_planted_labels_are_found_and_shuffled_ones_are_not(made_up):
+    probes = table_of(made_up, "group_desc-swift_probes.tsv")
+    auroc = probes[probes["metric"] == "auroc"].set_index(["target", "features"])
+    assert auroc["value"]["planted", "embedding"] > 0.95
+    assert auroc["p"]["planted", "embedding"] == 1 / 20
+    assert auroc["gain_low"]["planted", "connectivity"] > 0
+    assert 0.2 < auroc["value"]["shuffled", "embedding"] < 0.8
+    assert auroc["p"]["shuffled", "embedding"] > 0.05
+    sets = {"embedding", "connectivity", "motion", "dummy"}
+    assert set(probes["features"]) == sets
+
+
+def test_the_same_call_gives_the_same_bytes(made_up, tmp_path):
+    root = copy_of(made_up, tmp_path)
+    before = {p.name: p.read_bytes() for p in (root / "swift").glob("group*")}
+    done = run_app(root / "fmriprep", root / "swift", "group", *CALL)
+    assert done.returncode == 0
+    assert {p.name: p.read_bytes() for p in (root / "swift").glob("group*")} == before
+
+
+def change(root, label, **changes):
+    """Change what the sidecars of a participant say, by the names of the group table."""
+    for sidecar in root.glob(f"swift/sub-{label}/func/*_embedding.json"):
+        content = json.loads(sidecar.read_text())
+        for key, value in changes.items():
+            section = "Model" if key in content["Model"] else "Preprocessing"
+            content[section][key] = value
+        sidecar.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("changes", "column"),
+    [
+        ({"WeightsSHA256": "1" * 64}, "weights_sha256"),
+        ({"Space": "MNI152NLin2009cAsym"}, "space_id"),
+        ({"Normalisation": "voxel+global"}, "normalisation"),
+        ({"ModelRepetitionTime": 2.0}, "model_tr"),
+    ],
+)
+def test_other_kinds_are_not_mixed_silently(made_up, tmp_path, changes, column):
+    root = copy_of(made_up, tmp_path)
+    change(root, "00003", **changes)
+    before = sorted(p.name for p in (root / "swift").iterdir())
+    call = (root / "fmriprep", root / "swift", "group", "--target", "none")
+    refused = run_app(*call)
+    assert refused.returncode == 2
+    assert "2 kinds that cannot be compared" in refused.stderr
+    assert re.search(rf"{column}: .*\(78 runs\), .*\(2 runs\)", refused.stderr)
+    assert sorted(p.name for p in (root / "swift").iterdir()) == before
+    insisted = run_app(*call, "--allow-mixed", "--permutations", "1")
+    assert insisted.returncode == 0
+    assert "MIXED: 2 kinds" in insisted.stdout
+    assert "2 kinds of embeddings are mixed here" in (root / "swift/group.html").read_text()
+    chosen = run_app(*call, "--exclude-participant-label", "00003", "--permutations", "1")
+    assert chosen.returncode == 0
+    assert len(table_of(root, "group_desc-swift_embedding.tsv")) == 78
+
+
+def test_trs_that_training_had_are_of_one_kind(made_up, tmp_path):
+    root = copy_of(made_up, tmp_path)
+    change(root, "00003", ModelRepetitionTime=0.72)
+    runs, _ = collect_runs(root / "swift", Wanted())
+    assert check_kinds(runs.table, allow_mixed=False) == 1
+
+
+def test_missing_damaged_and_mixed_up_outputs(made_up, tmp_path):
+    root = copy_of(made_up, tmp_path)
+    shutil.rmtree(root / "swift" / "sub-00002")
+    for name, content in (("00004", "[]"), ("00005", "null"), ("00006", "{}")):
+        next(root.glob(f"swift/sub-{name}/func/*run-1*_embedding.json")).write_text(content)
+    nan = next(root.glob("swift/sub-00007/func/*run-1*_embedding.tsv"))
+    nan.write_text(nan.read_text().rpartition("\t")[0] + "\tnan\n")
+    (twin,) = root.glob("swift/sub-00008/func/*run-1*_embedding.tsv")
+    (file,) = root.glob("swift/sub-00009/func/*run-1*_embedding.tsv")
+    shutil.copy(twin, file)
+    call = (root / "fmriprep", root / "swift", "group", "--target", "none", "--permutations", "1")
+    done = run_app(*call)
+    assert done.returncode == 1
+    assert "1 participant(s) of the input have no embedding: sub-00002" in done.stdout
+    assert "could not be done: 4" in done.stdout
+    assert done.stdout.count("embed the run again") == 4
+    twins = [f.name.removesuffix("_desc-swift_embedding.tsv") for f in (twin, file)]
+    assert f"{twins[0]} and {twins[1]} are nearly identical" in done.stdout
+    page = (root / "swift" / "group.html").read_text()
+    assert "1 pair(s) of runs of two participants are nearly identical" in page
+    assert len(table_of(root, "group_desc-swift_embedding.tsv")) == 74
+    assert not (root / "swift" / "group_desc-swift_probes.tsv").exists()  # of an earlier call
+
+
+def test_columns_that_cannot_be_probed_are_said(made_up, tmp_path):
+    root = copy_of(made_up, tmp_path)
+    table = root / "fmriprep" / "participants.tsv"
+    known = pd.read_csv(table, sep="\t", dtype=str)
+    known["all_one"], known["seldom"] = "x", ["y"] * 3 + ["z"] * 37
+    known.to_csv(table, sep="\t", index=False)
+    call = (root / "fmriprep", root / "swift", "group", "--permutations", "1")
+    done = run_app(*call, "--target", "all_one", "seldom")
+    assert done.returncode == 0
+    assert "not done: all_one: all have the same value, x" in done.stdout
+    assert "not done: seldom: too few participants in a class (y: 3)" in done.stdout
+    wrong = run_app(*call, "--target", "agee")
+    assert wrong.returncode == 2
+    assert "--target agee: participants.tsv has no such column (age" in wrong.stderr
+
+
+def test_many_runs_have_neighbours_instead_of_a_matrix(made_up, tmp_path, monkeypatch):
+    from swift_bids import cli
+
+    root = copy_of(made_up, tmp_path)
+    monkeypatch.setattr("swift_bids.group_outputs.FULL_MATRIX", 50)
+    monkeypatch.setattr("swift_bids.group_report.MOST_POINTS", 30)
+    monkeypatch.setattr("swift_bids.group_report.MOST_ROWS", 20)
+    call = (root / "fmriprep", root / "swift", "group", "--target", "none", "--permutations", "1")
+    assert cli.main(list(map(str, call))) == 0
+    assert not (root / "swift" / "group_desc-swift_relmat.tsv").exists()
+    neighbours = table_of(root, "group_desc-neighbours_relmat.tsv")
+    assert len(neighbours) == 800
+    page = (root / "swift" / "group.html").read_text()
+    assert "Drawn: 30 of 80 runs" in page
+    assert "20 of 80 runs, all outliers and duplicates among them" in page
+    assert page.count('<tr><td><a href="sub-') == 20
+
+
+def test_dry_run_lists_the_runs(made_up):
+    call = (made_up / "fmriprep", made_up / "swift", "group", "--participant-label", "00001")
+    names = [f"sub-00001_task-rest_run-{n}_space-MNI152NLin6Asym_res-2" for n in (1, 2)]
+    assert run_app(*call, "--dry-run").stdout.splitlines()[1:] == names
+    assert json.loads(run_app(*call, "--dry-run=json").stdout) == {"runs": names}
+    none = run_app(*call, "--session-label", "1")
+    assert (none.returncode, "no embeddings of the asked-for runs" in none.stderr) == (2, True)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = require_program("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def open_page(browser, file):
+    """The page, and what it asked for and complained about."""
+    page = browser.new_page(viewport={"width": 1100, "height": 900})
+    page.set_default_timeout(20_000)
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(file.as_uri())
+    return page, said, asked
+
+
+def test_page_in_a_browser(made_up, browser):
+    file = made_up / "swift" / "group.html"
+    page, said, asked = open_page(browser, file)
+    assert page.locator("#map .points path").count() == 80
+    page.select_option("#map-column", "planted")
+    legend = page.locator("#map .legendtext")
+    legend.nth(1).wait_for()
+    assert legend.all_text_contents() == ["case", "control"]
+    colours = page.locator("#map .points path").evaluate_all(
+        "paths => [...new Set(paths.map(path => path.style.fill))].sort()"
+    )
+    assert colours == ["rgb(0, 114, 178)", "rgb(213, 94, 0)"]
+    page.select_option("#map-column", "age")
+    page.locator("#map .cbtitle").wait_for()
+
+    # the keyboard sorts, and the order is that of the table
+    runs = table_of(made_up, "group_desc-swift_embedding.tsv")
+    head = page.locator("#table-of-runs th", has_text="Mean FD")
+    head.focus()
+    page.keyboard.press("Enter")
+    page.locator('#table-of-runs th[aria-sort="descending"]').wait_for()
+    page.wait_for_timeout(100)
+    first = page.locator("#table-of-runs tbody tr").first.locator("td")
+    top = runs.loc[runs["mean_fd"].idxmax()]
+    assert first.nth(0).inner_text() == top["name"]
+    assert first.nth(2).inner_text() == f"{top['mean_fd']:.2f}"
+    assert page.locator("#table-of-runs tbody tr").count() == 80
+    assert page.locator("#probes svg").count() == 1
+    assert "planted: AUROC" in page.locator("#summary").inner_text()
+    page.emulate_media(media="print")
+    assert not page.locator("#map-column").is_visible()
+    assert (said, asked) == ([], [file.as_uri()])
+
+
+def test_names_from_files_are_text_only(made_up, tmp_path, browser):
+    root = copy_of(made_up, tmp_path)
+    table = root / "fmriprep" / "participants.tsv"
+    known = pd.read_csv(table, sep="\t", dtype=str)
+    bad = "</script><script>document.title='x'</script><img src=x onerror=\"document.title='y'\">"
+    known[bad] = [bad + "a", bad + "b"] * 20
+    known["$x_1$"] = ["{{ 7 * 7 }}", "b"] * 20
+    known.to_csv(table, sep="\t", index=False)
+    call = (root / "fmriprep", root / "swift", "group", "--permutations", "1")
+    done = run_app(*call, "--target", bad, "$x_1$")
+    assert done.returncode == 0, done.stdout + done.stderr
+    file = root / "swift" / "group.html"
+    page, said, asked = open_page(browser, file)
+    page.select_option("#map-column", bad)
+    page.locator("#map .legendtext").nth(1).wait_for()
+    page.wait_for_timeout(300)
+    assert page.title() == "Group - SwiFT embeddings"
+    assert bad in page.locator("#probes").inner_text()
+    assert "{{ 7 * 7 }}" in page.locator("#probes").inner_text()
+    assert page.locator("img").count() == 0
+    assert (said, asked) == ([], [file.as_uri()])
+
+
+def test_umap_is_offered_where_it_is_installed(made_up, monkeypatch):
+    import sys
+    import types
+
+    from swift_bids import group_report
+
+    class UMAP:
+        def __init__(self, n_neighbors, random_state, n_jobs):
+            assert (n_neighbors, random_state, n_jobs) == (15, 0, 1)
+
+        def fit_transform(self, features):
+            return features[:, :2]
+
+    fake = types.ModuleType("umap")
+    fake.UMAP = UMAP
+    monkeypatch.setitem(sys.modules, "umap", fake)
+    features = np.random.default_rng(0).standard_normal((30, 5))
+    places, labels = group_report._umap(features)
+    np.testing.assert_array_equal(places, features[:, :2])
+    assert labels == ("UMAP 1", "UMAP 2")

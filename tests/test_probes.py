@@ -1,0 +1,203 @@
+"""What can be predicted from embeddings: planted and shuffled columns, baselines, covariates."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from swift_bids.errors import UsageError
+from swift_bids.probes import probe
+from swift_bids.targets import (
+    as_target,
+    choose_targets,
+    covariate_matrix,
+    group_codes,
+)
+
+N = 80
+
+
+@pytest.fixture(autouse=True)
+def few_bootstraps(monkeypatch):
+    monkeypatch.setattr("swift_bids.probes.N_BOOTSTRAPS", 60)
+
+
+@pytest.fixture(scope="module")
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def classes():
+    return np.arange(N) % 2
+
+
+@pytest.fixture(scope="module")
+def features(classes):
+    """The class is in the embedding, and age in motion; connectivity is noise of many edges."""
+    rng = np.random.default_rng(1)
+    embedding = rng.standard_normal((N, 40))
+    embedding[:, :10] += 0.8 * classes[:, None]
+    connectivity = rng.standard_normal((N, 300))
+    return {"embedding": embedding, "connectivity": connectivity}
+
+
+def row(table, features, metric):
+    (found,) = table[(table["features"] == features) & (table["metric"] == metric)].to_dict(
+        "records"
+    )
+    return found
+
+
+def test_planted_classes_are_found_and_shuffled_ones_are_not(rng, classes, features):
+    named = pd.Series(np.where(classes, "case", "control"))
+    table, reason = probe(as_target("planted", named), features, n_permutations=19)
+    assert reason is None
+    own = row(table, "embedding", "auroc")
+    assert own["value"] > 0.9
+    assert own["p"] == 1 / 20
+    assert own["low"] < own["value"] < own["high"]
+    assert own["chance"] == pytest.approx(0.5, abs=0.06)
+    assert own["classes"] == "case: 40, control: 40"
+    assert row(table, "embedding", "balanced_accuracy")["value"] > 0.8
+    noise = row(table, "connectivity", "auroc")
+    assert noise["low"] < 0.5 < noise["high"]
+    assert noise["gain"] == pytest.approx(own["value"] - noise["value"])
+    assert noise["gain_low"] > 0
+    assert row(table, "dummy", "balanced_accuracy")["value"] == 0.5
+    assert row(table, "dummy", "auroc")["value"] == 0.5
+
+    shuffled = pd.Series(rng.permutation(named))
+    table, _ = probe(as_target("shuffled", shuffled), features, n_permutations=19)
+    own = row(table, "embedding", "auroc")
+    assert 0.3 < own["value"] < 0.7
+    assert own["p"] > 0.05
+
+
+def test_random_labels_are_at_chance_on_average(features):
+    """One draw says little: the mean over twelve lies within 0.06 of a half."""
+    values = []
+    for seed in range(12):
+        labels = pd.Series(np.random.default_rng(seed).permutation(np.arange(N) % 2))
+        only = {"embedding": features["embedding"][:, 10:]}
+        table, _ = probe(as_target("x", labels), only, n_permutations=1)
+        values.append([row(table, "embedding", m)["value"] for m in ("balanced_accuracy", "auroc")])
+    assert np.abs(np.mean(values, axis=0) - 0.5).max() < 0.06
+
+
+def test_a_number_is_predicted_and_the_folds_give_the_same_every_time(rng, features):
+    age = pd.Series(50 + 5 * features["embedding"][:, 12] + rng.standard_normal(N))
+    table, _ = probe(as_target("age", age), features, n_permutations=19)
+    assert row(table, "embedding", "r2")["value"] > 0.6
+    assert row(table, "embedding", "pearson_r")["value"] > 0.8
+    assert row(table, "embedding", "mae")["p"] == 1 / 20
+    assert row(table, "dummy", "r2")["value"] < 0.01
+    assert row(table, "dummy", "mae")["gain_high"] < 0  # the embedding's error is smaller
+    assert set(table["metric"]) == {"r2", "mae", "pearson_r"}
+    again, _ = probe(as_target("age", age), features, n_permutations=19, n_jobs=2)
+    pd.testing.assert_frame_equal(table, again)
+
+
+def test_three_classes(rng):
+    labels = np.arange(N) % 3
+    x = rng.standard_normal((N, 20)) + np.eye(3)[labels] @ rng.standard_normal((3, 20)) * 1.5
+    table, _ = probe(
+        as_target("site", pd.Series(list("abc"))[labels]), {"embedding": x}, n_permutations=9
+    )
+    assert row(table, "embedding", "auroc")["value"] > 0.9
+    assert row(table, "dummy", "balanced_accuracy")["value"] == pytest.approx(1 / 3, abs=0.03)
+
+
+def test_covariates_are_taken_out_within_the_folds(rng, classes):
+    """A class that shows in the features through a covariate only is no longer found."""
+    covariate = classes + 0.1 * rng.standard_normal(N)
+    x = rng.standard_normal((N, 10)) + 3 * covariate[:, None]
+    target = as_target("x", pd.Series(classes))
+    plain, _ = probe(target, {"embedding": x}, n_permutations=1)
+    assert row(plain, "embedding", "auroc")["value"] > 0.95
+    table = pd.DataFrame({"age": covariate})
+    without, _ = probe(target, {"embedding": x}, covariate_matrix(table, ["age"]), None, 1)
+    assert row(without, "embedding", "auroc")["value"] < 0.7
+
+
+def test_groups_are_never_split(rng):
+    """Features that tell the site, and a class that follows the site, give nothing elsewhere."""
+    site = np.repeat(np.arange(8), 10)
+    y = rng.permutation(np.repeat([0, 1], 4))[site]
+    x = np.eye(8)[site] * 5 + 0.1 * rng.standard_normal((N, 8))
+    target = as_target("x", pd.Series(y))
+    split, _ = probe(target, {"embedding": x}, n_permutations=1)
+    kept, reason = probe(target, {"embedding": x}, None, site, 1)
+    assert row(split, "embedding", "auroc")["value"] > 0.95
+    assert reason is None
+    assert row(kept, "embedding", "auroc")["value"] < 0.75
+    one, reason = probe(target, {"embedding": x}, None, np.zeros(N, int), 1)
+    assert one.empty
+    assert "all participants are in one group" in reason
+    two, reason = probe(as_target("x", pd.Series(site >= 4)), {"embedding": x}, None, site >= 4, 1)
+    assert two.empty
+    assert "a class has too few participants outside" in reason
+
+
+def test_participants_without_a_value_are_left_out(classes, features):
+    values = pd.Series(np.where(classes, "a", "b"))
+    values[:10] = "n/a"
+    covariates = np.ones((N, 1))
+    covariates[20] = np.nan
+    table, _ = probe(as_target("x", values), features, covariates, None, n_permutations=1)
+    assert table["n_participants"].unique().tolist() == [69]
+
+
+def column(*parts):
+    return pd.Series([value for value, count in parts for _ in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (column(("a", 20), ("b", 20)), None),
+        (column(("1", 20), ("2", 20)), None),
+        (pd.Series(np.arange(40) * 1.5), None),
+        (column(("a", 40)), "all have the same value, a"),
+        (column(("a", 35), ("b", 5)), "too few participants in a class (b: 5)"),
+        (column(("a", 10), ("n/a", 30)), "10 of 40 participants have a value; a probe needs 20"),
+        (pd.Series([f"x{i}" for i in range(40)]), "text with 40 different values"),
+        (pd.Series([np.nan] * 40), "0 of 40 participants have a value"),
+    ],
+)
+def test_which_columns_qualify(values, reason):
+    targets, why_not = choose_targets(pd.DataFrame({"c": values}), ["c"], None)
+    assert len(targets) == (reason is None)
+    assert (reason or "") in why_not.get("c", "")
+
+
+def test_numbers_and_classes():
+    assert as_target("x", pd.Series(["1", "2", "n/a", "1"])).classes == ("1", "2")
+    number = as_target("x", pd.Series(["1.5", "2", "n/a", "3", "4", "5", "6"]))
+    assert number.classes == ()
+    assert number.known.tolist() == [True, True, False, True, True, True, True]
+    mixed = as_target("x", pd.Series(["1", "two", " 1 "]))
+    assert (mixed.classes, mixed.values.tolist()) == (("1", "two"), [0, 1, 0])
+
+
+def test_columns_that_are_not_there():
+    table = pd.DataFrame({"participant_id": ["sub-1"], "age": ["3"], "name": ["x"]})
+    for call in (
+        lambda: choose_targets(table, ["age"], ["agee"]),
+        lambda: covariate_matrix(table, ["agee"]),
+        lambda: group_codes(table, "agee"),
+    ):
+        with pytest.raises(UsageError, match=r"agee: participants\.tsv has no such column \(age"):
+            call()
+    texts = pd.DataFrame({"c": [f"x{i}" for i in range(40)]})
+    with pytest.raises(UsageError, match="is text with 40 different values"):
+        covariate_matrix(texts, ["c"])
+
+
+def test_covariates_and_groups_of_a_table():
+    table = pd.DataFrame({"site": ["a", "b", "n/a", "c"], "age": ["1", "2", "3", "9"]})
+    matrix = covariate_matrix(table, ["site"])
+    expected = [[0, 0], [1, 0], [np.nan, np.nan], [0, 1]]
+    np.testing.assert_array_equal(matrix, expected)
+    assert group_codes(table, "site").tolist() == [0, 1, -1, 2]
+    assert covariate_matrix(table, []) is None
+    assert group_codes(table, None) is None

@@ -1,0 +1,159 @@
+"""How alike runs are, duplicates, outliers, and how well participants are told apart."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from swift_bids import identification as module
+from swift_bids.identification import identification
+from swift_bids.outliers import outliers
+from swift_bids.similarity import centred, duplicates, nearest_neighbours, similarity_matrix
+
+
+def people(n_participants, n_runs, noise=0.7, seed=0, n_features=288):
+    """Features (run, feature) float32 that differ between participants, and their labels."""
+    rng = np.random.default_rng(seed)
+    persons = np.repeat(rng.standard_normal((n_participants, n_features)), n_runs, axis=0)
+    features = 100 + persons + noise * rng.standard_normal(persons.shape)
+    labels = np.repeat([f"sub-{i:03d}" for i in range(n_participants)], n_runs)
+    names = [f"{label}_run-{i}" for i, label in enumerate(labels)]
+    return features.astype(np.float32), pd.DataFrame({"participant_id": labels, "name": names})
+
+
+def test_similarity_is_the_cosine_after_centring():
+    features, table = people(4, 2)
+    matrix = similarity_matrix(features, table["name"])
+    rows = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    a, b = rows[1], rows[6]
+    expected = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    assert matrix.iloc[1, 6] == pytest.approx(expected, abs=6e-5)
+    assert np.diag(matrix) == pytest.approx(1)
+
+
+def test_neighbours_are_those_of_the_whole_matrix(monkeypatch):
+    monkeypatch.setattr("swift_bids.similarity._BLOCK", 7)
+    features, table = people(10, 3)
+    rows = centred(features)
+    matrix = pd.DataFrame(rows @ rows.T, table["name"], table["name"])
+    neighbours = nearest_neighbours(features, table["name"])
+    assert len(neighbours) == 30 * 10
+    for name in table["name"]:
+        own = neighbours[neighbours["name"] == name]
+        expected = matrix[name].drop(name).sort_values(ascending=False)[:10]
+        assert own["neighbour"].tolist() == expected.index.tolist()
+        np.testing.assert_allclose(own["similarity"], expected, atol=1e-4)
+    assert len(nearest_neighbours(features[:3], table["name"][:3])) == 6
+
+
+def test_only_a_mix_up_is_a_duplicate():
+    features, table = people(12, 2)
+    assert duplicates(features, table).empty
+    features[5] = features[14] + 0.001
+    found = duplicates(features, table)
+    assert found[["name", "other"]].values.tolist() == [[table["name"][5], table["name"][14]]]
+    assert found["relative_distance"][0] < 0.01
+    features[9] = features[8]  # two runs of one participant may be alike
+    assert len(duplicates(features, table)) == 1
+    assert duplicates(features[:4], table[:4]).empty  # two participants tell nothing
+
+
+def test_outliers_are_found_and_do_not_hide_each_other():
+    rng = np.random.default_rng(0)
+    features = (rng.standard_normal((200, 5)) @ rng.standard_normal((5, 288))).astype(np.float32)
+    distance, outlier, n_components = outliers(features)
+    assert 1 <= n_components <= 10
+    assert outlier.sum() <= 3
+    features[:20] += 3 * features.std(axis=0) * np.sign(rng.standard_normal(288))
+    distance, outlier, _ = outliers(features)
+    assert outlier[:20].all()
+    assert outlier[20:].mean() < 0.05
+    assert distance[:20].min() > np.median(distance[20:])
+
+
+def test_too_few_or_equal_runs_have_no_outliers():
+    features, _ = people(19, 1)
+    distance, outlier, n_components = outliers(features)
+    assert (n_components, outlier.any(), np.isnan(distance).all()) == (0, False, True)
+    assert outliers(np.ones((30, 8), np.float32))[2] == 0
+
+
+def by_metric(table, features="embedding"):
+    return table[table["features"] == features].set_index("metric")
+
+
+def brute_force(features, labels):
+    rows = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    similarity = unit @ unit.T
+    first, precision, within, between = [], [], [], []
+    for run, label in enumerate(labels):
+        others = [i for i in range(len(labels)) if i != run]
+        order = sorted(others, key=lambda i: -similarity[run, i])
+        hits = [labels[i] == label for i in order]
+        within += [similarity[run, i] for i in others if labels[i] == label]
+        between += [similarity[run, i] for i in others if labels[i] != label]
+        if any(hits):
+            first.append(hits[0])
+            at = np.flatnonzero(hits) + 1
+            precision.append(np.mean(np.arange(1, len(at) + 1) / at))
+    groups = [rows[labels == label] for label in np.unique(labels)]
+    inside = sum(((g - g.mean(0)) ** 2).sum() for g in groups) / (len(rows) - len(groups))
+    total = (rows**2).sum() / (len(rows) - 1)
+    return {
+        "rank1": np.mean(first),
+        "map": np.mean(precision),
+        "idiff": 100 * (np.mean(within) - np.mean(between)),
+        "i2c2": 1 - inside / total,
+    }
+
+
+@pytest.mark.parametrize("noise", [0.7, 3.0])
+def test_metrics_equal_brute_force(noise):
+    features, table = people(8, 3, noise)
+    keep = np.arange(24) != 5  # participants with different numbers of runs, one with one
+    keep[[0, 1]] = False
+    found = identification(
+        {"embedding": features[keep]}, table["participant_id"][keep], n_permutations=20
+    )
+    expected = brute_force(features[keep], table["participant_id"][keep].to_numpy())
+    values = by_metric(found)["value"]
+    assert values.to_dict() == pytest.approx(expected, abs=1e-5)
+    assert found["n_participants"].unique().tolist() == [7]
+
+
+def test_participants_are_told_apart_or_not():
+    features, table = people(20, 2)
+    motion = np.random.default_rng(3).standard_normal((40, 2))
+    sets = {"embedding": features, "motion": motion}
+    found = identification(sets, table["participant_id"], n_permutations=199)
+    assert by_metric(found)["value"]["rank1"] == 1
+    assert (by_metric(found)["p"] == 1 / 200).all()
+    assert (by_metric(found, "motion")["p"] > 0.05).all()
+    assert by_metric(found)["chance"]["rank1"] == pytest.approx(1 / 39, abs=0.02)
+    again = identification(sets, table["participant_id"], n_permutations=199)
+    pd.testing.assert_frame_equal(found, again)
+
+
+def test_p_values_under_the_null_are_uniform():
+    """Random labels: about one p in ten is below 0.1."""
+    low = 0
+    for seed in range(60):
+        features, table = people(12, 2, seed=seed, noise=0, n_features=20)
+        features = np.random.default_rng(seed).standard_normal(features.shape)
+        found = identification({"embedding": features}, table["participant_id"], 49, seed)
+        low += by_metric(found)["p"]["idiff"] <= 0.1
+    assert 1 <= low <= 14  # binomial(60, 0.1): 99.9 % within
+
+
+def test_a_part_of_the_runs_is_looked_up_where_they_are_many(monkeypatch):
+    features, table = people(150, 2)
+    monkeypatch.setattr(module, "MOST_QUERIES", 100)
+    found = identification({"embedding": features}, table["participant_id"], n_permutations=9)
+    assert found["n_queries"].unique().tolist() == [100]
+    assert by_metric(found)["value"]["rank1"] == 1
+
+
+def test_nothing_to_identify():
+    features, table = people(5, 1)
+    assert identification({"embedding": features}, table["participant_id"]).empty
+    assert identification({"embedding": features}, pd.Series(["sub-1"] * 5)).empty
