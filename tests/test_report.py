@@ -1,15 +1,16 @@
 """The participant page: what it says, and what a browser makes of it."""
 
 import re
+import shutil
 import subprocess
 
 import numpy as np
-from conftest import require_program
+from conftest import require_program, run_app
 from PIL import Image
 
 from swift_bids.errors import Problem
 from swift_bids.figures import model_input_mosaic
-from swift_bids.report import write_participant_report
+from swift_bids.report import keep_problems, last_problems, write_participant_report
 
 
 def test_the_real_run_says_that_it_is_a_slab(demo):
@@ -76,3 +77,48 @@ def test_page_in_a_browser(demo, tmp_path):
     assert len(re.findall(r'<section id="run-\d"', dump)) == 4
     for section in ("summary", "runs", "methods", "errors", "provenance"):
         assert f'<section id="{section}"' in dump
+
+
+def test_pages_are_made_anew_from_outputs(demo, tmp_path):
+    """With the pictures, tables and errors of the last call, and nothing embedded."""
+    out = shutil.copytree(demo / "swift_bids", tmp_path / "swift_bids")
+    page = out / "sub-01.html"
+    before = page.read_text()
+    page.unlink()
+    call = (demo / "fmriprep", out, "participant", "--reports-only")
+    done = run_app(*call, "--participant-label", "01")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert page.read_text() == before
+    assert done.stdout.splitlines()[-1] == f"report: {page}"
+    nobody = run_app(demo / "fmriprep", tmp_path / "empty", "participant", "--reports-only")
+    assert (nobody.returncode, "holds no outputs" in nobody.stderr) == (2, True)
+
+
+def test_errors_of_the_last_call_stay_on_the_page(tmp_path):
+    log = tmp_path / "sub-x" / "log" / "20260101-000000_a"
+    log.mkdir(parents=True)
+    crash = log / "crash-1.txt"
+    crash.write_text("long ago\n" * 100 + "ValueError: <b>the end</b>\n")
+    problem = Problem("x", "sub-x_task-a", "embed failed", crash)
+    keep_problems(log, [problem])
+    assert last_problems(tmp_path, "x") == [problem]
+    page = write_participant_report(tmp_path, "x", last_problems(tmp_path, "x"))[0].read_text()
+    assert "embed failed" in page
+    assert "ValueError: &lt;b&gt;the end&lt;/b&gt;" in page
+    assert page.count("long ago") == 59
+    (tmp_path / "sub-x" / "log" / "20260102-000000_b").mkdir()  # a later call without errors
+    assert last_problems(tmp_path, "x") == []
+
+
+def test_methods_and_references_are_on_the_page(demo):
+    page = (demo / "swift_bids" / "sub-01.html").read_text()
+    assert "Movement-related effects in fMRI time-series" in page
+    assert "24 motion parameters (Friston et al. 1996)" in page
+
+
+def test_a_damaged_qc_file_is_said_on_the_page(tmp_path):
+    folder = tmp_path / "sub-x" / "func"
+    folder.mkdir(parents=True)
+    (folder / "sub-x_task-a_desc-swift_qc.json").write_text("null")
+    page, _ = write_participant_report(tmp_path, "x")
+    assert "is not what this version writes" in page.read_text()
