@@ -19,6 +19,7 @@ demo: $(VENV)/installed
 	@echo
 	@echo "Open   $(DEMO)/swift_bids/sub-01.html              what went into the network, and what to trust"
 	@echo "       $(DEMO)/swift_bids/sub-03.html              a real run that is only a slab, and says so"
+	@echo "       $(DEMO)/swift_bids/group.html              do the embeddings tell participants apart?"
 	@echo "       $(DEMO)/swift_bids/group_desc-swift_embedding.tsv   one row a run, for your statistics"
 	@echo "The weights of this demo are random numbers: its embeddings mean nothing."
 

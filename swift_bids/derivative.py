@@ -49,8 +49,10 @@ its BOLD file in the input, files named after it with desc-swift:
 - tokens.safetensors  the network's whole output, (chunk, feature, x, y, z, t)
 - qc.json          coverage of the brain, normalisation, motion
 
-group_desc-swift_embedding.tsv has a row for every run. The .json files beside the tables describe
-each column and say which weights and settings made it.
+Beside them, seg-*_desc-denoised_timeseries.tsv has the mean signals of parcels, which the group
+level compares with. group.html shows what the group level found; group_desc-swift_embedding.tsv has
+a row for every run, group_desc-participants_embedding.tsv one for every participant. The .json
+files beside the tables describe each column and say which weights and settings made it.
 """
 
 

@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "analysis_level",
         choices=("participant", "group"),
-        help="participant: embed runs; group: one table of all runs embedded so far",
+        help="participant: embed runs; group: compare all runs embedded so far",
     )
     parser.add_argument("--version", action="version", version=f"swift_bids {__version__}")
     parser.add_argument(

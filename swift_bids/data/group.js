@@ -69,7 +69,7 @@
     Plotly.react(plot, traces(places, columnChoice.value), {
       xaxis: {title: {text: places.xlabel}, zeroline: false},
       yaxis: {title: {text: places.ylabel}, zeroline: false},
-      margin: {l: 60, r: 20, t: 10, b: 50}, height: 520, hovermode: "closest",
+      margin: {l: 60, r: 20, t: 40, b: 50}, height: 540, hovermode: "closest",
       showlegend: Boolean(column && column.classes && !column.many),
       font: {family: "system-ui, sans-serif"},
     }, {responsive: true, displaylogo: false});
