@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from swift_bids.absent import no_space, what_is_there
 from swift_bids.dataset import Dataset
 from swift_bids.errors import InputError, Problem, UsageError
 from swift_bids.filters import check_entities, entities_of, io_spec
 from swift_bids.index import index
+from swift_bids.names import check_name, label_in, plain, stem_of
 from swift_bids.runs import Run, complete_run
 
 _LOG = logging.getLogger("swift_bids")
@@ -24,7 +26,6 @@ SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
 _SPATIAL = re.compile(r"_(?:space|cohort|res|den)-[^_]+")
 #: Participants in one index, which takes 0.2 MB of memory for each of their runs.
 PARTICIPANTS_AT_ONCE = 250
-_REMEDY = "run fMRIPrep with --output-spaces MNI152NLin6Asym:res-2"
 
 
 @dataclass
@@ -67,17 +68,17 @@ class Selection:
         """Whether a BOLD file is of a session, task, run and echo that is asked for."""
         numbers = {"run": self.runs, "echo": self.echoes}
         wanted = {"session": self.sessions, "task": self.tasks} | {
-            entity: labels and list(map(_plain, labels)) for entity, labels in numbers.items()
+            entity: labels and list(map(plain, labels)) for entity, labels in numbers.items()
         }
         return all(
-            labels is None or _label(bold, entity) in labels for entity, labels in wanted.items()
+            labels is None or label_in(bold, entity) in labels for entity, labels in wanted.items()
         )
 
     def rank(self, bold) -> tuple[int, int] | None:
         """Preference for the space and resolution of a BOLD file, lowest first; None: not asked
         for. In a space, 2 mm comes first, then the native resolution, then any other."""
-        resolution = _label(bold, "res") or "native"
-        if self.resolutions is not None and resolution not in map(_plain, self.resolutions):
+        resolution = label_in(bold, "res") or "native"
+        if self.resolutions is not None and resolution not in map(plain, self.resolutions):
             return None
         for number, space in enumerate(self.spaces):
             name, *modifiers = space.split(":")
@@ -124,12 +125,12 @@ def _participant_runs(
     dataset: Dataset, layout, participant: str, files: dict[str, list], selection: Selection
 ) -> tuple[list[Run], list[Problem]]:
     if not files["bold"]:
-        reason = _what_is_there(dataset.root / f"sub-{participant}", selection)
+        reason = what_is_there(dataset.root / f"sub-{participant}", selection)
         return [], [Problem(participant, f"sub-{participant}", reason)]
     chosen = [bold for bold in files["bold"] if selection.has(bold)]
     if not chosen:
         values = {
-            name: sorted({_label(b, name) for b in files["bold"] if name in b.entities})
+            name: sorted({label_in(b, name) for b in files["bold"] if name in b.entities})
             for name in ("session", "task", "run", "echo")
         }
         there = [f"{name}s {', '.join(labels)}" for name, labels in values.items() if labels]
@@ -140,19 +141,19 @@ def _participant_runs(
     masks, confounds = _by_folder(files["mask"]), _by_folder(files["confounds"])
     variants: dict[str, list] = defaultdict(list)  # the same run in several spaces, resolutions
     for bold in chosen:
-        variants[_SPATIAL.sub("", _stem(bold.filename, "_desc-"))].append(bold)
+        variants[_SPATIAL.sub("", stem_of(bold.filename, "_desc-"))].append(bold)
 
     runs, problems = [], []
     for name, candidates in sorted(variants.items()):
         usable = [b for b in candidates if selection.rank(b) is not None]
         if not usable:
-            problems.append(Problem(participant, name, _no_space(candidates, selection)))
+            problems.append(Problem(participant, name, no_space(candidates, selection)))
             continue
         best = min(usable, key=lambda b: (selection.rank(b), b.filename))
-        stem = _stem(best.filename, "_desc-")
-        others = sorted(_stem(b.filename, "_desc-") for b in candidates if b is not best)
+        stem = stem_of(best.filename, "_desc-")
+        others = sorted(stem_of(b.filename, "_desc-") for b in candidates if b is not best)
         try:
-            _check_name(best, candidates)
+            check_name(best, candidates)
             folder = os.path.dirname(best.path)
             run = {
                 "name": stem,
@@ -177,29 +178,11 @@ def _participant_runs(
     return runs, problems
 
 
-def _check_name(bold, candidates: Sequence) -> None:
-    """Refuse a run of whose name there are two files, and a name that is none of BIDS."""
-    same = sorted(b.path for b in candidates if b.filename == bold.filename)
-    if len(same) > 1:
-        raise InputError(
-            f"there are {len(same)} files of this name ({', '.join(same)}); keep one of them in "
-            f"the input"
-        )
-    odd = [part for part in _stem(bold.filename, "_desc-").split("_") if "-" not in part]
-    if odd:
-        raise InputError(
-            f"{bold.path}: {odd[0]!r} in its name is no entity and its value (as in task-rest); "
-            f"labels have no underscore, rename the files of this run"
-        )
-    if f"/{bold.filename.split('_')[0]}/" not in bold.path:
-        raise InputError(f"{bold.path}: lies in the folder of another participant; move it")
-
-
 def _by_folder(files: Iterable) -> dict[str, dict[str, str]]:
     """Folder -> beginning of the name -> path."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for file in files:
-        found[os.path.dirname(file.path)][_stem(file.filename, "_desc-")] = file.path
+        found[os.path.dirname(file.path)][stem_of(file.filename, "_desc-")] = file.path
     return found
 
 
@@ -216,8 +199,8 @@ def _tell_unmatched(runs: Sequence[Run], problems: Sequence[Problem], selection:
         ("task", selection.tasks),
         ("run", selection.runs),
     ):
-        there = {_plain(part[len(entity) + 1 :]) for part in parts if part.startswith(entity + "-")}
-        missing = [label for label in labels or () if _plain(label) not in there]
+        there = {plain(part[len(entity) + 1 :]) for part in parts if part.startswith(entity + "-")}
+        missing = [label for label in labels or () if plain(label) not in there]
         if runs and missing:
             _LOG.warning("no run has %s", ", ".join(f"{entity}-{label}" for label in missing))
 
@@ -240,50 +223,6 @@ def _mask_of(stem: str, masks: dict[str, str]) -> str:
 def _of_all_echoes(stem: str, paths: dict[str, str]) -> str | None:
     """A file of the run itself, or of all its echoes."""
     return paths.get(stem) or paths.get(re.sub(r"_echo-[^_]+", "", stem))
-
-
-def _no_space(candidates: Sequence, selection: Selection) -> str:
-    spaces = sorted(
-        {
-            ":".join(filter(None, (b.entities.get("space", "the native space"), _modifier(b))))
-            for b in candidates
-        }
-    )
-    choose = "choose with --space or --res, or " if spaces != ["the native space"] else ""
-    wanted = " or ".join(selection.spaces)
-    if selection.resolutions is not None:
-        wanted += f" at resolution {' or '.join(selection.resolutions)}"
-    return (
-        f"has no preprocessed BOLD in {wanted}; it is there in {', '.join(spaces)} "
-        f"({choose}{_REMEDY})"
-    )
-
-
-def _modifier(bold) -> str | None:
-    resolution = _label(bold, "res")
-    return f"res-{resolution}" if resolution else None
-
-
-def _what_is_there(folder: Path, selection: Selection) -> str:
-    """What a participant without preprocessed BOLD volumes has instead, and what to do."""
-    names = [p.name for p in folder.glob("**/func/*")]
-    reason = "has no preprocessed BOLD volumes (*_desc-preproc_bold.nii.gz)"
-    if selection.filters.get("bold") and any("_desc-preproc_bold.nii" in name for name in names):
-        return f"{reason} that --bids-filter-file lets through"
-    if not any(folder.rglob("*")):
-        return f"{reason}, its folder is empty (datalad get -n {folder}, in a DataLad dataset)"
-    if selection.echoes is not None:
-        return f"{reason} of echo {' or '.join(selection.echoes)}"
-    if any("_echo-" in name and "_desc-preproc_bold.nii" in name for name in names):
-        return f"{reason} but those of single echoes; choose them with --echo-idx, or {_REMEDY}"
-    if any(name.endswith((".dtseries.nii", ".func.gii")) for name in names):
-        return f"{reason}, only surfaces or CIFTI, which the network cannot read; {_REMEDY}"
-    if any(name.endswith(("_boldref.nii.gz", "_xfm.txt", "_xfm.h5")) for name in names):
-        return (
-            f"{reason}, only references and transforms, as fMRIPrep --level minimal or resampling "
-            f"writes; {_REMEDY} --level full"
-        )
-    return f"{reason}; {_REMEDY}"
 
 
 def _by_participant(layout, kind: str, filters: dict[str, dict[str, Any]]) -> dict[str, list]:
@@ -322,21 +261,5 @@ def _has(bold, modifier: str) -> bool:
     """Whether a file is of `res-2` (res-02 is), `res-native` (no res entity) or `cohort-1`."""
     entity, _, value = modifier.partition("-")
     if entity == "res":
-        return (_label(bold, "res") or "native") == _plain(value)
+        return (label_in(bold, "res") or "native") == plain(value)
     return f"_{modifier}_" in bold.filename
-
-
-def _label(bold, entity: str) -> str | None:
-    """An entity of a file as text; of a run, an echo and a resolution, 01 is the same as 1."""
-    value = bold.entities.get(entity)
-    if value is None:
-        return None
-    return _plain(str(value)) if entity in ("run", "echo", "res") else str(value)
-
-
-def _plain(label: str) -> str:
-    return str(int(label)) if label.isdecimal() else label
-
-
-def _stem(filename: str, end: str) -> str:
-    return filename.split(end)[0]

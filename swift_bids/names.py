@@ -1,0 +1,49 @@
+"""Names of fMRIPrep's files -> their parts, and whether they are names at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from swift_bids.errors import InputError
+
+
+def stem_of(filename: str, end: str) -> str:
+    """A file name up to `end`, such as `_desc-`."""
+    return filename.split(end)[0]
+
+
+def label_in(bold, entity: str) -> str | None:
+    """An entity of a file as text; of a run, an echo and a resolution, 01 is the same as 1."""
+    value = bold.entities.get(entity)
+    if value is None:
+        return None
+    return plain(str(value)) if entity in ("run", "echo", "res") else str(value)
+
+
+def plain(label: str) -> str:
+    """A label without leading zeros where it is a number."""
+    return str(int(label)) if label.isdecimal() else label
+
+
+def check_name(bold, candidates: Sequence) -> None:
+    """Refuse a run of whose name there are two files, and a name that is none of BIDS.
+
+    Raises
+    ------
+    InputError
+        As said.
+    """
+    same = sorted(b.path for b in candidates if b.filename == bold.filename)
+    if len(same) > 1:
+        raise InputError(
+            f"there are {len(same)} files of this name ({', '.join(same)}); keep one of them in "
+            f"the input"
+        )
+    odd = [part for part in stem_of(bold.filename, "_desc-").split("_") if "-" not in part]
+    if odd:
+        raise InputError(
+            f"{bold.path}: {odd[0]!r} in its name is no entity and its value (as in task-rest); "
+            f"labels have no underscore, rename the files of this run"
+        )
+    if f"/{bold.filename.split('_')[0]}/" not in bold.path:
+        raise InputError(f"{bold.path}: lies in the folder of another participant; move it")
