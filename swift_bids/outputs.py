@@ -30,6 +30,8 @@ from swift_bids.weights import Weights
 INPUT_DATASET = "fmriprep"
 BIDS_VERSION = "1.10.0"
 CODE_URL = "https://github.com/swift-bids/swift_bids"
+#: The published image, without its tag.
+IMAGE = "swift-bids/swift_bids"
 
 
 @dataclass(frozen=True)

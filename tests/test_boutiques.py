@@ -1,0 +1,67 @@
+"""boutiques.json: the same as the parser, and what Boutiques itself makes of it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from swift_bids.boutiques import descriptor
+from swift_bids.parser import build_parser, parse_arguments
+
+FILE = ROOT / "boutiques.json"
+
+
+def bosh(*arguments):
+    program = Path(sys.executable).with_name("bosh")
+    return subprocess.run(
+        [program, *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_the_file_is_what_the_parser_makes():
+    """Else: python -m swift_bids.boutiques > boutiques.json"""
+    assert json.loads(FILE.read_text()) == json.loads(json.dumps(descriptor()))
+
+
+def test_every_flag_is_described():
+    flags = {i.get("command-line-flag") for i in descriptor()["inputs"]} - {None}
+    long = {flag for a in build_parser()._actions for flag in a.option_strings if flag[:2] == "--"}
+    other_names = {"--nthreads", "--n-cpus", "--normalization", "--help", "--version"}
+    assert flags == long - other_names
+
+
+def test_boutiques_finds_it_valid():
+    done = bosh("validate", "--bids", FILE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "BIDS validation OK" in done.stdout
+
+
+@pytest.mark.parametrize("level", ["participant", "group"])
+def test_its_command_is_one_that_the_app_takes(tmp_path, level):
+    asked = {
+        "bids_dir": "/data/fmriprep",
+        "output_dir_name": "/data/swift",
+        "analysis_level": level,
+        "participant_label": ["01", "02"],
+        "max_censored": 0.3,
+        "chunk_stride": 10,
+        "no_tokens": True,
+        "normalisation": "voxel+global",
+        "dry_run": "json",
+    }
+    invocation = tmp_path / "call.json"
+    invocation.write_text(json.dumps(asked))
+    done = bosh("exec", "simulate", FILE, "-i", invocation)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made, call = done.stdout.splitlines()[-1].split("; ")
+    assert made == "mkdir -p /data/swift"
+    assert call.split()[0] == "swift-bids"
+    args = parse_arguments(call.split()[1:])
+    for name, value in asked.items():
+        if name != "output_dir_name":
+            found = getattr(args, name)
+            assert str(found) == value if isinstance(found, Path) else found == value
+    assert str(args.output_dir) == "/data/swift"
