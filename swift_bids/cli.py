@@ -59,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _keep_libraries_out_of_home(caches: str, verbosity: int) -> None:
     """A container's HOME may be missing or read-only, and a job must leave nothing in it."""
-    for name in ("MPLCONFIGDIR", "NIPYPE_CONFIG_DIR"):
-        os.environ.setdefault(name, caches)
+    os.environ.setdefault("MPLCONFIGDIR", caches)
+    os.environ["NIPYPE_CONFIG_DIR"] = caches  # ours, for what is written into it below
     os.environ.setdefault("NIPYPE_NO_ET", "1")
     os.environ.setdefault("NO_ET", "1")
     # nipype's workers are new processes, which read its settings from this file only

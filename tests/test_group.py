@@ -189,6 +189,8 @@ def test_many_runs_have_neighbours_instead_of_a_matrix(made_up, tmp_path, monkey
     from swift_bids import cli
 
     root = copy_of(made_up, tmp_path)
+    for name in ("MPLCONFIGDIR", "NIPYPE_CONFIG_DIR"):  # which the call sets for its own process
+        monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setattr("swift_bids.group_outputs.FULL_MATRIX", 50)
     monkeypatch.setattr("swift_bids.group_report.MOST_POINTS", 30)
     monkeypatch.setattr("swift_bids.group_report.MOST_ROWS", 20)

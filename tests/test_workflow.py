@@ -85,7 +85,9 @@ def test_bad_runs_do_not_stop_the_good_one(tmp_path, reference_bundle, processes
     rows = "framewise_displacement\n" + "0.1\n" * 21
     write_derivative(root, "sub-2_task-other", confounds=rows)
     call = (root, tmp_path / "out", "participant", "--weights", reference_bundle)
-    done = run_app(*call, "--participant-label", "1", "2", "3", "--nprocs", processes)
+    asked = ("--participant-label", "1", "2", "3", "--nprocs", processes)
+    # nipype's settings of the user are not the app's, whose workers say nothing of their own
+    done = run_app(*call, *asked, NIPYPE_CONFIG_DIR=str(tmp_path))
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     recap = done.stdout[done.stdout.index("done: 1 run(s)") :].splitlines()
