@@ -270,7 +270,8 @@ def _table(
             found = found.drop(columns="pearson_r", errors="ignore")
         for metric in found:
             sign = -1 if metric == "mae" else 1
-            no_worse = (sign * null[metric] >= sign * found[metric].iloc[0] - 1e-12).sum()
+            # A permutation for which the metric is not defined counts against the embedding.
+            no_worse = (~(sign * null[metric] < sign * found[metric].iloc[0] - 1e-12)).sum()
             gain = drawn[EMBEDDING][metric] - drawn[name][metric]
             other = name != EMBEDDING
             best = found[metric].mean()

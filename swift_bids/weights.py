@@ -70,8 +70,9 @@ def find_weights(
     Parameters
     ----------
     source
-        `--weights`: a Hub id (`@` and a revision may follow), a folder or a file; None for the Hub
-        bundle of `variant`.
+        `--weights`: a Hub id (`@` and a revision may follow), a folder or a file; None for the
+        bundle of `variant`, from the folder that `SWIFT_BIDS_WEIGHTS` names if it is there (an
+        image with weights sets it), else from the Hub.
     variant
         `contrastive` or `hcp-sex`.
     random
@@ -88,7 +89,7 @@ def find_weights(
     """
     if random and source is None:
         source = str(write_random_bundle(Path(work_dir) / "random_weights"))
-    source = source or HUB_IDS[variant]
+    source = source or _supplied(HUB_IDS[variant]) or HUB_IDS[variant]
     # Absolute, for the nodes run in folders of their own; links are kept, for in the Hub's cache
     # and in DataLad trees they lead away from config.json.
     path = Path(os.path.abspath(Path(source).expanduser()))
@@ -118,6 +119,13 @@ def find_weights(
             f"the file is damaged or was exchanged: delete it and fetch it again"
         )
     return weights
+
+
+def _supplied(hub_id: str) -> str | None:
+    """A bundle in the folder of `SWIFT_BIDS_WEIGHTS`, laid out as `weights fetch --to` does."""
+    folder = os.environ.get("SWIFT_BIDS_WEIGHTS")
+    bundle = Path(folder, hub_id.rpartition("/")[2]) if folder else None
+    return str(bundle) if bundle is not None and bundle.exists() else None
 
 
 def write_bundle(folder: str | Path, config: dict[str, Any], state: dict, **about: Any) -> Path:

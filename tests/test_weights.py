@@ -126,6 +126,21 @@ def test_no_weights_says_how_to_get_them(tmp_path, monkeypatch):
         find_weights(None, "contrastive")
 
 
+def test_weights_that_an_image_supplies(tmp_path, monkeypatch, tiny):
+    """Each variant takes its own bundle of the folder; --weights comes first."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("SWIFT_BIDS_WEIGHTS", str(tmp_path))
+    config, state = tiny
+    write_bundle(tmp_path / "swift.hcp-sex.1", state, config)
+    found = find_weights(None, "hcp-sex")
+    assert found.file == str(tmp_path / "swift.hcp-sex.1" / "model.safetensors")
+    with pytest.raises(UsageError, match="ilex-hub/swift.contrastive.1"):
+        find_weights(None, "contrastive")
+    other = write_bundle(tmp_path / "other", state, config)
+    assert find_weights(str(other), "hcp-sex").name == "other/model.safetensors"
+
+
 def test_random_weights_only_when_asked_for(tmp_path, tiny):
     made = find_weights(None, "contrastive", random=True, work_dir=tmp_path)
     assert made.random
