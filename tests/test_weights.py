@@ -135,7 +135,7 @@ def test_weights_that_an_image_supplies(tmp_path, monkeypatch, tiny):
     write_bundle(tmp_path / "swift.hcp-sex.1", state, config)
     found = find_weights(None, "hcp-sex")
     assert found.file == str(tmp_path / "swift.hcp-sex.1" / "model.safetensors")
-    with pytest.raises(UsageError, match="ilex-hub/swift.contrastive.1"):
+    with pytest.raises(UsageError, match=r"ilex-hub/swift\.contrastive\.1"):
         find_weights(None, "contrastive")
     other = write_bundle(tmp_path / "other", state, config)
     assert find_weights(str(other), "hcp-sex").name == "other/model.safetensors"
