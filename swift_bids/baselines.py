@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from swift_bids.connectivity import atlas_of, connectivity, find_parcels
+from swift_bids.errors import Problem
 from swift_bids.outputs import run_folder
 
 #: Columns of head motion.
@@ -32,11 +33,14 @@ class Connectivity:
         (run, edge) likewise, for up to 2,000 runs.
     note
         What it is, or why there is none.
+    problems
+        Tables that cannot be read.
     """
 
     of_participants: np.ndarray | None
     of_runs: np.ndarray | None
     note: str
+    problems: tuple[Problem, ...] = ()
 
 
 def motion(table: pd.DataFrame) -> np.ndarray:
@@ -51,6 +55,7 @@ def collect_connectivity(output_dir: Path, runs: pd.DataFrame) -> Connectivity:
     weights = runs["n_included"].to_numpy(np.float32)
     atlas = parcels = None
     with_file = 0
+    problems = []
     for place, name in enumerate(runs["name"]):
         file = find_parcels(run_folder(output_dir, name), name)
         if file is None:
@@ -58,8 +63,10 @@ def collect_connectivity(output_dir: Path, runs: pd.DataFrame) -> Connectivity:
         try:
             own_atlas = atlas_of(file)
             edges, own_parcels = connectivity(file)
-        except (OSError, ValueError, KeyError) as error:
-            return Connectivity(None, None, f"{file} cannot be read ({error!r})")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"{file} or its sidecar cannot be read ({error}); embed the run again"
+            problems.append(Problem(name.split("_")[0][4:], name, reason))
+            continue
         if parcels is None:
             atlas, parcels = own_atlas, own_parcels
             total = np.zeros((len(participants), len(edges)), dtype=np.float32)
@@ -67,7 +74,12 @@ def collect_connectivity(output_dir: Path, runs: pd.DataFrame) -> Connectivity:
             few = len(runs) <= MOST_RUNS
             each = np.full((len(runs), len(edges)), np.nan, dtype=np.float32) if few else None
         elif (own_atlas, own_parcels) != (atlas, parcels):
-            return Connectivity(None, None, f"{file} has other parcels than the runs before")
+            return Connectivity(
+                None,
+                None,
+                f"{file} has other parcels than the runs before; embed all with one --atlas",
+                tuple(problems),
+            )
         with_file += 1
         known = ~np.isnan(edges)
         total[codes[place]] += weights[place] * np.where(known, edges, 0)
@@ -75,24 +87,30 @@ def collect_connectivity(output_dir: Path, runs: pd.DataFrame) -> Connectivity:
         if each is not None:
             each[place] = edges
     if parcels is None:
-        return Connectivity(None, None, "no run has time series of parcels")
+        return Connectivity(None, None, "no run has time series of parcels", tuple(problems))
     with np.errstate(invalid="ignore"):
         total /= weight
     what = (
         f"Pearson correlations (Fisher's z) between the denoised mean signals of {len(parcels)} "
         f"parcels ({atlas[0]}), of {with_file} of {len(runs)} runs"
     )
-    return Connectivity(_complete(total), None if each is None else _complete(each), what)
+    of_participants = _complete(total)
+    if of_participants is None:
+        what = f"no pair of the {len(parcels)} parcels is known for {_EDGE_KNOWN:.0%} of them"
+    of_runs = None if each is None else _complete(each)
+    return Connectivity(of_participants, of_runs, what, tuple(problems))
 
 
-def _complete(edges: np.ndarray) -> np.ndarray:
+def _complete(edges: np.ndarray) -> np.ndarray | None:
     """Leave out edges that many rows lack, fill the others with their mean, and set rows that lack
-    half of them to NaN."""
+    half of them to NaN; None where nothing is left."""
     known = ~np.isnan(edges)
     usable = known.mean(axis=1) >= _ROW_KNOWN
     if not usable.any():
-        return np.full((len(edges), 1), np.nan, dtype=np.float32)
+        return None
     kept = known[usable].mean(axis=0) >= _EDGE_KNOWN
+    if not kept.any():
+        return None
     edges = edges[:, kept]
     mean = np.nanmean(edges[usable], axis=0)
     edges = np.where(np.isnan(edges), mean, edges)

@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 from swift_bids.errors import Problem, UsageError
+from swift_bids.names import plain
+from swift_bids.outputs import is_our_column
 from swift_bids.series import NEAR_ENOUGH
 
 _LOG = logging.getLogger("swift_bids")
@@ -33,6 +35,8 @@ KIND = (
     "tail",
     "version",
 )
+#: What the names of the same run in another space, resolution or echo differ in.
+_VARIANT = r"_(?:space|cohort|res|den|echo)-[^_]+"
 #: TRs (s) that differ by less are read as they are, as those of the training data were.
 _SAME_TR = 2 * NEAR_ENOUGH
 #: Columns of a run that are figures, and how a participant's follow from those of its runs.
@@ -73,8 +77,8 @@ class Wanted:
 
     Attributes
     ----------
-    participants, excluded, sessions, tasks, runs, spaces
-        Labels without `sub-`, `ses-` and so on; a space may be `NAME:res-2`.
+    participants, excluded, sessions, tasks, runs, spaces, resolutions, echoes
+        Labels without `sub-`, `ses-` and so on; a space may be `NAME:res-2`, a resolution `native`.
     """
 
     participants: Sequence[str] | None = None
@@ -83,6 +87,8 @@ class Wanted:
     tasks: Sequence[str] | None = None
     runs: Sequence[str] | None = None
     spaces: Sequence[str] | None = None
+    resolutions: Sequence[str] | None = None
+    echoes: Sequence[str] | None = None
 
     def has(self, name: str, participant_only: bool = False) -> bool:
         """Whether a run is wanted, or only whether its participant is."""
@@ -97,9 +103,14 @@ class Wanted:
         for wanted, entity in ((self.sessions, "ses"), (self.tasks, "task")):
             if wanted is not None and entities.get(entity) not in wanted:
                 return False
-        number = entities.get("run", "")
-        if self.runs is not None and number.lstrip("0") not in {r.lstrip("0") for r in self.runs}:
-            return False
+        for wanted, entity in (
+            (self.runs, "run"),
+            (self.resolutions, "res"),
+            (self.echoes, "echo"),
+        ):
+            number = plain(entities.get(entity, "native"))
+            if wanted is not None and number not in map(plain, wanted):
+                return False
         return self.spaces is None or any(_is_space(entities, space) for space in self.spaces)
 
 
@@ -151,6 +162,13 @@ def check_kinds(table: pd.DataFrame, allow_mixed: bool) -> int:
     if np.ptp(table["model_tr"]) > _SAME_TR:  # only with --target-tr native
         columns.append("model_tr")
     kinds = table.groupby(columns, dropna=False, sort=False).size()
+    twice = table["name"].str.replace(_VARIANT, "", regex=True).duplicated(keep=False)
+    if twice.any() and not allow_mixed:
+        raise UsageError(
+            f"{twice.sum()} runs are there in several spaces, resolutions or echoes, such as "
+            f"{', '.join(table['name'][twice][:2])}; choose with --space, --res or --echo-idx, or "
+            f"insist with --allow-mixed"
+        )
     if len(kinds) == 1:
         return 1
     differing = [c for c in columns if table[c].nunique(dropna=False) > 1]
@@ -186,10 +204,19 @@ def of_participants(runs: Embedded) -> Embedded:
     return Embedded(rows, features.astype(np.float32))
 
 
-def with_participants(table: pd.DataFrame, participants: pd.DataFrame) -> pd.DataFrame:
-    """Join the columns of participants.tsv; one whose name is taken becomes `participants_NAME`."""
-    names = {c: f"participants_{c}" for c in participants if c in table and c != "participant_id"}
-    return table.merge(participants.rename(columns=names), on="participant_id", how="left")
+def own_names(participants: pd.DataFrame) -> pd.DataFrame:
+    """Columns of participants.tsv under names that are free: `participants_NAME` where not."""
+    names: dict[str, str] = {}
+    for column in participants.columns[1:]:
+        name = column
+        while (
+            is_our_column(name)
+            or name in names.values()
+            or (name != column and name in participants)
+        ):
+            name = f"participants_{name}"
+        names[column] = name
+    return participants.rename(columns=names)
 
 
 def row_participant(name: str) -> str:
@@ -246,4 +273,6 @@ def _entity(name: str, entity: str) -> str | None:
 def _is_space(entities: dict[str, str], space: str) -> bool:
     name, *rest = space.split(":")
     wanted = dict(part.split("-", 1) for part in rest if "-" in part)
-    return entities.get("space") == name and wanted.items() <= entities.items()
+    return entities.get("space") == name and all(
+        plain(entities.get(entity, "native")) == plain(value) for entity, value in wanted.items()
+    )

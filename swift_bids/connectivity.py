@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +43,7 @@ def write_parcels(
     denoised, regressors = denoise(means, confounds)
     folder = run_folder(output_dir, run.name)
     file = folder / f"{_stem(run.name, parcels.label)}.tsv"
-    for other in folder.glob(f"{_stem(run.name, '*')}.*"):  # of another atlas, in another call
+    for other in _tables(folder, run.name):  # of another atlas, in another call
         if other.stem != file.stem:
             other.unlink()
     settings = settings_metadata(provenance)
@@ -66,7 +68,18 @@ def write_parcels(
 
 def find_parcels(folder: Path, run_name: str) -> Path | None:
     """The table of denoised time series of a run, if it has one."""
-    return next(folder.glob(f"{_stem(run_name, '*')}.tsv"), None)
+    return next((file for file in _tables(folder, run_name) if file.suffix == ".tsv"), None)
+
+
+def _tables(folder: Path, run_name: str) -> list[Path]:
+    """The tables of a run, whichever the atlas, and their sidecars."""
+    before, after = _stem(run_name, "?").split("?")
+    pattern = re.compile(re.escape(before) + "[A-Za-z0-9]+" + re.escape(after) + r"\.(tsv|json)")
+    return [
+        file
+        for file in sorted(folder.glob(f"{glob.escape(before)}*"))
+        if pattern.fullmatch(file.name)
+    ]
 
 
 def _stem(run_name: str, label: str) -> str:
@@ -91,8 +104,15 @@ def connectivity(parcel_file: Path) -> tuple[np.ndarray, list[str]]:
         triangle row by row; NaN where a parcel has no signal.
     list of str
         Names of the parcels.
+
+    Raises
+    ------
+    ValueError
+        It is no such table.
     """
     table = pd.read_csv(parcel_file, sep="\t", na_values="n/a", dtype=np.float32)
+    if table.shape[1] < 2 or len(table) < 2:
+        raise ValueError("it takes two parcels and two volumes")
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = np.corrcoef(table.to_numpy(), rowvar=False)
     edges = correlation[np.triu_indices(table.shape[1], k=1)]

@@ -144,6 +144,12 @@ def participants_of(output_dir: Path, dataset: Dataset) -> tuple[pd.DataFrame, d
     for root in filter(None, (dataset.raw, dataset.root)):
         known, described = _participants_of(root)
         if known is not None:
+            if not known["participant_id"].isin(labels).any():
+                _LOG.warning(
+                    "%s: has none of the participants here; its participant_id must look like %s",
+                    root / "participants.tsv",
+                    labels[0] if labels else "sub-01",
+                )
             rows = rows.merge(known, on="participant_id", how="left").fillna("n/a")
             about |= {column: described[column] for column in known if column in described}
             break
@@ -157,13 +163,23 @@ def _participants_of(root: Path) -> tuple[pd.DataFrame | None, dict[str, Any]]:
         return None, {}
     try:
         table = pd.read_csv(
-            file, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        ).drop_duplicates("participant_id")
+            file,
+            sep="\t",
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            index_col=False,
+            skipinitialspace=True,
+        )
+        table["participant_id"] = table["participant_id"].str.strip()
+        if table["participant_id"].duplicated().any():
+            _LOG.warning("%s: participants are in it twice; the first row is taken", file)
+            table = table.drop_duplicates("participant_id")
         sidecar = file.with_suffix(".json")
         text = sidecar.read_text(encoding="utf-8-sig") if sidecar.exists() else "{}"
         return table, dict(json.loads(text))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        _LOG.warning("%s: its columns are not carried over (%r); mend the file", file, error)
+        _LOG.warning("%s: its columns are not carried over (%s); mend the file", file, error)
         return None, {}
 
 

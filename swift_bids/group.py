@@ -24,7 +24,7 @@ from swift_bids.collect import (
     check_kinds,
     collect_runs,
     of_participants,
-    with_participants,
+    own_names,
 )
 from swift_bids.dataset import Dataset
 from swift_bids.derivative import (
@@ -33,10 +33,10 @@ from swift_bids.derivative import (
     write_dataset_files,
     write_participants,
 )
-from swift_bids.errors import report_problems
+from swift_bids.errors import Problem, UsageError, report_problems
 from swift_bids.group_outputs import GroupResults, write_group_tables, write_similarity
 from swift_bids.group_report import write_group_report
-from swift_bids.identification import identification
+from swift_bids.identification import MOTION_SET, identification
 from swift_bids.outliers import LEAST_RUNS, outliers
 from swift_bids.probes import EMBEDDING, probe
 from swift_bids.similarity import duplicates, nearest_neighbours
@@ -64,6 +64,8 @@ def run_group_level(args: argparse.Namespace, dataset: Dataset) -> int:
         args.task_id,
         args.run_id,
         args.space,
+        args.res,
+        args.echo_idx,
     )
     with _timed("reading"):
         runs, problems = collect_runs(output_dir, wanted)
@@ -75,14 +77,17 @@ def run_group_level(args: argparse.Namespace, dataset: Dataset) -> int:
     if runs.table["random_weights"].any():
         _LOG.warning("RANDOM WEIGHTS: embeddings in these tables mean nothing")
     known, descriptions = participants_of(output_dir, dataset)
+    known = own_names(known)
     participants = of_participants(runs)
-    participants.table = with_participants(participants.table, known)
-    runs.table = with_participants(runs.table, known)
+    for embedded in (participants, runs):
+        embedded.table = embedded.table.merge(known, on="participant_id", how="left")
     # Columns that are asked for and not there are found out before anything is written.
     asked = [] if args.target == ["none"] else args.target
     targets, why_not = choose_targets(participants.table, list(known.columns[1:]), asked)
     covariates = covariate_matrix(participants.table, args.covariate or ())
     groups = group_codes(participants.table, args.group_by)
+    if both := set(args.covariate or ()) & set(args.target or ()):
+        raise UsageError(f"--covariate {', '.join(both)}: is a --target too; leave one of them out")
     results = GroupResults(runs, participants, n_kinds, problems, _settings(args), why_not)
     results.missing = _missing(dataset, wanted, participants)
     write_dataset_files(output_dir, dataset)
@@ -92,6 +97,7 @@ def run_group_level(args: argparse.Namespace, dataset: Dataset) -> int:
     with _timed("functional connectivity"):
         if targets or (runs.several_of_one and len(runs.table) <= MOST_RUNS):
             results.connectivity = collect_connectivity(output_dir, runs.table)
+            problems += results.connectivity.problems
     with _timed("identification"):
         results.identification = _identification(results, args.permutations)
     _probe(results, targets, covariates, groups, args)
@@ -105,10 +111,14 @@ def run_group_level(args: argparse.Namespace, dataset: Dataset) -> int:
 def _compare_runs(output_dir: Path, results: GroupResults) -> None:
     """Outliers, neighbours and duplicates: columns of the table of runs, and a table of pairs."""
     table, features = results.runs.table, results.runs.features
-    distance, outlier, results.n_components = outliers(features)
+    codes = pd.factorize(table["participant_id"])[0]
+    distance, outlier, results.n_components = outliers(features, codes)
     table["outlier_distance"], table["outlier"] = distance.round(3), outlier
     if not results.n_components:
-        results.why_not["outliers"] = f"there are {len(table)} runs; it takes {LEAST_RUNS}"
+        few = len(table) < LEAST_RUNS
+        results.why_not["outliers"] = (
+            f"there are {len(table)} runs; it takes {LEAST_RUNS}" if few else "most runs are alike"
+        )
     table["nearest"], table["nearest_similarity"] = None, np.nan
     if len(table) > 1:
         neighbours = nearest_neighbours(features, table["name"])
@@ -129,7 +139,7 @@ def _identification(results: GroupResults, n_permutations: int) -> pd.DataFrame:
     """Tell participants apart by embeddings, functional connectivity and motion, each for the runs
     that have it."""
     table = results.runs.table
-    sets = {EMBEDDING: results.runs.features, "motion": motion(table)}
+    sets = {EMBEDDING: results.runs.features, MOTION_SET: motion(table)}
     if results.connectivity is not None and results.connectivity.of_runs is not None:
         sets["connectivity"] = results.connectivity.of_runs
     tables = []
@@ -171,8 +181,12 @@ def _probe(
     if tables:
         results.probes = pd.concat(tables, ignore_index=True)
     for column, reason in results.why_not.items():
-        asked = args.target and column in args.target
-        _LOG.log(logging.WARNING if asked else logging.DEBUG, "not done: %s: %s", column, reason)
+        if args.target and column in args.target:
+            results.problems.append(Problem("", f"--target {column}", reason))
+        elif column.startswith("baseline"):
+            _LOG.warning("%s is left out: %s", column, reason)
+        else:
+            _LOG.debug("not done: %s: %s", column, reason)
 
 
 def _feature_sets(results: GroupResults) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -199,6 +213,9 @@ def _feature_sets(results: GroupResults) -> tuple[dict[str, np.ndarray], np.ndar
 def _missing(dataset: Dataset, wanted: Wanted, participants: Embedded) -> list[str]:
     """Participants of the input that were not asked to be left out and have no embedding."""
     there = set(participants.table["participant_id"])
+    unknown = set(wanted.excluded or ()) - set(dataset.participants)
+    if unknown:
+        _LOG.warning("there is no sub-%s to exclude", ", sub-".join(sorted(unknown)))
     missing = [
         label
         for label in dataset.participants

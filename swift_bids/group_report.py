@@ -21,6 +21,8 @@ from swift_bids.targets import as_target
 
 #: Runs in the map and in the table of the page: at most.
 MOST_POINTS, MOST_ROWS = 3000, 500
+#: Above it, a result is told to be no better than chance.
+_SMALL_P = 0.05
 #: Classes beyond so many have no legend; the names under the pointer tell them.
 MOST_IN_LEGEND = 16
 #: Columns of runs that the map can be coloured by, beside those of participants.tsv.
@@ -138,7 +140,7 @@ def _umap(features: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
 def _colour_column(column: pd.Series) -> dict[str, Any] | None:
     """Numbers, or classes; None where there is one value only."""
     as_column = as_target(str(column.name), column)
-    values = [None if np.isnan(v) else v for v in as_column.values.round(4).tolist()]
+    values = [None if np.isnan(v) else float(f"{v:.6g}") for v in as_column.values]
     if not as_column.classes:
         return {"values": values} if as_column.known.any() else None
     if len(as_column.classes) == 1:
@@ -191,8 +193,10 @@ def _identification_sentences(table: pd.DataFrame) -> list[tuple[bool, str]]:
         f"(chance {own['chance']:.0%}, p = {own['p']:.3f}" + (f"; {others})" if others else ")")
     )
     motion = rank1.loc["motion", "value"] if "motion" in rank1.index else 0.0
-    good = own["p"] < 0.05 and own["value"] > motion
-    if own["p"] >= 0.05:
+    good = own["p"] <= _SMALL_P and own["value"] > motion
+    if 1 / (1 + own["n_permutations"]) > _SMALL_P:
+        told += ": too few permutations to tell whether that is chance"
+    elif own["p"] > _SMALL_P:
         told += ": the embeddings do not tell participants apart"
     elif own["value"] <= motion:
         told += ": head motion alone tells participants apart as well"
@@ -211,11 +215,13 @@ def _probe_sentences(probes: pd.DataFrame) -> list[tuple[bool, str]]:
             for other in ("connectivity", "motion")
             if other in rows.index and not rows.loc[other, "gain_low"] > 0
         ]
-        if own["p"] >= 0.05:
+        if np.isnan(own["p"]) or 1 / (1 + own["n_permutations"]) > _SMALL_P:
+            told += "; too few permutations to tell whether that is chance"
+        elif own["p"] > _SMALL_P:
             told += ", no better than chance"
         elif no_better:
             told += "; not clearly better than " + " and ".join(no_better)
         else:
             told += ", better than every baseline"
-        found.append((own["p"] < 0.05 and not no_better, told + "."))
+        found.append((own["p"] <= _SMALL_P and not no_better, told + "."))
     return found

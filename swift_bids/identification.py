@@ -12,6 +12,8 @@ from swift_bids.similarity import centred
 
 #: Runs that are looked up among all others, and pairs with runs of the same participant: at most.
 MOST_QUERIES, MOST_PAIRS = 2000, 100_000
+#: The set of features whose runs are compared by their distance.
+MOTION_SET = "motion"
 METRICS = ("rank1", "map", "idiff", "i2c2")
 
 
@@ -48,8 +50,8 @@ def identification(
     Parameters
     ----------
     features
-        Name -> (run, feature). The similarity of two runs is the cosine after centring; with fewer
-        than ten features (motion) it is exp(-d^2 / 2), d their distance in standard deviations.
+        Name -> (run, feature). The similarity of two runs is the cosine after centring; of `motion`
+        it is exp(-d^2 / 2), d their distance in standard deviations.
     participants
         (run,) labels.
     n_permutations
@@ -77,7 +79,7 @@ def identification(
     queries = _queries(slots, codes, rng)
     table = []
     for name, values in features.items():
-        measure = _measure(values.astype(np.float32), queries, slots)
+        measure = _measure(values.astype(np.float32), queries, slots, name == MOTION_SET)
         found = np.array([measure(order) for order in orders])  # (permutation, metric)
         at_least = (found[1:] >= found[0] - 1e-9).sum(axis=0)
         for number, metric in enumerate(METRICS):
@@ -106,10 +108,10 @@ def _queries(slots: Slots, codes: np.ndarray, rng: np.random.Generator) -> np.nd
 
 
 def _measure(
-    values: np.ndarray, queries: np.ndarray, slots: Slots
+    values: np.ndarray, queries: np.ndarray, slots: Slots, by_distance: bool
 ) -> Callable[[np.ndarray], list[float]]:
     """A function from an order of the runs to the four metrics."""
-    similarity, centred_values = _similarity(values, queries)
+    similarity, centred_values = _similarity(values, queries, by_distance)
     own = np.arange(len(queries))
     similarity[own, queries] = -np.inf
     rank = _ranks(similarity)  # from 1, (query, run)
@@ -146,13 +148,17 @@ def _measure(
     return measure
 
 
-def _similarity(values: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _similarity(
+    values: np.ndarray, queries: np.ndarray, by_distance: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Similarities (query, run), and the features (run, feature) whose variance is compared."""
-    if values.shape[1] >= 10:
+    if not by_distance:
         rows = centred(values)
         return rows[queries] @ rows.T, values - values.mean(axis=0, dtype=np.float64)
-    spread = values.std(axis=0)
-    rows = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    values = values.astype(np.float64)
+    differ = np.ptp(values, axis=0) > 0
+    rows = np.where(differ, values - values.mean(axis=0), 0)
+    rows /= np.where(differ, values.std(axis=0), 1)
     square = (rows**2).sum(axis=1)
     distance = square[queries, None] + square - 2 * rows[queries] @ rows.T
     return np.exp(-np.maximum(distance, 0) / 2), rows

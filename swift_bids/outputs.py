@@ -8,6 +8,7 @@ import platform
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,16 @@ from swift_bids.weights import Weights
 #: Name of the input dataset in BIDS URIs, `bids:fmriprep:sub-01/...`.
 INPUT_DATASET = "fmriprep"
 BIDS_VERSION = "1.10.0"
+#: Of sidecars, beside the columns.
+_KEYS = (
+    "Description",
+    "GeneratedBy",
+    "Embeddings",
+    "Settings",
+    "Connectivity",
+    "Sources",
+    "Columns",
+)
 CODE_URL = "https://github.com/swift-bids/swift_bids"
 #: The published image, without its tag.
 IMAGE = "swift-bids/swift_bids"
@@ -253,6 +264,16 @@ def settings_metadata(provenance: Provenance) -> dict[str, Any]:
     }
 
 
+def is_our_column(name: str) -> bool:
+    """Whether a table's column, or a key of its sidecar, of that name is ours."""
+    return name in (*_columns(), *_KEYS) or re.fullmatch(r"swift\d{3}", name) is not None
+
+
+@lru_cache(maxsize=1)
+def _columns() -> dict[str, Any]:
+    return json.loads(resources.files("swift_bids").joinpath("data/columns.json").read_text())
+
+
 def column_descriptions(
     columns: Iterable[str], carried: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -263,8 +284,7 @@ def column_descriptions(
     carried
         Descriptions of columns that are not ours: participants.json.
     """
-    known = json.loads(resources.files("swift_bids").joinpath("data/columns.json").read_text())
-    known = dict(carried or {}) | known
+    known = dict(carried or {}) | _columns()
     feature = "Feature {} of the SwiFT embedding, mean over the 2 x 2 x 2 x 20 tokens"
     of_others = {"Description": "As in the participants.tsv of the input, which does not tell more"}
 

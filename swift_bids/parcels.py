@@ -107,9 +107,10 @@ def read_atlas(atlas_file: str | Path) -> Parcels:
     except UNREADABLE as error:
         raise InputError(f"{atlas_file}: the atlas cannot be read ({error})") from error
     values = values.reshape(values.shape[:3]) if values.shape[3:] == (1,) else values
-    if values.ndim != 3 or not np.isfinite(values).all() or (values != np.round(values)).any():
+    whole = values.ndim == 3 and np.isfinite(values).all() and (values == np.round(values)).all()
+    if not whole or np.abs(values).max(initial=0) > np.iinfo(np.int32).max:
         raise InputError(f"{atlas_file}: an atlas is a 3D image of whole numbers, one a parcel")
-    on_grid = to_fsl_grid(values.astype(np.int64), image.affine, order=0).reshape(-1)
+    on_grid = to_fsl_grid(values.astype(np.int32), image.affine, order=0).reshape(-1)
     indices, numbers = np.unique(np.append(on_grid, 0), return_inverse=True)
     if indices[0] < 0 or len(indices) < 3:
         raise InputError(
@@ -218,7 +219,7 @@ def _names_of(atlas_file: Path, indices: np.ndarray) -> tuple[str, ...]:
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{table}: needs columns index and name with a row for every number in {atlas_file} "
-            f"({error!r})"
+            f"({error})"
         ) from error
     if len(set(named)) < len(named):
         raise InputError(f"{table}: two parcels have the same name")

@@ -290,10 +290,14 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if labels is not None and name.endswith("participant_label"):
             labels = [label for given in labels for label in arguments.labels_of(given)]
         setattr(args, name, labels and [label.removeprefix(prefix) for label in labels])
-    if args.analysis_level == "group" and args.batch:
-        if config_file is None:
-            parser.error("--batch is of the participant level; the group level needs everybody")
-        args.batch = None  # of the array job whose settings these are
+    for name, why in (
+        ("batch", "the group level needs everybody"),
+        ("reports_only", "group makes its page anew anyway"),
+    ):
+        if args.analysis_level == "group" and getattr(args, name):
+            if config_file is None:
+                parser.error(f"--{name.replace('_', '-')} is of the participant level; {why}")
+            setattr(args, name, None)  # of the call whose settings these are
     args.nprocs = args.nprocs or count_cpus()
     return args
 

@@ -28,11 +28,14 @@ from sklearn.model_selection import (
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from swift_bids.targets import Target
+from swift_bids.targets import Target, unfit
 
 N_FOLDS, N_INNER_FOLDS, N_REPETITIONS, N_BOOTSTRAPS = 5, 3, 5, 500
 #: Components kept where there are more features than participants; up to so many nothing is lost.
 MOST_COMPONENTS = 500
+#: Groups of up to so many are exchanged as wholes (families); fewer different permutations than
+#: this give no p-value.
+SMALL_GROUP, LEAST_DIFFERENT = 5, 19
 #: Strengths of the penalty, chosen within the training part of each fold.
 _C, _ALPHA = np.logspace(-4, 0, 5), np.logspace(-1, 5, 7)
 EMBEDDING, DUMMY = "embedding", "dummy"
@@ -83,15 +86,15 @@ def probe(
     covariates, groups
         As `swift_bids.targets` makes them; participants without one are left out.
     n_permutations
-        Of the target: within groups, else within folds, so that folds stay balanced.
+        Of the target, see `_permutations`.
 
     Returns
     -------
     pandas.DataFrame
         A row for each set of features and metric: `value` (mean of the repetitions), `low`, `high`
-        (95 %, bootstrap over participants or groups), `p` and `chance` (permutations of the first
-        repetition), `gain`, `gain_low`, `gain_high` (embedding minus this one, from the same
-        bootstraps). Empty where it could not be done.
+        (95 %, bootstrap over participants or groups), `p` and `chance` (permutations in the first
+        repetition; NaN where too few differ), `gain`, `gain_low`, `gain_high` (embedding minus this
+        one, from the same bootstraps). Empty where it could not be done.
     str or None
         Why not.
     """
@@ -106,25 +109,33 @@ def probe(
         None if covariates is None else covariates[kept],
         None if groups is None else groups[kept],
     )
+    left = Target(target.name, target.classes, design.y)
+    if reason := unfit(left, kept.sum()):
+        return (
+            pd.DataFrame(),
+            f"{reason}, after all that miss a covariate, group or baseline are out",
+        )
     repetitions = [_folds(design, seed) for seed in range(N_REPETITIONS)]
     if reason := _unusable(design, repetitions):
         return pd.DataFrame(), reason
     sets = {name: values[kept] for name, values in features.items()}
     sets[DUMMY] = np.zeros((len(design.y), 1))
-    predicted, nulls = {}, {}
     permuted = _permutations(design, repetitions[0], n_permutations)
-    for name, values in sets.items():
-        model = DUMMY if name == DUMMY else "linear"
-        predicted[name] = [_predict(values, design, f, [design.y], model)[0] for f in repetitions]
-        parts = np.array_split(permuted, n_jobs) if model != DUMMY else []
-        with Parallel(n_jobs=n_jobs) as parallel:
-            done = parallel(
-                delayed(_predict)(values, design, repetitions[0], part, model)
-                for part in parts
-                if len(part)
-            )
-        drawn = [scores for part in done for scores in part]
-        nulls[name] = [_metrics(y, p, design) for y, p in zip(permuted, drawn)]
+    # (set, folds, targets): the true target in each repetition, and permuted ones in the first
+    tasks = [(name, folds, [design.y]) for name in sets for folds in repetitions]
+    for part in np.array_split(permuted, n_jobs):
+        tasks += [(name, repetitions[0], part) for name in features if len(part)]
+    done = Parallel(n_jobs=n_jobs)(
+        delayed(_predict)(sets[name], design, folds, targets, name == DUMMY)
+        for name, folds, targets in tasks
+    )
+    predicted: dict[str, list[np.ndarray]] = {name: [] for name in sets}
+    nulls: dict[str, list[dict[str, float]]] = {name: [] for name in sets}
+    for place, ((name, _, targets), predictions) in enumerate(zip(tasks, done)):
+        if place < len(sets) * N_REPETITIONS:
+            predicted[name] += predictions
+        else:
+            nulls[name] += [_metrics(y, p, design) for y, p in zip(targets, predictions)]
     return _table(target, design, sets, predicted, nulls), None
 
 
@@ -145,33 +156,79 @@ def _unusable(design: Design, repetitions: list[_Folds]) -> str | None:
     if not repetitions[0]:
         return "all participants are in one group; leaving groups out needs two or more"
     for folds in repetitions:
+        if not _enough_of_each(design.y, design, folds):
+            return "a class has too few participants outside one of the folds or groups"
         for train, _ in folds:
-            counts = np.bincount(design.y[train].astype(int)) if design.classes else [N_INNER_FOLDS]
-            if len(counts) < len(design.classes) or min(counts) < N_INNER_FOLDS:
-                return "a class has too few participants outside one of the folds or groups"
             if not design.classes and np.ptp(design.y[train]) == 0:
                 return "all participants outside one of the folds have the same value"
     return None
 
 
+def _enough_of_each(y: np.ndarray, design: Design, folds: _Folds) -> bool:
+    """Whether every class is in every training part, often enough for the inner folds."""
+    n_classes = len(design.classes)
+    return all(
+        np.bincount(y[train].astype(int), minlength=n_classes)[:n_classes].min(
+            initial=N_INNER_FOLDS
+        )
+        >= N_INNER_FOLDS
+        for train, _ in (folds if n_classes else ())
+    )
+
+
 def _permutations(design: Design, folds: _Folds, n: int) -> np.ndarray:
-    """(permutation, participant): targets exchanged within groups, else within test parts."""
+    """(permutation, participant) targets under the null; no row where there are too few of them.
+
+    They are exchanged within the test parts of the folds, which keeps the folds balanced. With
+    groups: between groups, where a group has one value only (a site of patients); else within
+    groups, and small groups of one size, such as families, with each other as a whole.
+
+    Of a number with covariates, what they do not explain is exchanged (Freedman and Lane 1983).
+    """
     rng = np.random.default_rng(0)
-    block = design.groups
-    if block is None:
-        block = np.empty(len(design.y), dtype=int)
-        for number, (_, test) in enumerate(folds):
-            block[test] = number
-    permuted = np.tile(design.y, (n, 1))
-    for number in np.unique(block):
-        places = np.flatnonzero(block == number)
-        for row in permuted:
-            row[places] = rng.permutation(row[places])
-    return permuted
+    y, explained = design.y, np.zeros(len(design.y))
+    if design.covariates is not None and not design.classes:
+        explained = LinearRegression().fit(design.covariates, y).predict(design.covariates)
+    block = np.empty(len(y), dtype=int)
+    for number, (_, test) in enumerate(folds):
+        block[test] = number
+    blocks = [np.flatnonzero(block == number) for number in np.unique(block)]
+    if design.groups is not None:
+        blocks = [np.flatnonzero(design.groups == number) for number in np.unique(design.groups)]
+    one_value = design.groups is not None and all(np.ptp(y[places]) == 0 for places in blocks)
+    drawn: list[np.ndarray] = []
+    for _ in range(10 * n):
+        if len(drawn) == n:
+            break
+        source = np.arange(len(y))  # (participant,) whose value it gets
+        if one_value:
+            order = rng.permutation(len(blocks))
+            for places, other in zip(blocks, order):
+                source[places] = blocks[other][0]
+        else:
+            others = _of_one_size(blocks, rng) if design.groups is not None else blocks
+            for places, other in zip(blocks, others):
+                source[places] = rng.permutation(other)
+        values = explained + (y - explained)[source]
+        if _enough_of_each(values, design, folds):
+            drawn.append(values)
+    permuted = np.array(drawn).reshape(-1, len(y))
+    enough = len(np.unique(permuted, axis=0)) >= min(n, LEAST_DIFFERENT)
+    return permuted if enough else permuted[:0]
+
+
+def _of_one_size(blocks: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """The blocks, those of up to five participants exchanged with others of their size."""
+    others = list(blocks)
+    for size in range(1, SMALL_GROUP + 1):
+        numbers = [number for number, places in enumerate(blocks) if len(places) == size]
+        for number, other in zip(numbers, rng.permutation(numbers)):
+            others[number] = blocks[other]
+    return others
 
 
 def _predict(
-    x: np.ndarray, design: Design, folds: _Folds, targets: np.ndarray | list, model: str
+    x: np.ndarray, design: Design, folds: _Folds, targets: np.ndarray | list, dummy: bool
 ) -> list[np.ndarray]:
     """Predictions of every participant by the folds that it is not trained in, for each target.
 
@@ -179,21 +236,25 @@ def _predict(
     -------
     list of numpy.ndarray
         (participant,) numbers; or (participant, 1 + class): number of the class, and each class'
-        probability as a rank within the fold, 0 to 1. Folds differ in the targets they were
-        trained on, which would make pooled probabilities worse than chance.
+        probability as a rank within the fold, 0 to 1, where all folds have all classes. Folds
+        differ in the targets they were trained on, which would make pooled probabilities worse than
+        chance.
     """
     shape = (len(x), 1 + len(design.classes)) if design.classes else (len(x),)
     predictions = [np.empty(shape) for _ in targets]
+    n_classes = len(design.classes)
+    # Within a fold of one class, as where whole sites are left out, ranks would tell nothing.
+    ranked = all(len(np.unique(design.y[test])) == n_classes for _, test in folds)
     for train, test in folds:
-        prepared = x if model == DUMMY else _prepare(x, design.covariates, train)
+        prepared = x if dummy else _prepare(x, design.covariates, train)
         for y, predicted in zip(targets, predictions):
-            fitted = _fit(prepared[train], y[train], design, train, model)
+            fitted = _fit(prepared[train], y[train], design, train, dummy)
             if not design.classes:
                 predicted[test] = fitted.predict(prepared[test])
             else:
                 chances = fitted.predict_proba(prepared[test])
                 predicted[test, 0] = chances.argmax(axis=1)
-                predicted[test, 1:] = rankdata(chances, axis=0) / len(test)
+                predicted[test, 1:] = rankdata(chances, axis=0) / len(test) if ranked else chances
     return predictions
 
 
@@ -201,7 +262,10 @@ def _prepare(x: np.ndarray, covariates: np.ndarray | None, train: np.ndarray) ->
     """Features of all participants, with all that is fitted fitted to the training part."""
     if covariates is not None:
         effect = LinearRegression().fit(covariates[train], x[train])
-        x = x - effect.predict(covariates)
+        without = x - effect.predict(covariates)
+        # A feature that is a covariate leaves rounding, which must not be scaled up again.
+        rounding = 1e-8 * x[train].std(axis=0)
+        x = np.where(without[train].std(axis=0) > rounding, without, 0)
     steps = [StandardScaler()]
     if x.shape[1] > len(train):
         # Only a rotation: a penalised model of all components is that of all features.
@@ -211,9 +275,11 @@ def _prepare(x: np.ndarray, covariates: np.ndarray | None, train: np.ndarray) ->
     return make_pipeline(*steps).fit(x[train]).transform(x)
 
 
-def _fit(x: np.ndarray, y: np.ndarray, design: Design, train: np.ndarray, model: str):
-    if model == DUMMY:
-        return (DummyClassifier() if design.classes else DummyRegressor()).fit(x, y)
+def _fit(x: np.ndarray, y: np.ndarray, design: Design, train: np.ndarray, dummy: bool):
+    if dummy and design.classes:  # the same class in all folds, so that it is exactly at chance
+        return DummyClassifier(strategy="constant", constant=int(design.y.min())).fit(x, y)
+    if dummy:
+        return DummyRegressor().fit(x, y)
     inner = None
     if design.groups is not None:
         n_groups = len(np.unique(design.groups[train]))
@@ -283,7 +349,9 @@ def _table(
                     "value": best,
                     "low": drawn[name][metric].quantile(0.025),
                     "high": drawn[name][metric].quantile(0.975),
-                    "p": (1 + no_worse) / (1 + len(null)) if len(null) else np.nan,
+                    "p": (1 + no_worse) / (1 + len(null))
+                    if len(null) and np.isfinite(best)
+                    else np.nan,
                     "chance": null[metric].mean() if len(null) else np.nan,
                     "gain_low": gain.quantile(0.025) if other else np.nan,
                     "gain_high": gain.quantile(0.975) if other else np.nan,

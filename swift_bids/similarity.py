@@ -9,8 +9,9 @@ import pandas as pd
 
 #: Beyond so many runs the whole matrix is not written; so many neighbours of each run are instead.
 FULL_MATRIX, N_NEIGHBOURS = 5000, 10
-#: Runs of two participants this much closer than nearest neighbours usually are look like one run.
-DUPLICATE = 0.05
+#: Runs of two participants this much closer than runs usually are look like one run; so do those
+#: that differ by no more than this share of their length.
+DUPLICATE, _ROUNDING = 0.05, 1e-6
 _BLOCK = 1000
 
 
@@ -57,8 +58,9 @@ def nearest_neighbours(features: np.ndarray, names: pd.Series) -> pd.DataFrame:
 def duplicates(features: np.ndarray, table: pd.DataFrame) -> pd.DataFrame:
     """Pairs of runs of two participants that are nearly identical, as in a mix-up of files.
 
-    For every run the nearest run (Euclidean distance) of another participant is looked for; a pair
-    is reported where that distance is below 5 % of the median of all these distances.
+    For every run the nearest run (Euclidean distance) of another participant is looked for. The
+    pair is reported where it is closer than 5 % of the median distance from the run to all runs of
+    others, or the same but for rounding.
 
     Returns
     -------
@@ -66,33 +68,31 @@ def duplicates(features: np.ndarray, table: pd.DataFrame) -> pd.DataFrame:
         `name`, `other`, `relative_distance` (1: the median), a row a pair.
     """
     codes, participants = pd.factorize(table["participant_id"])
-    empty = pd.DataFrame({"name": [], "other": [], "relative_distance": []})
-    if len(participants) < 3:  # with two, the only pairs there are would be the median
-        return empty
-    rows = (features - features.mean(axis=0, dtype=np.float64)).astype(np.float64)
-    square = np.einsum("ij,ij->i", rows, rows)
-    distance, other = np.empty(len(rows)), np.empty(len(rows), dtype=int)
-    for first, product in _blocks(rows, rows):
-        here = slice(first, first + len(product))
-        between = square[here, None] + square - 2 * product
-        between[codes[here, None] == codes] = np.inf
-        other[here] = between.argmin(axis=1)
-        distance[here] = np.sqrt(np.maximum(between.min(axis=1), 0))
-    usual = np.median(distance)
-    if usual == 0:  # of no use as a measure: all runs are the same
-        close = np.arange(len(rows))
-        usual = 1.0
-    else:
-        close = np.flatnonzero(distance < DUPLICATE * usual)
-    pairs = {tuple(sorted((run, other[run]))): distance[run] / usual for run in close.tolist()}
-    if not pairs:
-        return empty
+    found: dict[tuple[int, int], float] = {}
+    if len(participants) > 1:
+        rows = (features - features.mean(axis=0, dtype=np.float64)).astype(np.float64)
+        square = np.einsum("ij,ij->i", rows, rows)
+        rounding = (_ROUNDING * np.linalg.norm(features.astype(np.float64), axis=1)) ** 2
+        for first, product in _blocks(rows, rows):
+            here = np.arange(first, first + len(product))
+            between = np.maximum(square[here, None] + square - 2 * product, 0)
+            between[codes[here, None] == codes] = np.nan
+            nearest = np.nanmin(between, axis=1)
+            usual = np.nanmedian(between, axis=1)
+            other = np.nanargmin(between, axis=1)
+            for place in np.flatnonzero(
+                (nearest < DUPLICATE**2 * usual) | (nearest <= rounding[here])
+            ):
+                run = int(here[place])
+                pair = (min(run, int(other[place])), max(run, int(other[place])))
+                scale = usual[place] if usual[place] > 0 else 1.0
+                found[pair] = float(np.sqrt(nearest[place] / scale))
     names = table["name"].to_numpy()
     return pd.DataFrame(
         {
-            "name": [names[a] for a, _ in pairs],
-            "other": [names[b] for _, b in pairs],
-            "relative_distance": list(pairs.values()),
+            "name": [names[a] for a, _ in found],
+            "other": [names[b] for _, b in found],
+            "relative_distance": list(found.values()),
         }
     )
 

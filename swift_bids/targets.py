@@ -72,7 +72,7 @@ def choose_targets(
     for name in columns if asked is None else dict.fromkeys(asked):
         column = _column(table, name, "--target")
         target = as_target(name, column)
-        reason = unfit(target, column)
+        reason = unfit(target, len(column))
         if reason is None and asked is None and len(targets) == MOST_TARGETS:
             reason = f"{MOST_TARGETS} columns are probed already; ask for it with --target"
         if reason is None:
@@ -91,18 +91,21 @@ def as_target(name: str, column: pd.Series) -> Target:
     is_number = bool((~np.isnan(numbers)).sum() == known.sum())
     if is_number and len(np.unique(numbers[known])) > FEW_VALUES:
         return Target(name, (), numbers)
+    if is_number:  # 1 and 1.0 are one class
+        text = pd.Series([f"{number:g}" for number in numbers])
+        known = known.reset_index(drop=True)
     values = np.full(len(text), np.nan)
     codes, classes = pd.factorize(text[known], sort=True)
     values[known.to_numpy()] = codes
     return Target(name, tuple(classes), values)
 
 
-def unfit(target: Target, column: pd.Series) -> str | None:
+def unfit(target: Target, n_participants: int) -> str | None:
     """Why a probe of a target would tell nothing; None where it may."""
     n_known = int(target.known.sum())
     if n_known < LEAST_PARTICIPANTS:
         return (
-            f"{n_known} of {len(column)} participants have a value; a probe needs "
+            f"{n_known} of {n_participants} participants have a value; a probe needs "
             f"{LEAST_PARTICIPANTS}"
         )
     if not target.classes:

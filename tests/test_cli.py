@@ -124,10 +124,10 @@ def test_settings_of_an_earlier_call(tmp_path):
     file.write_text(tomli_w.dumps(_settings(before)))
     after = parse_arguments(["in2", "out2", "group", "--config-file", str(file), "--tail=drop"])
     assert (str(after.bids_dir), after.analysis_level, after.tail) == ("in2", "group", "drop")
-    assert after.batch is None  # the group level needs everybody
+    assert {after.batch, after.reports_only} == {None}  # of the participant level
     again = parse_arguments([*CALL, "--config-file", str(file), "--tail=drop"])
     assert again.batch == before.batch
-    others = {"bids_dir", "output_dir", "analysis_level", "tail", "batch"}
+    others = {"bids_dir", "output_dir", "analysis_level", "tail", "batch", "reports_only"}
     for name in vars(before).keys() - others:
         if name in ("verbose", "config_file"):  # of the call itself
             continue

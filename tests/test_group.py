@@ -177,12 +177,92 @@ def test_columns_that_cannot_be_probed_are_said(made_up, tmp_path):
     known.to_csv(table, sep="\t", index=False)
     call = (root / "fmriprep", root / "swift", "group", "--permutations", "1")
     done = run_app(*call, "--target", "all_one", "seldom")
-    assert done.returncode == 0
-    assert "not done: all_one: all have the same value, x" in done.stdout
-    assert "not done: seldom: too few participants in a class (y: 3)" in done.stdout
+    assert done.returncode == 1
+    assert "--target all_one: all have the same value, x" in done.stdout
+    assert "--target seldom: too few participants in a class (y: 3)" in done.stdout
+    both = run_app(*call, "--target", "age", "--covariate", "age")
+    assert (both.returncode, "is a --target too" in both.stderr) == (2, True)
     wrong = run_app(*call, "--target", "agee")
     assert wrong.returncode == 2
     assert "--target agee: participants.tsv has no such column (age" in wrong.stderr
+
+
+def test_columns_of_our_names_stay_the_studys(made_up, tmp_path):
+    root = copy_of(made_up, tmp_path)
+    table = root / "fmriprep" / "participants.tsv"
+    known = pd.read_csv(table, sep="\t", dtype=str)
+    for number, name in enumerate(["mean_fd", "outlier", "name", "participants_name", "Settings"]):
+        known[name] = [str(100 * number + i) for i in range(40)]
+    known.to_csv(table, sep="\t", index=False)
+    call = (root / "fmriprep", root / "swift", "group", "--target", "none", "--permutations", "1")
+    done = run_app(*call)
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = table_of(root, "group_desc-swift_embedding.tsv")
+    assert len(set(runs.columns)) == len(runs.columns)
+    assert runs["participants_mean_fd"][::2].tolist() == list(range(40))
+    assert runs["mean_fd"].max() < 1
+    assert runs["participants_participants_name"][::2].tolist() == list(range(200, 240))
+    assert runs["participants_name"][::2].tolist() == list(range(300, 340))
+    about = json.loads((root / "swift" / "group_desc-swift_embedding.json").read_text())
+    assert about["Settings"]["permutations"] == 1
+
+
+def test_a_run_in_two_resolutions_is_one_run(made_up, tmp_path):
+    root = copy_of(made_up, tmp_path)
+    for file in list(root.glob("swift/sub-00001/func/*run-1*_embedding.*")):
+        shutil.copy(file, file.with_name(file.name.replace("_res-2", "")))
+    call = (root / "fmriprep", root / "swift", "group", "--target", "none", "--permutations", "1")
+    refused = run_app(*call)
+    assert refused.returncode == 2
+    assert "2 runs are there in several spaces, resolutions or echoes" in refused.stderr
+    assert run_app(*call, "--res", "2").returncode == 0
+    assert len(table_of(root, "group_desc-swift_embedding.tsv")) == 80
+    assert run_app(*call, "--res", "native").returncode == 0
+    assert len(table_of(root, "group_desc-swift_embedding.tsv")) == 1
+
+
+def test_a_damaged_table_of_parcels_costs_its_run_only(made_up, tmp_path):
+    root = copy_of(made_up, tmp_path)
+    tables = sorted(root.glob("swift/sub-*/func/*_timeseries.tsv"))
+    tables[0].write_text("")
+    tables[2].with_suffix(".json").write_text('{"Atlas": null}')
+    tables[4].write_text("only\n1\n2\n")
+    call = (root / "fmriprep", root / "swift", "group", "--target", "none", "--permutations", "1")
+    done = run_app(*call)
+    assert done.returncode == 1
+    assert done.stdout.count("or its sidecar cannot be read") == 3
+    found = table_of(root, "group_desc-swift_identification.tsv")
+    assert found[found["features"] == "connectivity"]["n_runs"].unique().tolist() == [77]
+    about = {"Atlas": {"Name": "other", "SHA256": None}}
+    tables[6].with_suffix(".json").write_text(json.dumps(about))
+    done = run_app(*call[:3], "--target", "planted", "--permutations", "1")
+    assert "baseline connectivity is left out" in done.stdout
+    assert "has other parcels than the runs before" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.replace("sub-", ""), "has none of the participants here"),
+        (lambda t: t + t.splitlines()[1] + "\n", "participants are in it twice"),
+    ],
+)
+def test_odd_tables_of_participants_are_told(made_up, tmp_path, change, said):
+    root = copy_of(made_up, tmp_path)
+    table = root / "fmriprep" / "participants.tsv"
+    table.write_text(change(table.read_text()))
+    call = (root / "fmriprep", root / "swift", "group", "--target", "none", "--permutations", "1")
+    assert said in run_app(*call).stdout
+
+
+def test_a_table_that_is_not_utf8_is_not_printed(made_up, tmp_path):
+    root = copy_of(made_up, tmp_path)
+    table = root / "fmriprep" / "participants.tsv"
+    table.write_bytes(table.read_bytes().replace(b"control", b"contr\xf6l"))
+    call = (root / "fmriprep", root / "swift", "group", "--target", "none", "--permutations", "1")
+    said = run_app(*call).stdout
+    assert "its columns are not carried over" in said
+    assert "sub-00017" not in said
 
 
 def test_many_runs_have_neighbours_instead_of_a_matrix(made_up, tmp_path, monkeypatch):

@@ -118,6 +118,30 @@ def test_an_atlas_of_ones_own(tmp_path):
     assert read_atlas(file).names == ("7", "12")
 
 
+def test_an_atlas_on_another_grid(tmp_path):
+    affine = np.diag([3.0, 3, 3, 1])
+    affine[:3, 3] = -90, -126, -72
+    labels = np.zeros((61, 73, 61), np.int64)
+    labels[:30], labels[31:] = 1, 2  # x grows to the right here
+    file = tmp_path / "thirds.nii.gz"
+    nib.Nifti1Image(labels, affine, dtype=np.int32).to_filename(file)
+    numbers = read_atlas(file).numbers.reshape(FSL_SHAPE)
+    assert set(np.unique(numbers[:40])) == {2}
+    assert set(np.unique(numbers[50:])) == {1}
+
+
+def test_tables_of_another_resolution_are_not_a_runs(tmp_path):
+    """`seg-*` matched `seg-cubes24mm_res-2`, and embedding one deleted the other's."""
+    end = "desc-denoised_timeseries.tsv"
+    other = tmp_path / f"sub-1_task-a_space-X_seg-cubes24mm_res-2_{end}"
+    other.touch()
+    assert find_parcels(tmp_path, "sub-1_task-a_space-X") is None
+    own = tmp_path / f"sub-1_task-a_space-X_seg-cubes24mm_{end}"
+    own.touch()
+    assert find_parcels(tmp_path, "sub-1_task-a_space-X") == own
+    assert find_parcels(tmp_path, "sub-1_task-a_space-X_res-2") == other
+
+
 @pytest.mark.parametrize(
     ("labels", "table", "said"),
     [

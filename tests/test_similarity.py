@@ -54,17 +54,33 @@ def test_only_a_mix_up_is_a_duplicate():
     assert found["relative_distance"][0] < 0.01
     features[9] = features[8]  # two runs of one participant may be alike
     assert len(duplicates(features, table)) == 1
-    assert duplicates(features[:4], table[:4]).empty  # two participants tell nothing
+    assert duplicates(features[:4], table[:4]).empty
+
+
+def test_identical_runs_are_duplicates_however_many_there_are():
+    features, table = people(3, 1)
+    features[2] = features[0]
+    assert duplicates(features, table)[["name", "other"]].values.tolist() == [
+        [table["name"][0], table["name"][2]]
+    ]
+    features, table = people(10, 1)
+    features[:9] = features[0]
+    assert {*duplicates(features, table)["name"], *duplicates(features, table)["other"]} == set(
+        table["name"][:9]
+    )
+    features[0] *= 1 + 1e-3  # far beyond the others, which are no duplicates for that
+    features[1:] = people(10, 1, seed=5)[0][1:]
+    assert duplicates(features, table).empty
 
 
 def test_outliers_are_found_and_do_not_hide_each_other():
     rng = np.random.default_rng(0)
     features = (rng.standard_normal((200, 5)) @ rng.standard_normal((5, 288))).astype(np.float32)
-    distance, outlier, n_components = outliers(features)
+    distance, outlier, n_components = outliers(features, np.arange(200))
     assert 1 <= n_components <= 10
-    assert outlier.sum() <= 3
+    assert outlier.sum() <= 1
     features[:20] += 3 * features.std(axis=0) * np.sign(rng.standard_normal(288))
-    distance, outlier, _ = outliers(features)
+    distance, outlier, _ = outliers(features, np.arange(200))
     assert outlier[:20].all()
     assert outlier[20:].mean() < 0.05
     assert distance[:20].min() > np.median(distance[20:])
@@ -72,9 +88,22 @@ def test_outliers_are_found_and_do_not_hide_each_other():
 
 def test_too_few_or_equal_runs_have_no_outliers():
     features, _ = people(19, 1)
-    distance, outlier, n_components = outliers(features)
+    distance, outlier, n_components = outliers(features, np.arange(19))
     assert (n_components, outlier.any(), np.isnan(distance).all()) == (0, False, True)
-    assert outliers(np.ones((30, 8), np.float32))[2] == 0
+    assert outliers(np.ones((30, 8), np.float32), np.arange(30))[2] == 0
+    features, _ = people(48, 1)
+    features[:30] = features[0]  # half of the runs have no scatter
+    assert outliers(features, np.arange(48))[2] == 0
+
+
+@pytest.mark.parametrize(("n_participants", "n_runs"), [(20, 1), (60, 1), (24, 2), (10, 6)])
+def test_runs_without_outliers_have_none(n_participants, n_runs):
+    """The chi-squared distribution found 1.4 in 20, 3.7 in 60, and 17 in 24 pairs."""
+    found = 0
+    for seed in range(4):
+        features, table = people(n_participants, n_runs, seed=seed)
+        found += outliers(features, pd.factorize(table["participant_id"])[0])[1].sum()
+    assert found <= 2
 
 
 def by_metric(table, features="embedding"):
@@ -151,6 +180,13 @@ def test_a_part_of_the_runs_is_looked_up_where_they_are_many(monkeypatch):
     found = identification({"embedding": features}, table["participant_id"], n_permutations=9)
     assert found["n_queries"].unique().tolist() == [100]
     assert by_metric(found)["value"]["rank1"] == 1
+
+
+def test_motion_that_is_the_same_for_all_tells_nothing():
+    _, table = people(6, 2)
+    found = identification({"motion": np.full((12, 2), 0.1)}, table["participant_id"], 9)
+    assert by_metric(found, "motion")["value"]["i2c2"] == 0
+    assert by_metric(found, "motion")["p"]["i2c2"] == 1
 
 
 def test_nothing_to_identify():
