@@ -38,7 +38,8 @@ from swift_bids.group_outputs import GroupResults, write_group_tables, write_sim
 from swift_bids.group_report import write_group_report
 from swift_bids.identification import MOTION_SET, identification
 from swift_bids.outliers import LEAST_RUNS, outliers
-from swift_bids.probes import EMBEDDING, probe
+from swift_bids.probe_scores import EMBEDDING
+from swift_bids.probes import probe
 from swift_bids.similarity import duplicates, nearest_neighbours
 from swift_bids.targets import Target, choose_targets, covariate_matrix, group_codes
 

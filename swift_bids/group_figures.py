@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from swift_bids.probes import DUMMY, EMBEDDING
+from swift_bids.probe_scores import DUMMY, EMBEDDING
 from swift_bids.similarity import centred
 
 #: Colour-blind-safe colours (Okabe and Ito), in the order in which classes take them.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,55 +12,26 @@ from scipy.stats import rankdata
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegressionCV, RidgeCV
-from sklearn.metrics import (
-    balanced_accuracy_score,
-    mean_absolute_error,
-    r2_score,
-    roc_auc_score,
-)
-from sklearn.model_selection import (
-    GroupKFold,
-    KFold,
-    StratifiedGroupKFold,
-    StratifiedKFold,
-)
+from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from swift_bids.probe_design import (
+    N_INNER_FOLDS,
+    Design,
+    Folds,
+    make_folds,
+    permuted_targets,
+    why_unusable,
+)
+from swift_bids.probe_scores import DUMMY, metrics, probe_table
 from swift_bids.targets import Target, unfit
 
-N_FOLDS, N_INNER_FOLDS, N_REPETITIONS, N_BOOTSTRAPS = 5, 3, 5, 500
+N_REPETITIONS = 5
 #: Components kept where there are more features than participants; up to so many nothing is lost.
 MOST_COMPONENTS = 500
-#: Groups of up to so many are exchanged as wholes (families); fewer different permutations than
-#: this give no p-value.
-SMALL_GROUP, LEAST_DIFFERENT = 5, 19
 #: Strengths of the penalty, chosen within the training part of each fold.
 _C, _ALPHA = np.logspace(-4, 0, 5), np.logspace(-1, 5, 7)
-EMBEDDING, DUMMY = "embedding", "dummy"
-_Folds = list[tuple[np.ndarray, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Design:
-    """What is the same for all sets of features of a probe.
-
-    Attributes
-    ----------
-    y
-        (participant,) number, or number of the class.
-    classes
-        Labels; empty for a number.
-    covariates
-        (participant, column), whose linear effect is taken out of the features in each fold.
-    groups
-        (participant,) number of the group; participants of one are never split.
-    """
-
-    y: np.ndarray
-    classes: tuple[str, ...]
-    covariates: np.ndarray | None
-    groups: np.ndarray | None
 
 
 def probe(
@@ -86,7 +56,7 @@ def probe(
     covariates, groups
         As `swift_bids.targets` makes them; participants without one are left out.
     n_permutations
-        Of the target, see `_permutations`.
+        Of the target, see `swift_bids.probe_design.permuted_targets`.
 
     Returns
     -------
@@ -115,12 +85,12 @@ def probe(
             pd.DataFrame(),
             f"{reason}, after all that miss a covariate, group or baseline are out",
         )
-    repetitions = [_folds(design, seed) for seed in range(N_REPETITIONS)]
-    if reason := _unusable(design, repetitions):
+    repetitions = [make_folds(design, seed) for seed in range(N_REPETITIONS)]
+    if reason := why_unusable(design, repetitions):
         return pd.DataFrame(), reason
     sets = {name: values[kept] for name, values in features.items()}
     sets[DUMMY] = np.zeros((len(design.y), 1))
-    permuted = _permutations(design, repetitions[0], n_permutations)
+    permuted = permuted_targets(design, repetitions[0], n_permutations)
     # (set, folds, targets): the true target in each repetition, and permuted ones in the first
     tasks = [(name, folds, [design.y]) for name in sets for folds in repetitions]
     for part in np.array_split(permuted, n_jobs):
@@ -135,100 +105,12 @@ def probe(
         if place < len(sets) * N_REPETITIONS:
             predicted[name] += predictions
         else:
-            nulls[name] += [_metrics(y, p, design) for y, p in zip(targets, predictions)]
-    return _table(target, design, sets, predicted, nulls), None
-
-
-def _folds(design: Design, seed: int) -> _Folds:
-    n = N_FOLDS
-    if design.groups is not None:
-        n = min(n, len(np.unique(design.groups)))
-    if n < 2:
-        return []
-    kind = (KFold, GroupKFold) if not design.classes else (StratifiedKFold, StratifiedGroupKFold)
-    splitter = kind[design.groups is not None](n, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of small classes, which `_unusable` looks at
-        return list(splitter.split(design.y, design.y, design.groups))
-
-
-def _unusable(design: Design, repetitions: list[_Folds]) -> str | None:
-    if not repetitions[0]:
-        return "all participants are in one group; leaving groups out needs two or more"
-    for folds in repetitions:
-        if not _enough_of_each(design.y, design, folds):
-            return "a class has too few participants outside one of the folds or groups"
-        for train, _ in folds:
-            if not design.classes and np.ptp(design.y[train]) == 0:
-                return "all participants outside one of the folds have the same value"
-    return None
-
-
-def _enough_of_each(y: np.ndarray, design: Design, folds: _Folds) -> bool:
-    """Whether every class is in every training part, often enough for the inner folds."""
-    n_classes = len(design.classes)
-    return all(
-        np.bincount(y[train].astype(int), minlength=n_classes)[:n_classes].min(
-            initial=N_INNER_FOLDS
-        )
-        >= N_INNER_FOLDS
-        for train, _ in (folds if n_classes else ())
-    )
-
-
-def _permutations(design: Design, folds: _Folds, n: int) -> np.ndarray:
-    """(permutation, participant) targets under the null; no row where there are too few of them.
-
-    They are exchanged within the test parts of the folds, which keeps the folds balanced. With
-    groups: between groups, where a group has one value only (a site of patients); else within
-    groups, and small groups of one size, such as families, with each other as a whole.
-
-    Of a number with covariates, what they do not explain is exchanged (Freedman and Lane 1983).
-    """
-    rng = np.random.default_rng(0)
-    y, explained = design.y, np.zeros(len(design.y))
-    if design.covariates is not None and not design.classes:
-        explained = LinearRegression().fit(design.covariates, y).predict(design.covariates)
-    block = np.empty(len(y), dtype=int)
-    for number, (_, test) in enumerate(folds):
-        block[test] = number
-    blocks = [np.flatnonzero(block == number) for number in np.unique(block)]
-    if design.groups is not None:
-        blocks = [np.flatnonzero(design.groups == number) for number in np.unique(design.groups)]
-    one_value = design.groups is not None and all(np.ptp(y[places]) == 0 for places in blocks)
-    drawn: list[np.ndarray] = []
-    for _ in range(10 * n):
-        if len(drawn) == n:
-            break
-        source = np.arange(len(y))  # (participant,) whose value it gets
-        if one_value:
-            order = rng.permutation(len(blocks))
-            for places, other in zip(blocks, order):
-                source[places] = blocks[other][0]
-        else:
-            others = _of_one_size(blocks, rng) if design.groups is not None else blocks
-            for places, other in zip(blocks, others):
-                source[places] = rng.permutation(other)
-        values = explained + (y - explained)[source]
-        if _enough_of_each(values, design, folds):
-            drawn.append(values)
-    permuted = np.array(drawn).reshape(-1, len(y))
-    enough = len(np.unique(permuted, axis=0)) >= min(n, LEAST_DIFFERENT)
-    return permuted if enough else permuted[:0]
-
-
-def _of_one_size(blocks: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """The blocks, those of up to five participants exchanged with others of their size."""
-    others = list(blocks)
-    for size in range(1, SMALL_GROUP + 1):
-        numbers = [number for number, places in enumerate(blocks) if len(places) == size]
-        for number, other in zip(numbers, rng.permutation(numbers)):
-            others[number] = blocks[other]
-    return others
+            nulls[name] += [metrics(y, p, design) for y, p in zip(targets, predictions)]
+    return probe_table(target, design, sets, predicted, nulls), None
 
 
 def _predict(
-    x: np.ndarray, design: Design, folds: _Folds, targets: np.ndarray | list, dummy: bool
+    x: np.ndarray, design: Design, folds: Folds, targets: np.ndarray | list, dummy: bool
 ) -> list[np.ndarray]:
     """Predictions of every participant by the folds that it is not trained in, for each target.
 
@@ -300,91 +182,3 @@ def _fit(x: np.ndarray, y: np.ndarray, design: Design, train: np.ndarray, dummy:
             tol=1e-3,
             max_iter=300,
         ).fit(x, y)
-
-
-def _metrics(y: np.ndarray, predicted: np.ndarray, design: Design) -> dict[str, float]:
-    """Metrics of one set of predictions; NaN where one is not defined."""
-    if not design.classes:
-        flat = np.ptp(predicted) < 1e-12 or np.ptp(y) == 0
-        return {
-            "r2": r2_score(y, predicted) if np.ptp(y) else np.nan,
-            "mae": mean_absolute_error(y, predicted),
-            "pearson_r": np.nan if flat else np.corrcoef(y, predicted)[0, 1],
-        }
-    if len(np.unique(y)) < len(design.classes):
-        return {"balanced_accuracy": np.nan, "auroc": np.nan}
-    of_class = y[:, None] == np.arange(len(design.classes))
-    return {
-        "balanced_accuracy": balanced_accuracy_score(y, predicted[:, 0]),
-        "auroc": roc_auc_score(of_class, predicted[:, 1:]),
-    }
-
-
-def _table(
-    target: Target,
-    design: Design,
-    sets: Mapping[str, np.ndarray],
-    predicted: Mapping[str, list[np.ndarray]],
-    nulls: Mapping[str, list[dict[str, float]]],
-) -> pd.DataFrame:
-    drawn = _bootstraps(design, predicted)
-    rows = []
-    for name, repetitions in predicted.items():
-        found = pd.DataFrame([_metrics(design.y, p, design) for p in repetitions])
-        null = pd.DataFrame(nulls[name], columns=found.columns)
-        if name == DUMMY:  # which only says that folds differ in the mean they are trained on
-            found = found.drop(columns="pearson_r", errors="ignore")
-        for metric in found:
-            sign = -1 if metric == "mae" else 1
-            # A permutation for which the metric is not defined counts against the embedding.
-            no_worse = (~(sign * null[metric] < sign * found[metric].iloc[0] - 1e-12)).sum()
-            gain = drawn[EMBEDDING][metric] - drawn[name][metric]
-            other = name != EMBEDDING
-            best = found[metric].mean()
-            rows.append(
-                {
-                    "target": target.name,
-                    "features": name,
-                    "metric": metric,
-                    "value": best,
-                    "low": drawn[name][metric].quantile(0.025),
-                    "high": drawn[name][metric].quantile(0.975),
-                    "p": (1 + no_worse) / (1 + len(null))
-                    if len(null) and np.isfinite(best)
-                    else np.nan,
-                    "chance": null[metric].mean() if len(null) else np.nan,
-                    "gain_low": gain.quantile(0.025) if other else np.nan,
-                    "gain_high": gain.quantile(0.975) if other else np.nan,
-                    "n_participants": len(design.y),
-                    "classes": ", ".join(f"{k}: {n}" for k, n in target_counts(design).items()),
-                    "n_features": 0 if name == DUMMY else sets[name].shape[1],
-                    "n_permutations": len(null),
-                }
-            )
-    table = pd.DataFrame(rows)
-    of_embedding = table[table["features"] == EMBEDDING].set_index("metric")["value"]
-    gain = table["metric"].map(of_embedding) - table["value"]
-    table.insert(8, "gain", gain.where(table["features"] != EMBEDDING))
-    return table
-
-
-def target_counts(design: Design) -> dict[str, int]:
-    """Participants of each class that took part; empty for a number."""
-    return {label: int((design.y == i).sum()) for i, label in enumerate(design.classes)}
-
-
-def _bootstraps(
-    design: Design, predicted: Mapping[str, list[np.ndarray]]
-) -> dict[str, pd.DataFrame]:
-    """Metrics of resampled participants (or groups) in a repetition drawn at random, by set."""
-    rng = np.random.default_rng(0)
-    block = np.arange(len(design.y)) if design.groups is None else design.groups
-    members = [np.flatnonzero(block == number) for number in np.unique(block)]
-    drawn: dict[str, list[dict[str, float]]] = {name: [] for name in predicted}
-    for _ in range(N_BOOTSTRAPS):
-        chosen = rng.integers(len(members), size=len(members))
-        sample = np.concatenate([members[number] for number in chosen])
-        repetition = rng.integers(N_REPETITIONS)
-        for name, repetitions in predicted.items():
-            drawn[name].append(_metrics(design.y[sample], repetitions[repetition][sample], design))
-    return {name: pd.DataFrame(values) for name, values in drawn.items()}

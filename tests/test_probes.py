@@ -18,7 +18,7 @@ N = 80
 
 @pytest.fixture(autouse=True)
 def few_bootstraps(monkeypatch):
-    monkeypatch.setattr("swift_bids.probes.N_BOOTSTRAPS", 60)
+    monkeypatch.setattr("swift_bids.probe_scores.N_BOOTSTRAPS", 60)
 
 
 @pytest.fixture(scope="module")

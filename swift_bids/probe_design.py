@@ -1,0 +1,134 @@
+"""Targets, covariates and groups of a probe -> its folds, and permutations under the null."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+)
+
+N_FOLDS, N_INNER_FOLDS = 5, 3
+#: Groups of up to so many are exchanged as wholes (families); fewer different permutations than
+#: this give no p-value.
+SMALL_GROUP, LEAST_DIFFERENT = 5, 19
+#: Training and test participants of each.
+Folds = list[tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is the same for all sets of features of a probe.
+
+    Attributes
+    ----------
+    y
+        (participant,) number, or number of the class.
+    classes
+        Labels; empty for a number.
+    covariates
+        (participant, column), whose linear effect is taken out of the features in each fold.
+    groups
+        (participant,) number of the group; participants of one are never split.
+    """
+
+    y: np.ndarray
+    classes: tuple[str, ...]
+    covariates: np.ndarray | None
+    groups: np.ndarray | None
+
+
+def make_folds(design: Design, seed: int) -> Folds:
+    """Folds of one repetition: stratified by class, groups whole; none where there is one group."""
+    n = N_FOLDS
+    if design.groups is not None:
+        n = min(n, len(np.unique(design.groups)))
+    if n < 2:
+        return []
+    kind = (KFold, GroupKFold) if not design.classes else (StratifiedKFold, StratifiedGroupKFold)
+    splitter = kind[design.groups is not None](n, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of small classes, which `_unusable` looks at
+        return list(splitter.split(design.y, design.y, design.groups))
+
+
+def why_unusable(design: Design, repetitions: list[Folds]) -> str | None:
+    """Why folds are of no use, a sentence; None where they are."""
+    if not repetitions[0]:
+        return "all participants are in one group; leaving groups out needs two or more"
+    for folds in repetitions:
+        if not _enough_of_each(design.y, design, folds):
+            return "a class has too few participants outside one of the folds or groups"
+        for train, _ in folds:
+            if not design.classes and np.ptp(design.y[train]) == 0:
+                return "all participants outside one of the folds have the same value"
+    return None
+
+
+def _enough_of_each(y: np.ndarray, design: Design, folds: Folds) -> bool:
+    """Whether every class is in every training part, often enough for the inner folds."""
+    n_classes = len(design.classes)
+    return all(
+        np.bincount(y[train].astype(int), minlength=n_classes)[:n_classes].min(
+            initial=N_INNER_FOLDS
+        )
+        >= N_INNER_FOLDS
+        for train, _ in (folds if n_classes else ())
+    )
+
+
+def permuted_targets(design: Design, folds: Folds, n: int) -> np.ndarray:
+    """(permutation, participant) targets under the null; no row where there are too few of them.
+
+    They are exchanged within the test parts of the folds, which keeps the folds balanced. With
+    groups: between groups, where a group has one value only (a site of patients); else within
+    groups, and small groups of one size, such as families, with each other as a whole.
+
+    Of a number with covariates, what they do not explain is exchanged (Freedman and Lane 1983).
+    """
+    rng = np.random.default_rng(0)
+    y, explained = design.y, np.zeros(len(design.y))
+    if design.covariates is not None and not design.classes:
+        explained = LinearRegression().fit(design.covariates, y).predict(design.covariates)
+    block = np.empty(len(y), dtype=int)
+    for number, (_, test) in enumerate(folds):
+        block[test] = number
+    blocks = [np.flatnonzero(block == number) for number in np.unique(block)]
+    if design.groups is not None:
+        blocks = [np.flatnonzero(design.groups == number) for number in np.unique(design.groups)]
+    one_value = design.groups is not None and all(np.ptp(y[places]) == 0 for places in blocks)
+    drawn: list[np.ndarray] = []
+    for _ in range(10 * n):
+        if len(drawn) == n:
+            break
+        source = np.arange(len(y))  # (participant,) whose value it gets
+        if one_value:
+            order = rng.permutation(len(blocks))
+            for places, other in zip(blocks, order):
+                source[places] = blocks[other][0]
+        else:
+            others = _of_one_size(blocks, rng) if design.groups is not None else blocks
+            for places, other in zip(blocks, others):
+                source[places] = rng.permutation(other)
+        values = explained + (y - explained)[source]
+        if _enough_of_each(values, design, folds):
+            drawn.append(values)
+    permuted = np.array(drawn).reshape(-1, len(y))
+    enough = len(np.unique(permuted, axis=0)) >= min(n, LEAST_DIFFERENT)
+    return permuted if enough else permuted[:0]
+
+
+def _of_one_size(blocks: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """The blocks, those of up to five participants exchanged with others of their size."""
+    others = list(blocks)
+    for size in range(1, SMALL_GROUP + 1):
+        numbers = [number for number, places in enumerate(blocks) if len(places) == size]
+        for number, other in zip(numbers, rng.permutation(numbers)):
+            others[number] = blocks[other]
+    return others
