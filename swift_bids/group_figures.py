@@ -41,7 +41,7 @@ def similarity_figure(features: np.ndarray, participants: pd.Series) -> Figure:
     codes = codes[chosen]
     order = np.argsort(codes, kind="stable")
     rows = centred(features)[chosen][order]
-    similarity = rows @ rows.T
+    similarity = np.clip(rows @ rows.T, -1, 1)
     same = codes[order][:, None] == codes[order]
     np.fill_diagonal(same, False)
     different = ~(codes[order][:, None] == codes[order])

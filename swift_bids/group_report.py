@@ -119,12 +119,13 @@ def _map(results: GroupResults, known: pd.DataFrame, points: np.ndarray) -> dict
 
 
 def _principal_components(features: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
+    if not np.ptp(features, axis=0).any():  # one run, or all the same
+        return np.zeros((len(features), 2)), ("component 1", "component 2")
     count = min(2, *features.shape)
     pca = PCA(count, svd_solver="full" if len(features) < 5000 else "covariance_eigh")
     places = pca.fit_transform(features.astype(np.float64))
-    share = np.nan_to_num(pca.explained_variance_ratio_)
     places = np.pad(places, ((0, 0), (0, 2 - count)))
-    share = np.pad(share, (0, 2 - count))
+    share = np.pad(pca.explained_variance_ratio_, (0, 2 - count))
     labels = tuple(f"component {i + 1} ({share[i]:.0%} of the variance)" for i in range(2))
     return places, labels
 

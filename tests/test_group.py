@@ -285,6 +285,19 @@ def test_many_runs_have_neighbours_instead_of_a_matrix(made_up, tmp_path, monkey
     assert page.count('<tr><td><a href="sub-') == 20
 
 
+@pytest.mark.parametrize("labels", [["00001"], ["00001", "00002"]])
+def test_very_few_runs_make_a_page_without_noise(made_up, tmp_path, labels):
+    root = copy_of(made_up, tmp_path)
+    for file in root.glob("swift/sub-*/func/*run-2*"):
+        file.unlink()
+    call = (root / "fmriprep", root / "swift", "group", "--permutations", "1")
+    done = run_app(*call, "--participant-label", *labels)
+    assert done.returncode == 0
+    assert "Warning" not in done.stdout + done.stderr
+    page = (root / "swift" / "group.html").read_text()
+    assert f"<strong>{len(labels)}</strong> runs of" in page
+
+
 def test_dry_run_lists_the_runs(made_up):
     call = (made_up / "fmriprep", made_up / "swift", "group", "--participant-label", "00001")
     names = [f"sub-00001_task-rest_run-{n}_space-MNI152NLin6Asym_res-2" for n in (1, 2)]
