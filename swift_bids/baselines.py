@@ -10,6 +10,7 @@ import pandas as pd
 
 from swift_bids.connectivity import atlas_of, connectivity, find_parcels
 from swift_bids.errors import Problem
+from swift_bids.names import entities_in
 from swift_bids.outputs import run_folder
 
 #: Columns of head motion.
@@ -65,7 +66,7 @@ def collect_connectivity(output_dir: Path, runs: pd.DataFrame) -> Connectivity:
             edges, own_parcels = connectivity(file)
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{file} or its sidecar cannot be read ({error}); embed the run again"
-            problems.append(Problem(name.split("_")[0][4:], name, reason))
+            problems.append(Problem(entities_in(name)["sub"], name, reason))
             continue
         if parcels is None:
             atlas, parcels = own_atlas, own_parcels

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from swift_bids.errors import Problem, UsageError
-from swift_bids.names import plain
+from swift_bids.names import entities_in, is_in_space, plain
 from swift_bids.outputs import is_our_column
 from swift_bids.series import NEAR_ENOUGH
 
@@ -92,7 +91,7 @@ class Wanted:
 
     def has(self, name: str, participant_only: bool = False) -> bool:
         """Whether a run is wanted, or only whether its participant is."""
-        entities = dict(part.split("-", 1) for part in name.split("_") if "-" in part)
+        entities = entities_in(name)
         participant = entities.get("sub", "")
         if self.excluded is not None and participant in self.excluded:
             return False
@@ -111,7 +110,7 @@ class Wanted:
             number = plain(entities.get(entity, "native"))
             if wanted is not None and number not in map(plain, wanted):
                 return False
-        return self.spaces is None or any(_is_space(entities, space) for space in self.spaces)
+        return self.spaces is None or any(is_in_space(entities, space) for space in self.spaces)
 
 
 def collect_runs(output_dir: Path, wanted: Wanted) -> tuple[Embedded, list[Problem]]:
@@ -133,7 +132,7 @@ def collect_runs(output_dir: Path, wanted: Wanted) -> tuple[Embedded, list[Probl
                 raise ValueError(f"{len(values)} features, the others have {len(features[0])}")
         except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
             reason = f"{sidecar} or its table cannot be read ({error!r}); embed the run again"
-            problems.append(Problem(row_participant(name), name, reason))
+            problems.append(Problem(entities_in(name).get("sub", ""), name, reason))
             continue
         rows.append(row)
         features.append(values)
@@ -219,11 +218,6 @@ def own_names(participants: pd.DataFrame) -> pd.DataFrame:
     return participants.rename(columns=names)
 
 
-def row_participant(name: str) -> str:
-    """Label of a run's participant, without `sub-`."""
-    return _entity(name, "sub") or ""
-
-
 def _weighted(values: np.ndarray, weights: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Weighted means (group, column) of (row, column) values; NaN does not count."""
     known = ~np.isnan(values)
@@ -238,9 +232,10 @@ def _read(name: str, sidecar: Path) -> tuple[dict[str, Any], np.ndarray]:
         columns, values = list(csv.reader(file, delimiter="\t"))[:2]
     n_figures = columns.index("swift000")
     model, how = metadata["Model"], metadata["Preprocessing"]
+    entities = entities_in(name)
     row = {
-        "participant_id": f"sub-{_entity(name, 'sub')}",
-        **{column: _entity(name, entity) for column, entity in _ENTITIES.items()},
+        "participant_id": f"sub-{entities.get('sub')}",
+        **{column: entities.get(entity) for column, entity in _ENTITIES.items()},
         "name": name,
         "space_id": how["Space"],
         "frame": how["Frame"],
@@ -263,16 +258,3 @@ def _read(name: str, sidecar: Path) -> tuple[dict[str, Any], np.ndarray]:
     if not np.isfinite(features).all():
         raise ValueError("a feature is no number")
     return row, features
-
-
-def _entity(name: str, entity: str) -> str | None:
-    match = re.search(rf"(?:^|_){entity}-([^_]+)", name)
-    return match.group(1) if match else None
-
-
-def _is_space(entities: dict[str, str], space: str) -> bool:
-    name, *rest = space.split(":")
-    wanted = dict(part.split("-", 1) for part in rest if "-" in part)
-    return entities.get("space") == name and all(
-        plain(entities.get(entity, "native")) == plain(value) for entity, value in wanted.items()
-    )

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from swift_bids.errors import InputError
+
+
+def entities_in(name: str) -> dict[str, str]:
+    """Entities of a run's or file's name, as they are written: `{"sub": "01", "task": "rest"}`."""
+    return dict(part.split("-", 1) for part in name.split("_") if "-" in part)
+
+
+def is_in_space(entities: Mapping[str, str], space: str) -> bool:
+    """Whether a file is in a space as `--space` names it: `NAME`, `NAME:res-2` (res-02 is too),
+    `NAME:res-native` (without a res entity), `NAME:cohort-1`."""
+    name, *modifiers = space.split(":")
+    if entities.get("space") != name:
+        return False
+    for entity, _, value in (modifier.partition("-") for modifier in modifiers):
+        there = entities.get(entity)
+        if entity == "res":
+            there, value = plain(there or "native"), plain(value)
+        if there != value:
+            return False
+    return True
 
 
 def stem_of(filename: str, end: str) -> str:

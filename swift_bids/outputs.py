@@ -22,6 +22,7 @@ from swift_bids.chunk import CHUNK_VOLUMES
 from swift_bids.crop import Coverage
 from swift_bids.dataset import Dataset
 from swift_bids.grid import INTERPOLATION, space_note
+from swift_bids.names import entities_in
 from swift_bids.normalise import Normalisation
 from swift_bids.quality import quality, verdicts_of
 from swift_bids.runs import Run
@@ -134,7 +135,7 @@ def output_path(output_dir: str | Path, run_name: str, suffix: str, extension: s
 
 def run_folder(output_dir: str | Path, run_name: str) -> Path:
     """Where the outputs of a run go, beside the place of its BOLD file in the input."""
-    entities = dict(part.split("-", 1) for part in run_name.split("_"))
+    entities = entities_in(run_name)
     folder = Path(output_dir) / f"sub-{entities['sub']}"
     if "ses" in entities:
         folder /= f"ses-{entities['ses']}"

@@ -15,6 +15,7 @@ import pandas as pd
 from swift_bids.bold import UNREADABLE
 from swift_bids.errors import InputError
 from swift_bids.grid import FSL_SHAPE, MODEL_SHAPE, Frame, template_brain, to_fsl_grid
+from swift_bids.names import entities_in
 
 #: Edge of the default parcels in voxels (24 mm), and how much of one must be brain.
 CUBE_VOXELS, CUBE_BRAIN = 12, 0.5
@@ -229,6 +230,6 @@ def _names_of(atlas_file: Path, indices: np.ndarray) -> tuple[str, ...]:
 def _label_of(name: str) -> str:
     """`seg` label from an atlas' file name: its seg or atlas entity, else the name itself."""
     stem = re.sub(r"\.nii(\.gz)?$", "", name)
-    entities = dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
+    entities = entities_in(stem)
     parts = [entities[key] for key in ("atlas", "seg", "desc") if key in entities]
     return re.sub(r"[^A-Za-z0-9]", "", "".join(parts) or stem) or "atlas"

@@ -16,7 +16,14 @@ from swift_bids.dataset import Dataset
 from swift_bids.errors import InputError, Problem, UsageError
 from swift_bids.filters import check_entities, entities_of, io_spec
 from swift_bids.index import index
-from swift_bids.names import check_name, label_in, plain, stem_of
+from swift_bids.names import (
+    check_name,
+    entities_in,
+    is_in_space,
+    label_in,
+    plain,
+    stem_of,
+)
 from swift_bids.runs import Run, complete_run
 
 _LOG = logging.getLogger("swift_bids")
@@ -80,13 +87,20 @@ class Selection:
         resolution = label_in(bold, "res") or "native"
         if self.resolutions is not None and resolution not in map(plain, self.resolutions):
             return None
+        entities = entities_in(stem_of(bold.filename, "_desc-"))
         for number, space in enumerate(self.spaces):
-            name, *modifiers = space.split(":")
-            if bold.entities.get("space") == name and all(
-                _has(bold, modifier) for modifier in modifiers
-            ):
+            if is_in_space(entities, space):
                 return number, {"2": 0, "native": 1}.get(resolution, 2)
         return None
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file that the query found, by its path in the dataset, with pybids' entities."""
+
+    path: str
+    filename: str
+    entities: dict[str, Any]
 
 
 def find_runs(
@@ -111,7 +125,7 @@ def find_runs(
         some = participants[start : start + PARTICIPANTS_AT_ONCE]
         with index(dataset.root, some, selection.database_dir) as layout:
             # One query for all: a query for each participant would cost some 10 ms a time.
-            files = {kind: _by_participant(layout, kind, filters) for kind in io_spec()}
+            files = {kind: _by_participant(dataset, layout, kind, filters) for kind in io_spec()}
             for participant in some:
                 own = {kind: found[participant] for kind, found in files.items()}
                 found, unusable = _participant_runs(dataset, layout, participant, own, selection)
@@ -158,9 +172,9 @@ def _participant_runs(
             run = {
                 "name": stem,
                 "participant": participant,
-                "bold": _real(dataset, layout, best.path),
-                "mask": _real(dataset, layout, _mask_of(stem, masks[folder])),
-                "confounds": _real(dataset, layout, _of_all_echoes(name, confounds[folder])),
+                "bold": best.path,
+                "mask": _mask_of(stem, masks[folder]),
+                "confounds": _of_all_echoes(name, confounds[folder]),
                 "space": best.entities["space"],
                 "others": tuple(others),
             }
@@ -186,20 +200,20 @@ def _by_folder(files: Iterable) -> dict[str, dict[str, str]]:
     return found
 
 
-def _real(dataset: Dataset, layout, path: str | None) -> str | None:
-    """A path of the index in the dataset itself."""
-    return path and str(dataset.root / os.path.relpath(path, layout.root))
+def _moved(path: str, root: Path, new_root: Path) -> str:
+    """The path of the same file below another name of its root (see `swift_bids.index`)."""
+    return str(new_root / os.path.relpath(path, root))
 
 
 def _tell_unmatched(runs: Sequence[Run], problems: Sequence[Problem], selection: Selection) -> None:
     """Warn of labels that are asked for and that no run has; a typing error else goes unseen."""
-    parts = {part for found in (*runs, *problems) for part in found.name.split("_")}
+    names = [entities_in(found.name) for found in (*runs, *problems)]
     for entity, labels in (
         ("ses", selection.sessions),
         ("task", selection.tasks),
         ("run", selection.runs),
     ):
-        there = {plain(part[len(entity) + 1 :]) for part in parts if part.startswith(entity + "-")}
+        there = {plain(entities[entity]) for entities in names if entity in entities}
         missing = [label for label in labels or () if plain(label) not in there]
         if runs and missing:
             _LOG.warning("no run has %s", ", ".join(f"{entity}-{label}" for label in missing))
@@ -225,7 +239,10 @@ def _of_all_echoes(stem: str, paths: dict[str, str]) -> str | None:
     return paths.get(stem) or paths.get(re.sub(r"_echo-[^_]+", "", stem))
 
 
-def _by_participant(layout, kind: str, filters: dict[str, dict[str, Any]]) -> dict[str, list]:
+def _by_participant(
+    dataset: Dataset, layout, kind: str, filters: dict[str, dict[str, Any]]
+) -> dict[str, list[_File]]:
+    """Files of one kind, by the participant in their names."""
     from sqlalchemy.exc import SQLAlchemyError
 
     check_entities(kind, filters, layout.entities)
@@ -233,9 +250,11 @@ def _by_participant(layout, kind: str, filters: dict[str, dict[str, Any]]) -> di
         found = layout.get(**entities_of(kind, filters))
     except (ValueError, KeyError, TypeError, SQLAlchemyError) as error:  # no such Query, no regex
         raise UsageError(f"--bids-filter-file: {kind}: {str(error).splitlines()[0]}") from error
-    files: dict[str, list] = defaultdict(list)
+    files: dict[str, list[_File]] = defaultdict(list)
     for file in found:
-        files[file.filename.split("_")[0].removeprefix("sub-")].append(file)
+        path = _moved(file.path, layout.root, dataset.root)
+        participant = file.filename.split("_")[0].removeprefix("sub-")
+        files[participant].append(_File(path, file.filename, file.entities))
     return files
 
 
@@ -244,7 +263,7 @@ def _inherited_sidecars(dataset: Dataset, layout, bold) -> Iterable[str]:
     from bids.layout import Query
 
     found = layout.get_nearest(
-        bold.path,
+        _moved(bold.path, dataset.root, Path(layout.root)),
         all_=True,
         subject=[bold.entities["subject"], Query.NONE],
         suffix="bold",
@@ -254,12 +273,4 @@ def _inherited_sidecars(dataset: Dataset, layout, bold) -> Iterable[str]:
     apply = [f for f in found if set(os.path.basename(f).split("_")[:-1]) <= own]
     # of two in one folder the one with more entities is nearer
     apply.sort(key=lambda f: (f.count(os.sep), f.count("_")), reverse=True)
-    return [_real(dataset, layout, file) for file in apply]
-
-
-def _has(bold, modifier: str) -> bool:
-    """Whether a file is of `res-2` (res-02 is), `res-native` (no res entity) or `cohort-1`."""
-    entity, _, value = modifier.partition("-")
-    if entity == "res":
-        return (label_in(bold, "res") or "native") == plain(value)
-    return f"_{modifier}_" in bold.filename
+    return [_moved(file, layout.root, dataset.root) for file in apply]

@@ -221,6 +221,24 @@ def test_a_run_in_two_resolutions_is_one_run(made_up, tmp_path):
     assert len(table_of(root, "group_desc-swift_embedding.tsv")) == 1
 
 
+@pytest.mark.parametrize(
+    ("space", "wanted"),
+    [
+        ("X", True),
+        ("Y", False),
+        ("X:res-2", True),
+        ("X:res-02", True),
+        ("X:res-native", False),
+        ("X:cohort-1", True),
+        ("X:cohort-2", False),
+        ("X:cohort-1:res-2", True),
+        ("X:nonsense", False),
+    ],
+)
+def test_spaces_mean_what_they_mean_to_the_participant_level(space, wanted):
+    assert Wanted(spaces=[space]).has("sub-1_task-a_space-X_cohort-1_res-02") is wanted
+
+
 def test_a_damaged_table_of_parcels_costs_its_run_only(made_up, tmp_path):
     root = copy_of(made_up, tmp_path)
     tables = sorted(root.glob("swift/sub-*/func/*_timeseries.tsv"))

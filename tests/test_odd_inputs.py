@@ -78,6 +78,15 @@ def test_a_sidecar_of_a_folder_above_is_named_as_it_is(tmp_path):
     assert f"{root}/task-a_bold.json: holds list" in problems[f"sub-01_task-a_{SPACE}"]
 
 
+def test_messages_name_the_files_where_they_are(tmp_path):
+    """And not below the other name that the dataset has for pybids."""
+    root = tmp_path / "ses-1" / "fp"
+    bold = write_derivative(root, "sub-02_task-a", **SMALL)
+    shutil.copytree(bold.parent, root / "sub-02" / "old" / "func")
+    (reason,) = query(root)[1].values()
+    assert f"{bold}, {root}/sub-02/old/func/{bold.name}" in reason
+
+
 @pytest.mark.parametrize("run", ["sub-01_task-my_task", "sub-01_A_task-rest"])
 def test_a_name_that_is_none_of_bids(tmp_path, run):
     bold = write_derivative(tmp_path, "sub-01_task-x", **SMALL)
