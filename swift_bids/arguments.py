@@ -96,21 +96,14 @@ def auto_or_count(text: str) -> str:
 
 def target_tr(text: str) -> str:
     """`auto`, `native` or seconds; as text, as it was given."""
-    try:
-        seconds = 1.0 if text in ("auto", "native") else float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.05 <= seconds <= 30:
+    if text not in ("auto", "native") and not 0.05 <= _number(text) <= 30:
         raise argparse.ArgumentTypeError(f"{text} is neither auto, native nor 0.05 to 30 seconds")
     return text
 
 
 def millimetres(text: str) -> float:
     """A length."""
-    try:
-        length = float(text)
-    except ValueError:
-        length = -1.0
+    length = _number(text)
     if not 0 < length < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is no length in mm")
     return length
@@ -118,10 +111,7 @@ def millimetres(text: str) -> float:
 
 def share(text: str) -> float:
     """A share from 0 to 1."""
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
+    share = _number(text)
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"{text} is no share from 0 to 1")
     return share
@@ -140,3 +130,11 @@ def gigabytes(text: str) -> float:
     if match is None or float(match.group(1)) == 0:
         raise argparse.ArgumentTypeError(f"{text} is no amount of memory, such as 8000 or 8G")
     return float(match.group(1)) * _MEMORY_UNITS[match.group(2) or "M"]
+
+
+def _number(text: str) -> float:
+    """A number, or NaN, which lies within no bounds."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

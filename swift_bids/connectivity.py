@@ -12,10 +12,10 @@ import pandas as pd
 
 from swift_bids.chunk import read_confounds
 from swift_bids.outputs import (
+    GENERATED_BY,
     Provenance,
-    bids_uri,
     run_folder,
-    settings_metadata,
+    source_uris,
     write_json,
     write_table,
 )
@@ -46,12 +46,10 @@ def write_parcels(
     for other in _tables(folder, run.name):  # of another atlas, in another call
         if other.stem != file.stem:
             other.unlink()
-    settings = settings_metadata(provenance)
-    sources = [p for p in (run.bold, run.mask, run.confounds) if p]
     about = {
         "Description": "Mean signal of parcels without trend and confounds",
-        "Sources": [bids_uri(path, provenance.dataset_root) for path in sources],
-        "GeneratedBy": settings["GeneratedBy"],
+        "Sources": source_uris(run, provenance),
+        "GeneratedBy": [GENERATED_BY],
         "RepetitionTime": run.repetition_time,
         "DummyScansRemoved": run.first_volume,
         "Atlas": {"Name": parcels.label, "SHA256": parcels.sha256},

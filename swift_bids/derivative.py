@@ -15,7 +15,7 @@ from swift_bids.dataset import Dataset, made_by_this_app, read_description
 from swift_bids.errors import UsageError
 from swift_bids.outputs import (
     BIDS_VERSION,
-    CODE_URL,
+    GENERATED_BY,
     INPUT_DATASET,
     column_descriptions,
     write_json,
@@ -120,12 +120,11 @@ def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
     )
 
 
-def write_participants(output_dir: Path, dataset: Dataset) -> None:
-    """Write participants.tsv, a row for every participant folder there is now.
+def write_participants(output_dir: Path, rows: pd.DataFrame, about: dict[str, Any]) -> None:
+    """Write what `participants_of` returned as participants.tsv and .json.
 
     Jobs that run at the same time all write what they see; the last one sees everybody.
     """
-    rows, about = participants_of(output_dir, dataset)
     if len(rows):
         write_table(output_dir / "participants.tsv", rows)
         write_json(output_dir / "participants.json", about)
@@ -142,7 +141,7 @@ def participants_of(output_dir: Path, dataset: Dataset) -> tuple[pd.DataFrame, d
     about: dict[str, Any] = {"Description": "Participants of this dataset"}
     about |= column_descriptions(rows.columns)
     for root in filter(None, (dataset.raw, dataset.root)):
-        known, described = _participants_of(root)
+        known, described = _read_participants(root)
         if known is not None:
             if not known["participant_id"].isin(labels).any():
                 _LOG.warning(
@@ -156,7 +155,7 @@ def participants_of(output_dir: Path, dataset: Dataset) -> tuple[pd.DataFrame, d
     return rows, about
 
 
-def _participants_of(root: Path) -> tuple[pd.DataFrame | None, dict[str, Any]]:
+def _read_participants(root: Path) -> tuple[pd.DataFrame | None, dict[str, Any]]:
     """A dataset's participants.tsv as text, and what its participants.json says of the columns."""
     file = root / "participants.tsv"
     if not file.exists():
@@ -184,7 +183,7 @@ def _participants_of(root: Path) -> tuple[pd.DataFrame | None, dict[str, Any]]:
 
 
 def _generated_by() -> dict[str, Any]:
-    made_by: dict[str, Any] = {"Name": "swift_bids", "Version": __version__, "CodeURL": CODE_URL}
+    made_by: dict[str, Any] = dict(GENERATED_BY)
     kind = os.environ.get("SWIFT_BIDS_CONTAINER")  # set in the image
     if "APPTAINER_NAME" in os.environ or "SINGULARITY_NAME" in os.environ:
         kind = "apptainer"

@@ -58,6 +58,13 @@ class Frame:
         """Voxel-to-world affine (4, 4) of the 96^3 input, in mm."""
         return FSL_AFFINE @ nib.affines.from_matvec(np.eye(3), -np.array(self.offset))
 
+    def place(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where FSL voxels (3, voxel) lie in the input: whether the crop keeps each (voxel,), and
+        the indices (3, kept voxel) in 96^3 of those."""
+        low, high = (np.array(limit)[:, None] for limit in zip(*self.kept))
+        inside = ((position >= low) & (position < high)).all(axis=0)
+        return inside, position[:, inside] + np.array(self.offset)[:, None]
+
 
 FRAMES = {
     # TFF crops [8:-8, 8:-8, :-10]; the SwiFT loader then pads x 11/10, y 2/1, z 8/7.
@@ -153,17 +160,15 @@ def brain_voxels(mask: np.ndarray, affine: np.ndarray, frame: Frame) -> BrainVox
     brain = to_fsl_grid(mask.astype(np.uint8), affine, order=0) != 0
     fsl = np.flatnonzero(brain)
     position = np.stack(np.unravel_index(fsl, FSL_SHAPE))  # (3, voxel)
-    low, high = (np.array(limit)[:, None] for limit in zip(*frame.kept))
-    inside = ((position >= low) & (position < high)).all(axis=0)
+    inside, place = frame.place(position)
     if not inside.any():
         raise InputError(
             "the brain mask holds no voxel in MNI space where a brain should be; check that the "
             "mask is not empty and is in a standard space"
         )
-    kept = position[:, inside] + np.array(frame.offset)[:, None]
     return BrainVoxels(
         fsl=fsl[inside],
-        model=np.ravel_multi_index(tuple(kept), MODEL_SHAPE),
+        model=np.ravel_multi_index(tuple(place), MODEL_SHAPE),
         n_outside=int((~inside).sum()),
     )
 

@@ -77,8 +77,8 @@ def run_group_level(args: argparse.Namespace, dataset: Dataset) -> int:
     n_kinds = check_kinds(runs.table, args.allow_mixed)
     if runs.table["random_weights"].any():
         _LOG.warning("RANDOM WEIGHTS: embeddings in these tables mean nothing")
-    known, descriptions = participants_of(output_dir, dataset)
-    known = own_names(known)
+    listed, descriptions = participants_of(output_dir, dataset)
+    known = own_names(listed)
     participants = of_participants(runs)
     for embedded in (participants, runs):
         embedded.table = embedded.table.merge(known, on="participant_id", how="left")
@@ -92,7 +92,7 @@ def run_group_level(args: argparse.Namespace, dataset: Dataset) -> int:
     results = GroupResults(runs, participants, n_kinds, problems, _settings(args), why_not)
     results.missing = _missing(dataset, wanted, participants)
     write_dataset_files(output_dir, dataset)
-    write_participants(output_dir, dataset)
+    write_participants(output_dir, listed, descriptions)
     with _timed("outliers, neighbours and duplicates"):
         _compare_runs(output_dir, results)
     with _timed("functional connectivity"):
@@ -241,6 +241,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         "task_id",
         "run_id",
         "space",
+        "res",
+        "echo_idx",
         "target",
         "covariate",
         "group_by",

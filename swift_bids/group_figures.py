@@ -10,18 +10,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from swift_bids.probe_scores import DUMMY, EMBEDDING
+from swift_bids.probe_scores import DUMMY, EMBEDDING, main_metric
 from swift_bids.similarity import centred
 
 #: Colour-blind-safe colours (Okabe and Ito), in the order in which classes take them.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 _SETS = {EMBEDDING: COLOURS[0], "connectivity": COLOURS[1], "motion": COLOURS[4], DUMMY: "#777777"}
-_METRICS = {
-    "balanced_accuracy": "balanced accuracy",
-    "auroc": "AUROC",
-    "r2": "R²",
-    "pearson_r": "Pearson r",
-}
+#: Metrics that stand for a probe, as they are told.
+METRIC_NAMES = {"auroc": "AUROC", "r2": "R²"}
 #: Runs in the picture of the similarity matrix, and pairs in the histogram: at most.
 MOST_IN_MATRIX, MOST_IN_HISTOGRAM = 400, 2000
 
@@ -37,7 +33,7 @@ def svg(figure: Figure) -> str:
 def similarity_figure(features: np.ndarray, participants: pd.Series) -> Figure:
     """Similarity of runs, ordered by participant, and its distribution within and between."""
     codes, _ = pd.factorize(participants, sort=True)
-    chosen = _thin(len(codes), MOST_IN_HISTOGRAM)
+    chosen = thin(len(codes), MOST_IN_HISTOGRAM)
     codes = codes[chosen]
     order = np.argsort(codes, kind="stable")
     rows = centred(features)[chosen][order]
@@ -47,7 +43,7 @@ def similarity_figure(features: np.ndarray, participants: pd.Series) -> Figure:
     different = ~(codes[order][:, None] == codes[order])
     figure = Figure(figsize=(10.5, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
-    shown_runs = _thin(len(order), MOST_IN_MATRIX)
+    shown_runs = thin(len(order), MOST_IN_MATRIX)
     shown = left.imshow(
         similarity[np.ix_(shown_runs, shown_runs)],
         cmap="cividis",
@@ -93,7 +89,7 @@ def probes_figure(probes: pd.DataFrame) -> Figure:
         axis.set_visible(False)
     for axis, target in zip(axes.flat, targets):
         rows = probes[probes["target"] == target]
-        metric = "auroc" if "auroc" in set(rows["metric"]) else "r2"
+        metric = main_metric(rows)
         rows = rows[rows["metric"] == metric].set_index("features")
         for place, name in enumerate(sets):
             if name not in rows.index:
@@ -104,7 +100,7 @@ def probes_figure(probes: pd.DataFrame) -> Figure:
         axis.axvline(0.5 if metric == "auroc" else 0, color="0.5", linestyle="--", linewidth=1)
         axis.set_yticks(range(len(sets)), sets)
         axis.set_ylim(len(sets) - 0.5, -0.5)
-        axis.set_xlabel(_METRICS[metric])
+        axis.set_xlabel(METRIC_NAMES[metric])
         axis.set_title(shortened(target), fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     return figure
@@ -116,6 +112,6 @@ def shortened(text: str, most: int = 32) -> str:
     return text.replace("$", r"\$")
 
 
-def _thin(count: int, most: int) -> Sequence[int]:
+def thin(count: int, most: int) -> Sequence[int]:
     """Places spread evenly over `count`, at most so many."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(int)

@@ -8,12 +8,17 @@ from typing import Any
 
 import pandas as pd
 
-from swift_bids import __version__
 from swift_bids.baselines import Connectivity
 from swift_bids.collect import KIND, Embedded
 from swift_bids.errors import Problem
 from swift_bids.group_figures import probes_figure, svg
-from swift_bids.outputs import CODE_URL, column_descriptions, write_json, write_table, write_text
+from swift_bids.outputs import (
+    GENERATED_BY,
+    column_descriptions,
+    write_json,
+    write_table,
+    write_text,
+)
 from swift_bids.similarity import FULL_MATRIX, similarity_matrix
 
 RUNS, PARTICIPANTS = "group_desc-swift_embedding.tsv", "group_desc-participants_embedding.tsv"
@@ -70,7 +75,7 @@ class GroupResults:
         columns = ["variant", "weights", "random_weights", *KIND]
         kinds = self.runs.table[columns].drop_duplicates().to_dict("records")
         return {
-            "GeneratedBy": [{"Name": "swift_bids", "Version": __version__, "CodeURL": CODE_URL}],
+            "GeneratedBy": [GENERATED_BY],
             "Embeddings": kinds,
             "Settings": self.settings,
         }

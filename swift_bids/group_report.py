@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.decomposition import PCA
 
 from swift_bids import __version__
-from swift_bids.group_figures import COLOURS, probes_figure, similarity_figure, svg
-from swift_bids.group_outputs import GroupResults
-from swift_bids.outliers import OUTLIER_P
+from swift_bids.group_figures import COLOURS, METRIC_NAMES, similarity_figure, svg, thin
+from swift_bids.group_outputs import PROBES_FIGURE, GroupResults
+from swift_bids.outliers import OUTLIER_P, principal_components
 from swift_bids.outputs import write_text
+from swift_bids.probe_scores import main_metric
 from swift_bids.report import ENVIRONMENT
 from swift_bids.targets import as_target
 
@@ -43,7 +43,7 @@ _COLOURED = (
 
 
 def write_group_report(output_dir: Path, results: GroupResults, known: pd.DataFrame) -> Path:
-    """Write the page.
+    """Write the page, when `write_group_tables` has written the tables and the probes' figure.
 
     Parameters
     ----------
@@ -62,14 +62,15 @@ def write_group_report(output_dir: Path, results: GroupResults, known: pd.DataFr
         table=table,
         version=__version__,
         random_weights=bool(table["random_weights"].any()),
-        n_outliers=int(table["outlier"].sum()),
         outlier_p=OUTLIER_P,
         map=_map(results, known, points),
         n_points=len(points),
         similarity=svg(similarity_figure(results.runs.features, table["participant_id"]))
         if len(table) > 1
         else None,
-        probes_figure=svg(probes_figure(results.probes)) if len(results.probes) else None,
+        probes_figure=(output_dir / PROBES_FIGURE).read_text(encoding="utf-8")
+        if len(results.probes)
+        else None,
         sentences=_sentences(results),
         rows=table.iloc[_chosen(results, MOST_ROWS)].to_dict("records"),
         scripts=[
@@ -87,11 +88,8 @@ def _chosen(results: GroupResults, most: int) -> np.ndarray:
     table = results.runs.table
     of_pairs = set(results.duplicates["name"]) | set(results.duplicates["other"])
     first = (table["outlier"] | table["name"].isin(of_pairs)).to_numpy()
-    if len(table) <= most:
-        return np.arange(len(table))
     marked, others = np.flatnonzero(first)[:most], np.flatnonzero(~first)
-    spread = np.linspace(0, len(others) - 1, most - len(marked)).round().astype(int)
-    return np.sort(np.concatenate([marked, others[spread]]))
+    return np.sort(np.concatenate([marked, others[thin(len(others), most - len(marked))]]))
 
 
 def _map(results: GroupResults, known: pd.DataFrame, points: np.ndarray) -> dict[str, Any]:
@@ -122,8 +120,7 @@ def _principal_components(features: np.ndarray) -> tuple[np.ndarray, tuple[str, 
     if not np.ptp(features, axis=0).any():  # one run, or all the same
         return np.zeros((len(features), 2)), ("component 1", "component 2")
     count = min(2, *features.shape)
-    pca = PCA(count, svd_solver="full" if len(features) < 5000 else "covariance_eigh")
-    places = pca.fit_transform(features.astype(np.float64))
+    places, pca = principal_components(features, count)
     places = np.pad(places, ((0, 0), (0, 2 - count)))
     share = np.pad(pca.explained_variance_ratio_, (0, 2 - count))
     labels = tuple(f"component {i + 1} ({share[i]:.0%} of the variance)" for i in range(2))
@@ -207,10 +204,11 @@ def _identification_sentences(table: pd.DataFrame) -> list[tuple[bool, str]]:
 def _probe_sentences(probes: pd.DataFrame) -> list[tuple[bool, str]]:
     found = []
     for target, rows in probes.groupby("target", sort=False) if len(probes) else ():
-        metric, name = ("auroc", "AUROC") if "auroc" in set(rows["metric"]) else ("r2", "R²")
+        metric = main_metric(rows)
         rows = rows[rows["metric"] == metric].set_index("features")
         own = rows.loc["embedding"]
-        told = f"{target}: {name} {own['value']:.2f} from embeddings (p = {own['p']:.3f})"
+        value = f"{METRIC_NAMES[metric]} {own['value']:.2f}"
+        told = f"{target}: {value} from embeddings (p = {own['p']:.3f})"
         no_better = [
             f"{other} ({rows.loc[other, 'value']:.2f})"
             for other in ("connectivity", "motion")

@@ -48,8 +48,7 @@ def outliers(features: np.ndarray, participants: np.ndarray) -> tuple[np.ndarray
     if n_runs < LEAST_RUNS or not np.ptp(features, axis=0).any():
         return none
     most = min(MOST_COMPONENTS, n_runs // RUNS_PER_COMPONENT, features.shape[1])
-    pca = PCA(most, svd_solver="full" if n_runs < 5000 else "covariance_eigh")
-    scores = pca.fit_transform(features.astype(np.float64))
+    scores, pca = principal_components(features, most)
     explained = np.cumsum(pca.explained_variance_ratio_)
     used = int(np.searchsorted(explained, _VARIANCE * explained[-1])) + 1
     scores = scores[:, :used] / np.sqrt(pca.explained_variance_[:used])
@@ -59,6 +58,12 @@ def outliers(features: np.ndarray, participants: np.ndarray) -> tuple[np.ndarray
         return none
     limit = _limit(participants, used, _share_of_participants(scores, participants))
     return np.sqrt(squared), squared > limit, used
+
+
+def principal_components(features: np.ndarray, count: int) -> tuple[np.ndarray, PCA]:
+    """Scores (run, component) of so many principal components, and the components."""
+    pca = PCA(count, svd_solver="full" if len(features) < 5000 else "covariance_eigh")
+    return pca.fit_transform(features.astype(np.float64)), pca
 
 
 def _squared_distances(scores: np.ndarray) -> np.ndarray:

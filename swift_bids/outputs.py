@@ -42,6 +42,8 @@ _KEYS = (
     "Columns",
 )
 CODE_URL = "https://github.com/swift-bids/swift_bids"
+#: Software, as BIDS has it in sidecars and dataset_description.json.
+GENERATED_BY = {"Name": "swift_bids", "Version": __version__, "CodeURL": CODE_URL}
 #: The published image, without its tag.
 IMAGE = "swift-bids/swift_bids"
 
@@ -153,6 +155,12 @@ def bids_uri(path: str, dataset_root: str) -> str:
     return f"bids:{INPUT_DATASET}:{Path(path).relative_to(dataset_root).as_posix()}"
 
 
+def source_uris(run: Run, provenance: Provenance) -> list[str]:
+    """The files that a run's outputs are made from, as BIDS URIs."""
+    files = filter(None, (run.bold, run.mask, run.confounds))
+    return [bids_uri(file, provenance.dataset_root) for file in files]
+
+
 def write_run(
     output_dir: str | Path,
     run: Run,
@@ -216,7 +224,6 @@ def write_run(
 
 def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation) -> dict[str, Any]:
     """The part of a run's sidecars that says what made them."""
-    sources = [p for p in (run.bold, run.mask, run.confounds) if p]
     settings = settings_metadata(provenance)
     of_run = {
         "Space": run.space,
@@ -228,7 +235,7 @@ def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation)
         "TemporalInterpolation": "linear" if run.series.resampled else "none",
     }
     return {
-        "Sources": [bids_uri(p, provenance.dataset_root) for p in sources],
+        "Sources": source_uris(run, provenance),
         **settings,
         "Preprocessing": of_run | settings["Preprocessing"],
         "RepetitionTime": run.repetition_time,
@@ -239,7 +246,7 @@ def settings_metadata(provenance: Provenance) -> dict[str, Any]:
     """Software, network and settings of a call, as the sidecars of all its runs say them."""
     revision = provenance.weights_revision
     return {
-        "GeneratedBy": [{"Name": "swift_bids", "Version": __version__, "CodeURL": CODE_URL}],
+        "GeneratedBy": [GENERATED_BY],
         "Model": {
             "Name": "SwiFT",
             "Variant": provenance.variant,

@@ -62,22 +62,17 @@ def cubes(frame: Frame) -> Parcels:
 
     The boundary between two of them lies at the midline, so that left and right do not mix.
     """
-    voxels = np.flatnonzero(template_brain())
-    position = np.stack(np.unravel_index(voxels, FSL_SHAPE))  # (3, voxel)
-    low, high = (np.array(limit)[:, None] for limit in zip(*frame.kept))
-    inside = ((position >= low) & (position < high)).all(axis=0)
-    cube = (position[:, inside] + np.array(frame.offset)[:, None]) // CUBE_VOXELS
     shape = tuple(n // CUBE_VOXELS for n in MODEL_SHAPE)
-    of_brain = np.bincount(np.ravel_multi_index(tuple(cube), shape), minlength=np.prod(shape))
+    inside, place = frame.place(np.indices(FSL_SHAPE).reshape(3, -1))
+    cube = np.ravel_multi_index(tuple(place // CUBE_VOXELS), shape)  # of each voxel inside
+    brain = template_brain().reshape(-1)[inside]
+    of_brain = np.bincount(cube[brain], minlength=np.prod(shape))
     kept = np.flatnonzero(of_brain >= CUBE_BRAIN * CUBE_VOXELS**3)
     # All voxels of the cubes: a run's own brain mask says which of them count.
-    everywhere = np.stack(np.unravel_index(np.arange(np.prod(FSL_SHAPE)), FSL_SHAPE))
-    cube = (everywhere + np.array(frame.offset)[:, None]) // CUBE_VOXELS
-    in_grid = ((cube >= 0) & (cube < np.array(shape)[:, None])).all(axis=0)
     number_of = np.zeros(np.prod(shape), dtype=np.int32)
     number_of[kept] = np.arange(1, len(kept) + 1)
-    numbers = np.zeros(everywhere.shape[1], dtype=np.int32)
-    numbers[in_grid] = number_of[np.ravel_multi_index(tuple(cube[:, in_grid]), shape)]
+    numbers = np.zeros(inside.size, dtype=np.int32)
+    numbers[inside] = number_of[cube]
     indices = np.stack(np.unravel_index(kept, shape), axis=-1)  # (cube, 3)
     centres = nib.affines.apply_affine(frame.affine, (indices + 0.5) * CUBE_VOXELS - 0.5)
     return Parcels(

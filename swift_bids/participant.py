@@ -16,7 +16,12 @@ import tomli_w
 
 from swift_bids import __version__
 from swift_bids.dataset import Dataset
-from swift_bids.derivative import check_output_dir, write_dataset_files, write_participants
+from swift_bids.derivative import (
+    check_output_dir,
+    participants_of,
+    write_dataset_files,
+    write_participants,
+)
 from swift_bids.dry_run import count_chunks, print_runs
 from swift_bids.errors import Problem, UsageError, report_problems
 from swift_bids.filters import read_filter_file
@@ -94,7 +99,7 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
         p.participant for p in problems if (output_dir / f"sub-{p.participant}").is_dir()
     }
     _write_reports(output_dir, there, problems, log_name)
-    write_participants(output_dir, dataset)
+    write_participants(output_dir, *participants_of(output_dir, dataset))
     unfinished = {problem.name for problem in failed}
     return _recap([run for run in runs if run.name not in unfinished], problems, dataset.understood)
 

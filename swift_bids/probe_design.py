@@ -54,7 +54,7 @@ def make_folds(design: Design, seed: int) -> Folds:
     kind = (KFold, GroupKFold) if not design.classes else (StratifiedKFold, StratifiedGroupKFold)
     splitter = kind[design.groups is not None](n, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of small classes, which `_unusable` looks at
+        warnings.simplefilter("ignore")  # of small classes, which `why_unusable` looks at
         return list(splitter.split(design.y, design.y, design.groups))
 
 

@@ -38,6 +38,11 @@ def metrics(y: np.ndarray, predicted: np.ndarray, design: Design) -> dict[str, f
     }
 
 
+def main_metric(rows: pd.DataFrame) -> str:
+    """The metric that stands for a probe in figures and sentences."""
+    return "auroc" if "auroc" in set(rows["metric"]) else "r2"
+
+
 def probe_table(
     target: Target,
     design: Design,

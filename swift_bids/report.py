@@ -54,11 +54,8 @@ def write_participant_report(
     for file in sorted((output_dir / f"sub-{participant}").rglob("*_desc-swift_qc.json")):
         try:
             runs.append(_run_section(output_dir, file))
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-        ) as error:  # half-copied, or written by another version
+        # half-copied, or written by another version
+        except (ValueError, KeyError, TypeError) as error:
             reason = f"{file} is not what this version writes ({error!r}); embed the run again"
             problems.append(Problem(participant, file.name.split("_desc-")[0], reason))
     page = output_dir / f"sub-{participant}.html"

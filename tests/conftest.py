@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -57,6 +58,28 @@ def run_app(*arguments, cwd=None, **environment) -> subprocess.CompletedProcess:
         timeout=600,
         env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,
     )
+
+
+def start_job(folder: Path, bundle: Path, n_volumes: int, **options) -> subprocess.Popen:
+    """Start the app on two runs (`in`, `out`), which is seconds of work for the network, and wait
+    until a run is read."""
+    volume = np.arange(91 * 109 * 91, dtype=np.int16).reshape(91, 109, 91) % 200 + 900
+    data = volume[..., None] + np.arange(n_volumes, dtype=np.int16) % 7
+    for label in "12":
+        write_derivative(folder / "in", f"sub-{label}_task-a", data=data)
+    call = [sys.executable, ROOT / "run.py", folder / "in", folder / "out", "participant"]
+    job = subprocess.Popen(
+        [*map(str, call), "--nprocs", "2", "--weights", str(bundle)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+    deadline = time.monotonic() + 60
+    read = (folder / "out").glob
+    while not list(read(".swift_bids_work/**/matrix.npy")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return job
 
 
 def write_bundle(folder: Path, state: dict, config: dict, **marks) -> Path:

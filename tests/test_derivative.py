@@ -11,7 +11,7 @@ from bids.layout import BIDSLayout
 from conftest import SPACE, require_program, run_app, write_derivative
 
 from swift_bids.dataset import understand_dataset
-from swift_bids.derivative import write_participants
+from swift_bids.derivative import participants_of, write_participants
 
 RUNS = (
     "sub-1_ses-b_task-a_acq-x_dir-AP_run-02",
@@ -94,7 +94,8 @@ def test_a_damaged_table_of_participants_is_said_and_left_out(tmp_path, caplog):
     (tmp_path / "in" / "participants.tsv").write_text("name\tage\nsub-1\t3\n")
     (tmp_path / "out" / "sub-1").mkdir(parents=True)
     logging.getLogger("swift_bids").propagate = True
-    write_participants(tmp_path / "out", understand_dataset(tmp_path / "in"))
+    dataset = understand_dataset(tmp_path / "in")
+    write_participants(tmp_path / "out", *participants_of(tmp_path / "out", dataset))
     assert (tmp_path / "out" / "participants.tsv").read_text() == "participant_id\nsub-1\n"
     assert "its columns are not carried over" in caplog.text
 

@@ -219,6 +219,8 @@ def test_a_run_in_two_resolutions_is_one_run(made_up, tmp_path):
     assert len(table_of(root, "group_desc-swift_embedding.tsv")) == 80
     assert run_app(*call, "--res", "native").returncode == 0
     assert len(table_of(root, "group_desc-swift_embedding.tsv")) == 1
+    about = json.loads((root / "swift" / "group_desc-swift_embedding.json").read_text())
+    assert about["Settings"]["res"] == ["native"]
 
 
 @pytest.mark.parametrize(
@@ -270,7 +272,7 @@ def test_odd_tables_of_participants_are_told(made_up, tmp_path, change, said):
     table = root / "fmriprep" / "participants.tsv"
     table.write_text(change(table.read_text()))
     call = (root / "fmriprep", root / "swift", "group", "--target", "none", "--permutations", "1")
-    assert said in run_app(*call).stdout
+    assert run_app(*call).stdout.count(said) == 1
 
 
 def test_a_table_that_is_not_utf8_is_not_printed(made_up, tmp_path):

@@ -3,12 +3,10 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 
-import numpy as np
 import pytest
-from conftest import ROOT, write_derivative
+from conftest import start_job
 from nipype import Node, Workflow
 from nipype.interfaces.utility import Function
 
@@ -23,7 +21,6 @@ def die():
 
 
 def live(number):
-    import time
 
     time.sleep(0.2)
     return 2 * number
@@ -64,28 +61,14 @@ def test_a_node_that_is_always_killed_stops_no_other(tmp_path):
 
 
 def test_a_call_ends_when_a_worker_was_killed_once(tmp_path, reference_bundle):
-    root, out = tmp_path / "in", tmp_path / "out"
-    volume = np.arange(91 * 109 * 91, dtype=np.int16).reshape(91, 109, 91) % 200 + 900
-    data = volume[..., None] + np.arange(100, dtype=np.int16) % 7
-    for label in "12":
-        write_derivative(root, f"sub-{label}_task-a", data=data)
-    call = [sys.executable, ROOT / "run.py", root, out, "participant", "--nprocs", "2"]
-    job = subprocess.Popen(
-        [*map(str, call), "--weights", str(reference_bundle)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while not list(out.glob(".swift_bids_work/**/matrix.npy")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    job = start_job(tmp_path, reference_bundle, n_volumes=100)
     os.kill(_busiest_below(job.pid), signal.SIGKILL)
     said, _ = job.communicate(timeout=120)
     assert job.returncode == 0, said
     assert "a worker was killed" in said
     assert said.splitlines()[-1] == "done: 2 run(s)"
     assert "Traceback" not in said
-    assert len(list(out.rglob("*_desc-swift_embedding.json"))) == 2
+    assert len(list((tmp_path / "out").rglob("*_desc-swift_embedding.json"))) == 2
 
 
 def _busiest_below(pid: int) -> int:

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import nibabel as nib
@@ -13,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, SPACE, run_app, write_derivative
+from conftest import SPACE, run_app, start_job, write_derivative
 from safetensors.numpy import load_file
 
 from swift_bids.inference import ModelInput
@@ -246,24 +244,14 @@ def _somebody_is_left(session: int) -> bool:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_ended_job_leaves_no_worker_and_no_work_folder(tmp_path, reference_bundle, number, code):
-    root, out = tmp_path / "in", tmp_path / "out"
-    volume = np.arange(91 * 109 * 91, dtype=np.int16).reshape(91, 109, 91) % 200 + 900
-    # seconds of work for the network
-    data = volume[..., None] + np.arange(160, dtype=np.int16) % 7
-    for label in "12":
-        write_derivative(root, f"sub-{label}_task-a", data=data)
-    call = [sys.executable, ROOT / "run.py", root, out, "participant", "--nprocs", "2"]
-    job = subprocess.Popen(
-        [*map(str, call), "--weights", str(reference_bundle)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+    out = tmp_path / "out"
+    job = start_job(
+        tmp_path,
+        reference_bundle,
+        n_volumes=160,
         start_new_session=True,
         env=os.environ | {"TMPDIR": str(tmp_path)},
     )
-    deadline = time.monotonic() + 60
-    while not list(out.glob(".swift_bids_work/**/matrix.npy")) and time.monotonic() < deadline:
-        time.sleep(0.1)
     if number == signal.SIGINT:
         os.killpg(job.pid, number)  # a terminal's Ctrl-C reaches the workers too
     else:
