@@ -1,58 +1,76 @@
-# docker build -t swift_bids .                                              PyTorch's default: CUDA
-# docker build -t swift_bids:cpu --build-arg TORCH_INDEX=<wheel index> .    another build of PyTorch,
-#   from the index that PyTorch's own install page names for it: CPU, or CUDA 12.6 for V100 and P100
+# docker build -t swift_bids .        or make image; builds for other GPUs and CPUs: docs/docker.md
 # With weights in it: lay them in docker/weights, see README.md there, or name Hub ids:
 # docker build -t swift_bids:weights --build-arg WEIGHTS="ilex-hub/swift.contrastive.1" \
 #   --build-arg WEIGHTS_SHA256=<of its model.safetensors> .
 ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
-# Which torch: a pip requirement, and where to look for it (empty: pip's own index).
-ARG TORCH=torch==2.13.0
-ARG TORCH_INDEX=
 # python3-venv where the base is plain Debian
 RUN command -v python3 >/dev/null && python3 -c 'import venv, ensurepip' 2>/dev/null \
     || (apt-get update && apt-get install -y --no-install-recommends python3 python3-venv \
         && rm -rf /var/lib/apt/lists/*)
 RUN python3 -m venv /opt/swift_bids
+COPY requirements.lock /src/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /opt/swift_bids/bin/pip install --require-hashes -r /src/requirements.lock
+# Which torch: a pip requirement, and where to look for it (empty: pip's own index). Its other
+# requirements are there by now, but for the CUDA libraries, which it names to the last digit.
+ARG TORCH=torch==2.13.0
+ARG TORCH_INDEX=
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/swift_bids/bin/pip install ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} "${TORCH}"
+
+# Only the app: a change of it is a small layer on top of the large one.
+FROM build AS app
 COPY pyproject.toml version README.md LICENSE NOTICE /src/
 COPY swift_bids /src/swift_bids
-RUN --mount=type=cache,target=/root/.cache/pip /opt/swift_bids/bin/pip install /src
+RUN /opt/swift_bids/bin/pip install --no-index --no-deps --no-build-isolation --target /opt/app /src
 ARG WEIGHTS=
 ARG WEIGHTS_SHA256=
 COPY docker/weights /opt/weights/
 # Each is checked as a run would; the SHA-256, where one is given, must be that of the only one.
-RUN if [ -n "${WEIGHTS}" ]; then /opt/swift_bids/bin/swift-bids weights fetch ${WEIGHTS} --to /opt/weights; fi \
-    && for bundle in /opt/weights/*/; do \
-           [ -d "${bundle}" ] || continue; \
-           /opt/swift_bids/bin/swift-bids weights verify "${bundle}" || exit 1; \
-           [ -z "${WEIGHTS_SHA256}" ] \
-               || echo "${WEIGHTS_SHA256}  ${bundle}model.safetensors" | sha256sum -c || exit 1; \
-       done
+RUN export PYTHONPATH=/opt/app PATH=/opt/swift_bids/bin:$PATH; \
+    if [ -n "${WEIGHTS}" ]; then \
+        python -m swift_bids weights fetch ${WEIGHTS} --to /opt/weights || exit 1; \
+    fi; \
+    for bundle in /opt/weights/*/; do \
+        [ -d "${bundle}" ] || continue; \
+        python -m swift_bids weights verify "${bundle}" || exit 1; \
+        [ -z "${WEIGHTS_SHA256}" ] \
+            || echo "${WEIGHTS_SHA256}  ${bundle}model.safetensors" | sha256sum -c || exit 1; \
+    done
 
 FROM ${BASE_IMAGE}
 RUN command -v python3 >/dev/null \
     || (apt-get update && apt-get install -y --no-install-recommends python3 \
         && rm -rf /var/lib/apt/lists/*)
+# For shells within the image only: the app runs as whoever starts it.
+RUN useradd --create-home swift
 COPY --from=build /opt/swift_bids /opt/swift_bids
-COPY --from=build /opt/weights /opt/weights
-COPY run.py version /opt/swift_bids/
-ENV PATH=/opt/swift_bids/bin:$PATH \
+COPY --from=app /opt/app /opt/app
+COPY --from=app /opt/weights /opt/weights
+COPY run.py version docker/entry /opt/app/
+# A .pth file, since --cleanenv of Apptainer and a PYTHONPATH of the user's must not matter.
+RUN echo /opt/app > "$(/opt/swift_bids/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/app.pth"
+ENV PATH=/opt/app/bin:/opt/swift_bids/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     SWIFT_BIDS_CONTAINER=docker \
     SWIFT_BIDS_WEIGHTS=/opt/weights
-RUN useradd --create-home swift
+# brainlife's Singularity binds libraries of its hosts
+RUN ldconfig
 USER swift
 WORKDIR /tmp
 RUN swift-bids --version
-ENTRYPOINT ["/opt/swift_bids/bin/python", "/opt/swift_bids/run.py"]
+ENTRYPOINT ["/opt/app/entry"]
+ARG REVISION=
 ARG WEIGHTS=
 ARG WEIGHTS_SHA256=
 LABEL org.opencontainers.image.title="swift_bids" \
       org.opencontainers.image.description="SwiFT embeddings of fMRIPrep derivatives" \
+      org.opencontainers.image.version="0.3.0" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="https://github.com/swift-bids/swift_bids" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.swift-bids.weights="${WEIGHTS}" \
       org.swift-bids.weights.sha256="${WEIGHTS_SHA256}"

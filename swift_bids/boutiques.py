@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from swift_bids import __version__, arguments
+from swift_bids.options import build_parser
 from swift_bids.outputs import CODE_URL, IMAGE
-from swift_bids.parser import build_parser
 
 #: First on the command line of every BIDS App, in this order (boutiques' BIDS validation).
 _FIRST = ("bids_dir", "output_dir", "analysis_level", "participant_label", "session_label")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
-import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 from swift_bids import __version__
-from swift_bids.dataset import understand_dataset
+from swift_bids.dataset import Dataset, understand_dataset
 from swift_bids.errors import UsageError
 from swift_bids.parser import parse_arguments
+from swift_bids.stopping import listen
 from swift_bids.weights_cli import ACTIONS, run_weights
 from swift_bids.workers import start_server
 
@@ -25,8 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = logging.getLogger("swift_bids")
     log.setLevel(logging.INFO)
     understood = None
-    # As an interruption, so that workers end and nothing is left behind (docker stop, scancel).
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    listen()
     try:
         if argv[:1] == ["weights"] and (argv[1:] == [] or argv[1] in (*ACTIONS, "-h", "--help")):
             return run_weights(argv[1:])
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset = understand_dataset(args.bids_dir, args.derivatives)
         understood = dataset.understood
         log.info("swift_bids %s: %s", __version__, understood)
-        with tempfile.TemporaryDirectory(prefix="swift_bids_") as caches:
+        with _temporary_folder(args, dataset) as caches:
             _keep_libraries_out_of_home(caches, args.verbose)
             if args.analysis_level == "group":
                 from swift_bids.group import run_group_level
@@ -55,6 +57,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("swift-bids: interrupted", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _temporary_folder(args: argparse.Namespace, dataset: Dataset) -> Iterator[str]:
+    """A folder for this call's caches, a few kB: among the machine's temporary files, else, in a
+    container that is read-only altogether, in the work folder."""
+    work_dir = None
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        from swift_bids.derivative import check_output_dir
+
+        output_dir = check_output_dir(args.output_dir, dataset)
+        work_dir = (args.work_dir or output_dir / ".swift_bids_work").resolve()
+        work_dir.mkdir(parents=True, exist_ok=True)
+        os.environ["TMPDIR"] = str(work_dir)  # for multiprocessing, here and in workers
+        # behind multiprocessing's own tidying, which is of priority -100
+        Finalize(None, _remove_if_empty, (work_dir, output_dir), exitpriority=-200)
+    with tempfile.TemporaryDirectory(prefix="swift_bids_", dir=work_dir) as folder:
+        yield folder
+
+
+def _remove_if_empty(*folders: Path) -> None:
+    for folder in folders:
+        with suppress(OSError):  # something is in it, or it is a mount
+            folder.rmdir()
 
 
 def _keep_libraries_out_of_home(caches: str, verbosity: int) -> None:

@@ -168,9 +168,10 @@ class Embed(SimpleInterface):
     def _run_interface(self, runtime):
         import torch
 
-        from swift_bids.inference import embed_chunks
+        from swift_bids.inference import choose_device, embed_chunks
 
         torch.set_num_threads(self.inputs.threads)
+        device, _ = choose_device(self.inputs.device)  # a cluster's machine may have none
         weights = Weights(**self.inputs.weights)
         with open(Path(runtime.cwd) / PROGRESS_FILE, "w", buffering=1) as progress:
             tokens = embed_chunks(
@@ -178,7 +179,7 @@ class Embed(SimpleInterface):
                 np.load(self.inputs.index),
                 pd.read_csv(self.inputs.chunks, sep="\t")["model_start"].tolist(),
                 self.inputs.statistics["background"],
-                _load_once(weights.file, weights.sha256, self.inputs.device, self.inputs.compiled),
+                _load_once(weights.file, weights.sha256, device, self.inputs.compiled),
                 self.inputs.batch_size if isdefined(self.inputs.batch_size) else None,
                 self.inputs.precision,
                 on_chunks=lambda n: progress.write("chunk\n" * n),

@@ -117,32 +117,40 @@ def _embed_runs(
     """Build and execute the workflow; return the runs that failed."""
     # nipype takes seconds to import, which an empty query need not wait for
     from swift_bids.citations import write_citations
+    from swift_bids.cluster import chosen_plugin
+    from swift_bids.execution import run_workflows
     from swift_bids.progress import Progress
     from swift_bids.workflow import (
         Execution,
         chunks_done,
         log_dir,
         remove_intermediate,
-        run_workflows,
         workflow_name,
         workflow_of_run,
     )
 
-    # refuses wrong weights and devices before anything is written
-    asked = (weights.file, args.device, args.precision)
-    device, notes = in_worker(args.nprocs, check_network, *asked)
+    # refuses wrong plugins, weights and devices before anything is written
+    plugin = chosen_plugin(args)
+    elsewhere = plugin is not None and plugin.elsewhere
+    # A cluster's GPUs are not this machine's: the network's jobs find out.
+    asked = ("cpu", "float32") if elsewhere else (args.device, args.precision)
+    device, notes = in_worker(args.nprocs, check_network, weights.file, *asked)
+    if elsewhere and args.device.startswith("cuda"):
+        device = args.device
     for note in notes:
         _LOG.warning("%s", note)
+    threads = args.omp_nthreads or _threads_of_run(args.nprocs, 1 if elsewhere else len(runs))
     write_dataset_files(output_dir, dataset)
     execution = Execution(
         work_dir=work_dir,
         device=device,
         batch_size=args.batch_size,
-        threads=min(args.omp_nthreads or _threads_of_run(args.nprocs, len(runs)), args.nprocs),
-        processes=args.nprocs,
+        threads=threads if elsewhere else min(threads, args.nprocs),
+        processes=1 if plugin is not None and plugin.name == "Linear" else args.nprocs,
         log_name=log_name,
         memory_gb=args.mem,
         compiled=args.compile,
+        plugin=plugin,
     )
     provenance = Provenance.of(
         weights,
@@ -164,7 +172,10 @@ def _embed_runs(
     for participant in {run.participant for run in runs}:
         settings = log_dir(output_dir, participant, execution) / "swift_bids.toml"
         write_text(settings, tomli_w.dumps(_settings(args)))
-    _LOG.info("%d run(s) on %s, at most %d at a time", len(runs), device, args.nprocs)
+    if elsewhere:
+        _LOG.info("%d run(s) on %s, as jobs of nipype's plugin %s", len(runs), device, plugin.name)
+    else:
+        _LOG.info("%d run(s) on %s, at most %d at a time", len(runs), device, args.nprocs)
     by_workflow = {workflow_name(run): run for run in runs}
     workflows = [
         workflow_of_run(

@@ -1,27 +1,21 @@
-"""Runs -> a nipype workflow (one sub-workflow a run: normalise -> crop -> chunk -> embed ->
-aggregate) -> which runs failed, and why."""
+"""A run -> its nipype workflow: normalise -> crop -> chunk -> embed -> aggregate."""
 
 from __future__ import annotations
 
 import dataclasses
-import gc
-import logging
-import multiprocessing
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nipype import Node, Workflow
 
 from swift_bids import __version__
+from swift_bids.cluster import Plugin, ask_slurm
 from swift_bids.interfaces import PROGRESS_FILE, Aggregate, Chunk, Crop, Embed, Normalise
 from swift_bids.outputs import Provenance
-from swift_bids.plugin import RunByRun
 from swift_bids.runs import Run
 from swift_bids.weights import Weights
-from swift_bids.workers import start_method
 
 #: Nipype's cache of another version must not be taken for this one's.
 WORKFLOW_NAME = "swift_bids_" + re.sub(r"\W", "_", __version__) + "_wf"
@@ -43,6 +37,8 @@ class Execution:
         Whether the network goes through torch.compile.
     processes, memory_gb
         What nipype may use at once; None: what the machine has.
+    plugin
+        nipype's plugin that runs the nodes; None: processes of this machine.
     log_name
         Folder of this call's logs, `sub-XX/log/<log_name>`.
     """
@@ -55,6 +51,12 @@ class Execution:
     log_name: str
     memory_gb: float | None = None
     compiled: bool = False
+    plugin: Plugin | None = None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the nodes run on other machines."""
+        return self.plugin is not None and self.plugin.elsewhere
 
 
 def workflow_of_run(
@@ -116,9 +118,11 @@ def workflow_of_run(
         )
         for name, interface in nodes.items()
     }
+    logs = log_dir(output_dir, run.participant, execution)
     for node in nodes.values():
-        crash_dir = log_dir(output_dir, run.participant, execution)
-        node.config = {"execution": {"crashdump_dir": str(crash_dir)}}
+        node.config = {"execution": {"crashdump_dir": str(logs)}}
+        if execution.plugin is not None:
+            ask_slurm(node, execution.plugin, execution.log_name, logs)
     workflow = Workflow(name=workflow_name(run))
     workflow.connect(
         [
@@ -137,99 +141,9 @@ def workflow_of_run(
     return workflow
 
 
-def run_workflows(
-    workflows: Sequence[Workflow],
-    execution: Execution,
-    output_dir: Path,
-    on_node: Callable[[str, str, str], None],
-) -> dict[str, tuple[str, Path]]:
-    """Execute the workflows of all runs; one that fails does not stop the others.
-
-    Parameters
-    ----------
-    on_node
-        Called with (workflow name, node name, `start`, `end` or `exception`) as nodes go.
-
-    Returns
-    -------
-    dict
-        Workflow name -> (reason, crash file), for the runs that failed.
-    """
-    # While it waits, nipype collects garbage again and again, 50 ms of a CPU a time, most of them
-    # spent on what was imported.
-    gc.freeze()
-    logging.getLogger("nipype").propagate = False  # it has a handler of its own
-    together = [workflows] if execution.processes > 1 else [[one] for one in workflows]
-    failures = [error for some in together if (error := _run(some, execution, on_node))]
-    crashed = read_crashes(output_dir.glob(f"sub-*/log/{execution.log_name}/crash-*.txt"))
-    if failures and not crashed:  # nipype itself failed, no node did
-        raise failures[0]
-    return crashed
-
-
-def _run(
-    workflows: Sequence[Workflow], execution: Execution, on_node: Callable[[str, str, str], None]
-) -> Exception | None:
-    """Execute workflows as one; return what nipype raises at the end when nodes failed."""
-    whole = Workflow(name=WORKFLOW_NAME, base_dir=str(execution.work_dir))
-    whole.config["execution"] = {
-        "crashfile_format": "txt",
-        "stop_on_first_crash": "false",
-        "poll_sleep_duration": "0.05",  # nipype's 2 s is longer than most nodes
-        "create_report": "false",  # it would write the environment, secrets included, to the disk
-    }
-    whole.add_nodes(list(workflows))
-
-    def on_status(node: Node, status: str) -> None:
-        on_node(node._hierarchy.rpartition(".")[2], node.name, status)
-
-    try:
-        if execution.processes > 1:
-            whole.run(plugin=_processes(execution, on_status))
-        else:
-            whole.run(plugin="Linear", plugin_args={"status_callback": on_status})
-    except (KeyboardInterrupt, SystemExit):
-        logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL)  # of its broken pool
-        for worker in multiprocessing.active_children():  # else they go on, and write, without us
-            worker.kill()
-            worker.join()
-        raise
-    except Exception as error:
-        return error
-    return None
-
-
-def _processes(execution: Execution, on_status: Callable[[Node, str], None]) -> RunByRun:
-    arguments = {
-        "status_callback": on_status,
-        "n_procs": execution.processes,
-        "mp_context": start_method(),
-        **({"n_gpu_procs": 1} if execution.device.startswith("cuda") else {}),
-        "raise_insufficient": False,
-    }
-    if execution.memory_gb is not None:
-        arguments["memory_gb"] = execution.memory_gb
-    return RunByRun(arguments)
-
-
 def log_dir(output_dir: Path, participant: str, execution: Execution) -> Path:
     """Where this call's settings and crash files of a participant go."""
     return output_dir / f"sub-{participant}" / "log" / execution.log_name
-
-
-def read_crashes(crash_files: Iterable[Path]) -> dict[str, tuple[str, Path]]:
-    """Find in nipype's crash files which run failed, and the error's own sentence."""
-    crashed = {}
-    for file in sorted(crash_files):
-        text = file.read_text(encoding="utf-8", errors="replace")
-        node = re.search(rf"^Node: {WORKFLOW_NAME}\.(\w+)\.(\w+)$", text, re.MULTILINE)
-        errors = re.findall(r"^\s*([\w.]+(?:Error|Exception|Interrupt)): (.*)$", text, re.MULTILINE)
-        own = [message for kind, message in errors if kind.startswith("swift_bids.errors.")]
-        unexpected = ": ".join(errors[-1]) if errors else "it ended without an error message"
-        workflow, step = node.groups() if node else ("", "")
-        if own or workflow not in crashed:
-            crashed[workflow] = (own[-1] if own else f"{step} failed ({unexpected})", file)
-    return crashed
 
 
 def workflow_name(run: Run) -> str:

@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 import nibabel as nib
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 PARITY = ROOT / "tests" / "data" / "parity"
@@ -40,12 +43,14 @@ def require_program(name: str) -> str:
     """Path of a system program; without it the test skips, or fails where CI promises it."""
     places = [str(Path(sys.executable).parent), *os.get_exec_path()]  # some come as wheels
     path = shutil.which(name, path=os.pathsep.join(places))
-    if path is None:
-        reason = f"{name} is not installed"
-        if os.environ.get("SWIFT_BIDS_REQUIRE_SYSTEM_PROGRAMS"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
+    return path or missing(f"{name} is not installed")
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip, or fail where CI promises that everything is there."""
+    if os.environ.get("SWIFT_BIDS_REQUIRE_SYSTEM_PROGRAMS"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def run_app(*arguments, cwd=None, **environment) -> subprocess.CompletedProcess:
@@ -60,7 +65,9 @@ def run_app(*arguments, cwd=None, **environment) -> subprocess.CompletedProcess:
     )
 
 
-def start_job(folder: Path, bundle: Path, n_volumes: int, **options) -> subprocess.Popen:
+def start_job(
+    folder: Path, bundle: Path, n_volumes: int, processes: int = 2, **options
+) -> subprocess.Popen:
     """Start the app on two runs (`in`, `out`), which is seconds of work for the network, and wait
     until a run is read."""
     volume = np.arange(91 * 109 * 91, dtype=np.int16).reshape(91, 109, 91) % 200 + 900
@@ -69,7 +76,7 @@ def start_job(folder: Path, bundle: Path, n_volumes: int, **options) -> subproce
         write_derivative(folder / "in", f"sub-{label}_task-a", data=data)
     call = [sys.executable, ROOT / "run.py", folder / "in", folder / "out", "participant"]
     job = subprocess.Popen(
-        [*map(str, call), "--nprocs", "2", "--weights", str(bundle)],
+        [*map(str, call), "--nprocs", str(processes), "--weights", str(bundle)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -173,3 +180,43 @@ def demo(tmp_path_factory):
     (folder / "participant.log").write_text(participant.stdout)
     (folder / "group.log").write_text(group.stdout)
     return folder
+
+
+@pytest.fixture(scope="session")
+def distributions(tmp_path_factory):
+    """Folder with the source distribution and the wheel made from it."""
+    folder = tmp_path_factory.mktemp("build")
+    source = shutil.copytree(
+        ROOT,
+        folder / "source",
+        ignore=shutil.ignore_patterns(".git", ".venv", "demo", "*.egg-info", "build", "tests"),
+    )
+    call = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", source]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Package would be ignored" not in done.stdout + done.stderr
+    return folder / "dist"
+
+
+@pytest.fixture(scope="session")
+def installation(tmp_path_factory, distributions):
+    """`bin` of an environment that holds the wheel, what requirements.lock names, and torch.
+
+    torch is linked from here, since another copy of it takes minutes and gigabytes.
+    """
+    folder = tmp_path_factory.mktemp("installation") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    lock = ["--require-hashes", "-r", ROOT / "requirements.lock"]
+    subprocess.run([*pip, *lock], check=True, stderr=subprocess.DEVNULL)
+    (packages,) = (folder / "lib").glob("python*/site-packages")
+    here = metadata.distribution("torch")
+    needs = {Requirement(text).name for text in here.requires or []}
+    for distribution in metadata.distributions():
+        if distribution.name == "torch" or distribution.name in needs:
+            for top in {Path(*file.parts[:1]) for file in distribution.files or []}:
+                if top.name not in ("..", "__pycache__") and not (packages / top).exists():
+                    (packages / top).symlink_to(distribution.locate_file(top))
+    (wheel,) = distributions.glob("*.whl")
+    subprocess.run([*pip, "--no-index", wheel], check=True)  # everything it needs is there
+    return folder / "bin"

@@ -1,37 +1,20 @@
 """Wheel and source distribution: whole, and the app runs from them."""
 
-import os
-import shutil
+import re
 import subprocess
-import sys
 import tarfile
+import tomllib
 import zipfile
 
-import pytest
 from conftest import ROOT
+from packaging.requirements import Requirement
 
 from swift_bids import __version__
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """The wheel made from the source distribution, and both."""
-    folder = tmp_path_factory.mktemp("build")
-    source = shutil.copytree(
-        ROOT,
-        folder / "source",
-        ignore=shutil.ignore_patterns(".git", ".venv", "demo", "*.egg-info", "build", "tests"),
-    )
-    call = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", source]
-    done = subprocess.run(call, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Package would be ignored" not in done.stdout + done.stderr
-    return folder / "dist"
-
-
-def test_files_that_are_no_code_are_in_both(built):
-    (wheel,) = built.glob("*.whl")
-    (source,) = built.glob("*.tar.gz")
+def test_files_that_are_no_code_are_in_both(distributions):
+    (wheel,) = distributions.glob("*.whl")
+    (source,) = distributions.glob("*.tar.gz")
     data = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "swift_bids").rglob("*")
@@ -43,25 +26,37 @@ def test_files_that_are_no_code_are_in_both(built):
     assert data | {"version", "README.md", "LICENSE", "NOTICE"} <= names
 
 
-def test_the_app_runs_from_the_wheel(built, tmp_path):
-    (wheel,) = built.glob("*.whl")
-    target = tmp_path / "installed"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-    subprocess.run([*pip, "--target", target, wheel], check=True, capture_output=True)
-    alone = {"PYTHONPATH": str(target), "PYTHONSAFEPATH": "1"}
-    for call in ([sys.executable, "-m", "swift_bids"], [target / "bin" / "swift-bids"]):
-        answer = subprocess.run(
-            [*call, "--version"], capture_output=True, text=True, env=os.environ | alone
-        )
-        assert answer.stdout == f"swift_bids {__version__}\n", answer.stderr
+def test_installation(installation, tmp_path):
+    """Wheel and locked dependencies in an environment with nothing else, as pipx makes one."""
+    version = f"swift_bids {__version__}\n"
+    for call in (["swift-bids"], ["python", "-m", "swift_bids"]):
+        assert output_of(installation / call[0], *call[1:], "--version", cwd=tmp_path) == version
+    assert (
+        output_of(installation / "pip", "check", cwd=tmp_path) == "No broken requirements found.\n"
+    )
     code = (
         "import swift_bids.grid, swift_bids.outputs as o; "
         "print(swift_bids.__file__, swift_bids.grid.template_brain().sum(), "
         "len(o.column_descriptions(['age'])))"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | alone
-    )
-    assert answer.stdout.split() == [str(target / "swift_bids" / "__init__.py"), "235375", "1"], (
-        answer.stderr
-    )
+    file, size, columns = output_of(installation / "python", "-c", code, cwd=tmp_path).split()
+    assert file.startswith(str(installation.parent))
+    assert (size, columns) == ("235375", "1")
+
+
+def output_of(*command, cwd):
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_lock_holds_what_is_asked_for():
+    """Else: make lock. That the lock is whole, test_installation shows."""
+    lock = (ROOT / "requirements.lock").read_text()
+    pins = dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\$", lock, re.MULTILINE))
+    assert len(re.findall(r"^ {4}--hash=sha256:", lock, re.MULTILINE)) > 2 * len(pins)
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    requirements = {r.name: r for r in map(Requirement, asked) if r.name != "torch"}
+    assert requirements.keys() <= pins.keys()
+    for name, requirement in requirements.items():
+        assert requirement.specifier.contains(pins[name]), requirement

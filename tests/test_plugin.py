@@ -9,8 +9,9 @@ from conftest import start_job
 from nipype import Node, Workflow
 from nipype.interfaces.utility import Function
 
+from swift_bids.execution import read_crashes
 from swift_bids.plugin import RunByRun
-from swift_bids.workflow import WORKFLOW_NAME, read_crashes
+from swift_bids.workflow import WORKFLOW_NAME
 
 
 def die():

@@ -242,13 +242,18 @@ def _somebody_is_left(session: int) -> bool:
     return True
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_an_ended_job_leaves_no_worker_and_no_work_folder(tmp_path, reference_bundle, number, code):
+def test_an_ended_job_leaves_no_worker_and_no_work_folder(
+    tmp_path, reference_bundle, number, code, processes
+):
+    """With one process nipype took the end for the failure of a step, and went on to the next."""
     out = tmp_path / "out"
     job = start_job(
         tmp_path,
         reference_bundle,
         n_volumes=160,
+        processes=processes,
         start_new_session=True,
         env=os.environ | {"TMPDIR": str(tmp_path)},
     )

@@ -1,0 +1,30 @@
+"""SIGTERM (docker stop, scancel) and Ctrl-C: a call that is to stop does so, nipype or not."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+_asked: BaseException | None = None
+
+
+def listen() -> None:
+    """From now on both signals end the call as an exception, so that workers end and nothing is
+    left behind."""
+    global _asked
+    _asked = None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+
+
+def raise_if_asked() -> None:
+    """Raise again what a signal raised: within a node of this process nipype takes any exception
+    for the node's failure, and goes on with the next."""
+    if _asked is not None:
+        raise _asked
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    global _asked
+    _asked = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+    raise _asked

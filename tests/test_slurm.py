@@ -1,0 +1,199 @@
+"""Four participants on a one-node SLURM: by nipype's plugins, and by an array with Apptainer."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT, missing, require_program, run_app, write_derivative
+from containers import SIF, run_files
+
+PARTICIPANTS = ("1", "2", "3", "4")
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    """A SLURM that answers: the machine's, else one of our own, which root alone can start."""
+    require_program("sbatch")
+    if subprocess.run(["sinfo"], capture_output=True).returncode == 0:
+        yield
+        return
+    if os.getuid() != 0:
+        missing("no SLURM answers, and only root can start one")
+    folder = tmp_path_factory.mktemp("slurm")
+    started = subprocess.run([ROOT / ".ci" / "slurm", "start", folder], capture_output=True)
+    assert started.returncode == 0, started.stderr
+    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
+    yield
+    subprocess.run([ROOT / ".ci" / "slurm", "stop", folder], check=True, capture_output=True)
+    del os.environ["SLURM_CONF"]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, reference_bundle):
+    """Folder that holds `in` (a run each; 2's is seconds of work) and `weights`."""
+    folder = tmp_path_factory.mktemp("dataset")
+    volume = np.arange(91 * 109 * 91, dtype=np.int16).reshape(91, 109, 91) % 200 + 900
+    for label in PARTICIPANTS:
+        n_volumes = 200 if label == "2" else 22
+        data = volume[..., None] + (np.arange(n_volumes, dtype=np.int16) * int(label)) % 7
+        write_derivative(folder / "in", f"sub-{label}_task-a", data=data)
+    shutil.copytree(reference_bundle, folder / "weights")
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o777)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(dataset):
+    """Files of an undisturbed call on this machine."""
+    done = run_app(*call_of(dataset, "plain"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return run_files(dataset / "plain")
+
+
+def call_of(dataset, output, *options):
+    call = (dataset / "in", dataset / output, "participant", "--weights", dataset / "weights")
+    return (*call, "--omp-nthreads", "1", *options)
+
+
+def squeue(pattern="%j"):
+    call = ["squeue", "--noheader", f"--format={pattern}"]
+    return subprocess.run(call, capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
+
+
+def wait_until(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, squeue("%i %j %T %r")
+        time.sleep(0.2)
+    return found
+
+
+@pytest.mark.parametrize("flag", ["--slurm", "--slurm-graph"])
+def test_jobs_write_the_same_bytes(slurm, dataset, expected, flag):
+    done = run_app(*call_of(dataset, f"out{flag}", flag, "--sbatch-args", "--time=10"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    plugin = {"--slurm": "SLURM", "--slurm-graph": "SLURMGraph"}[flag]
+    assert f"4 run(s) on cpu, as jobs of nipype's plugin {plugin}" in done.stdout
+    assert done.stdout.endswith("done: 4 run(s)\n")
+    assert run_files(dataset / f"out{flag}") == expected
+    assert not (dataset / f"out{flag}" / ".swift_bids_work").exists()
+    assert squeue() == []
+
+
+def start(dataset, output, *options):
+    return subprocess.Popen(
+        [sys.executable, ROOT / "run.py", *map(str, call_of(dataset, output, *options))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def job_of(name, participant="2"):
+    """Number of a participant's job once SLURM has it; None before."""
+    of = (line.split(" ", 1) for line in squeue("%i %j %o"))
+    wanted = (name, f"sub_{participant}_")
+    return next((number for number, job in of if all(w in job for w in wanted)), None)
+
+
+@pytest.mark.parametrize("flag", ["--slurm", "--slurm-graph"])
+def test_a_killed_job_costs_its_run_alone(slurm, dataset, expected, flag):
+    """nipype's own SLURM plugin fails as a whole, its graph plugin as if nothing had happened."""
+    output = f"killed{flag}"
+    app = start(dataset, output, flag)
+    subprocess.run(["scancel", wait_until(lambda: job_of("normalise"))], check=True)
+    said = app.communicate(timeout=300)[0]
+    assert app.returncode == 1, said
+    assert "done: 3 run(s)\n" in said
+    (line,) = [line for line in said.splitlines() if line.startswith("  sub-2_task-a")]
+    assert "the cluster ended a job before it was done" in line
+    files = run_files(dataset / output)
+    assert not [name for name in files if name.startswith("sub-2_task-a")]
+    again = run_app(*call_of(dataset, output, flag, "--participant-label", "2"))
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert run_files(dataset / output) == expected
+
+
+@pytest.mark.parametrize("flag", ["--slurm", "--slurm-graph"])
+def test_an_interrupted_call_takes_its_jobs_with_it(slurm, dataset, flag):
+    app = start(dataset, f"interrupted{flag}", flag)
+    wait_until(lambda: job_of("normalise", "1"))
+    app.send_signal(signal.SIGTERM)
+    said = app.communicate(timeout=60)[0]
+    assert app.returncode == 143, said
+    wait_until(lambda: squeue() == [])
+    assert not (dataset / f"interrupted{flag}" / ".swift_bids_work").exists()
+
+
+def test_the_network_asks_for_a_gpu(slurm, dataset):
+    """The test's SLURM has one on paper: its job finds none, and says so."""
+    app = start(dataset, "gpu", "--slurm", "--device", "cuda", "--participant-label", "1")
+    asked = wait_until(lambda: [line for line in squeue("%b %j") if "embed" in line])
+    said = app.communicate(timeout=120)[0]
+    assert asked[0].startswith("gres:gpu:1 "), asked
+    assert app.returncode == 1
+    assert "sub-1_task-a_space-MNI152NLin6Asym_res-2: --device cuda: torch sees no GPU" in said
+
+
+def test_array_job_with_apptainer(slurm, dataset, installation):
+    """A task is killed and given again; the group level is a last call."""
+    require_program("apptainer")
+    if not SIF.exists():
+        missing(f"there is no {SIF}: make sif")
+    os.link(SIF, dataset / "swift_bids.sif")
+    (dataset / "array").mkdir()
+    (dataset / "array").chmod(0o777)
+
+    def submit(*options):
+        job = [ROOT / "examples" / "array.sbatch", "swift_bids.sif"]
+        job = [*job, *(dataset / name for name in ("in", "array", "weights"))]
+        limits = ["--parsable", "--cpus-per-task=1", "--mem=3G"]
+        call = ["sbatch", *limits, *options, *job]
+        done = subprocess.run(call, cwd=dataset, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def log(job, task):
+        return (dataset / f"swift_bids_{job}_{task}.log").read_text()
+
+    job = submit("--array=1-4")
+    settings = dataset / "array" / "sub-2" / "log"
+    wait_until(lambda: list(settings.glob("*/swift_bids.toml")))
+    subprocess.run(["scancel", f"{job}_2"], check=True)
+    wait_until(lambda: squeue() == [])
+    for task in (1, 3, 4):
+        assert "done: 1 run(s)" in log(job, task)
+    assert "done: 1 run(s)" not in log(job, 2)
+    files = run_files(dataset / "array")
+    assert not [name for name in files if name.startswith("sub-2/") and name.endswith(".tsv")]
+    # Apptainer's processes hear of the end as the app does: its file system may be gone before
+    # the app has tidied up
+    shutil.rmtree(dataset / "array" / ".swift_bids_work", ignore_errors=True)
+
+    again = submit("--array=2", "--export=ALL,N_TASKS=4")
+    wait_until(lambda: squeue() == [])
+    assert "done: 1 run(s)" in log(again, 2), log(again, 2)
+
+    binds = f"{dataset / 'in'}:/data:ro,{dataset / 'array'}:/out"
+    options = ["--cleanenv", "--containall", "--no-home", "-B", binds]
+    call = ["apptainer", "run", *options, "swift_bids.sif", "/data", "/out", "group"]
+    group = subprocess.run(call, cwd=dataset, capture_output=True, text=True)
+    assert group.returncode == 0, group.stdout + group.stderr
+    assert "4 run(s) of 4 participant(s): /out/group.html" in group.stdout
+
+    plain = dataset / "plain_array"
+    call = [installation / "swift-bids", dataset / "in", plain, "participant"]
+    options = ["--weights", dataset / "weights", "--nprocs", "1"]
+    clean = {"PATH": "/usr/bin:/bin"}  # settings of BLAS change the last digits
+    subprocess.run([*call, *options], check=True, capture_output=True, env=clean)
+    subprocess.run([*call[:3], "group"], check=True, capture_output=True, env=clean)
+    files, expected = run_files(dataset / "array"), run_files(plain)
+    assert files.keys() == expected.keys()
+    different = {name for name in files if files[name] != expected[name]}
+    assert different == {"dataset_description.json"}  # names the container and the mounts
