@@ -1,6 +1,9 @@
 # make demo   the app on a small dataset, from nothing
 # make test   all tests
 # make lint   style
+# make docs   the documentation, docs/_build/html/index.html
+# make image, make sif, make test-containers   the image, the file for Apptainer, and their tests
+# make lock   requirements.lock anew, after a change of pyproject.toml or to newer versions
 PYTHON ?= python3
 VENV   ?= .venv
 # On Linux this takes PyTorch's default build, with CUDA. Another build: make demo TORCH=<wheel>.
@@ -8,7 +11,7 @@ TORCH  ?= torch==2.13.0
 DEMO   ?= demo
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs image sif test-containers lock clean
 demo: $(VENV)/installed
 	$(BIN)/python -m swift_bids.demo $(DEMO)
 	$(BIN)/python run.py $(DEMO)/fmriprep $(DEMO)/swift_bids participant --weights $(DEMO)/weights --random-weights -w $(DEMO)/work
@@ -30,6 +33,25 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+docs: $(VENV)/installed
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
+
+image:
+	docker/build
+
+sif: image
+	docker/sif
+
+test-containers: $(VENV)/installed sif
+	$(BIN)/python -m pytest tests/test_container.py tests/test_apptainer.py tests/test_brainlife.py
+
+# torch is left to the image's argument TORCH. For macOS torch asks for no CUDA libraries; whatever
+# else it asks for is the same on Linux, and a missing package would fail the image's build.
+lock:
+	echo "$(TORCH)" | MACOSX_DEPLOYMENT_TARGET=14.0 uv pip compile pyproject.toml --constraint - \
+		--python-version 3.11 --python-platform macos --generate-hashes --no-emit-package torch \
+		--custom-compile-command "make lock" --upgrade --output-file requirements.lock
+
 $(VENV)/installed: pyproject.toml version
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "swift_bids needs Python 3.11 or newer; make demo PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
@@ -38,4 +60,4 @@ $(VENV)/installed: pyproject.toml version
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO) build dist *.egg-info
+	rm -rf $(VENV) $(DEMO) build dist docs/_build *.egg-info *.sif

@@ -53,3 +53,17 @@ def run_files(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and "log" not in path.relative_to(folder).parts
     }
+
+
+def place_sif(folder: Path) -> None:
+    """Put swift_bids.sif into a folder and let anybody write there: Apptainer may be somebody else.
+    Without it, or without Apptainer, the test skips."""
+    require_program("apptainer")
+    if not SIF.exists():
+        missing(f"there is no {SIF}: make sif")
+    try:
+        os.link(SIF, folder / "swift_bids.sif")
+    except OSError:  # another file system
+        shutil.copy(SIF, folder / "swift_bids.sif")
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o777)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from conftest import ROOT, write_derivative
+from containers import place_sif
 
 from swift_bids import __version__
 
@@ -45,6 +47,25 @@ def run(folder, **environment):
 def test_a_task(task):
     done = run(task)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert_layout(task)
+
+
+def test_a_task_in_the_container(task):
+    """As brainlife starts it: `main`, with Singularity, in a folder of its own."""
+    config = json.loads((task / "config.json").read_text())
+    shutil.copytree(config["weights"], task / "weights")
+    (task / "config.json").write_text(json.dumps(config | {"weights": "weights"}))
+    place_sif(task)
+    image = {"SWIFT_BIDS_IMAGE": "swift_bids.sif"}
+    done = subprocess.run(
+        [ROOT / "main"], cwd=task, capture_output=True, text=True, env=os.environ | image
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_layout(task)
+
+
+def assert_layout(task):
+    """Folders of the two outputs that are registered, and product.json."""
     names = {file.name for file in (task / "embedding").iterdir()}
     expected = {
         f"{RUN}_desc-swift_{suffix}"

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT, missing, require_program, run_app, write_derivative
-from containers import SIF, run_files
+from containers import place_sif, run_files
 
 PARTICIPANTS = ("1", "2", "3", "4")
 
@@ -43,8 +43,6 @@ def dataset(tmp_path_factory, reference_bundle):
         data = volume[..., None] + (np.arange(n_volumes, dtype=np.int16) * int(label)) % 7
         write_derivative(folder / "in", f"sub-{label}_task-a", data=data)
     shutil.copytree(reference_bundle, folder / "weights")
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o777)
     return folder
 
 
@@ -143,12 +141,8 @@ def test_the_network_asks_for_a_gpu(slurm, dataset):
 
 def test_array_job_with_apptainer(slurm, dataset, installation):
     """A task is killed and given again; the group level is a last call."""
-    require_program("apptainer")
-    if not SIF.exists():
-        missing(f"there is no {SIF}: make sif")
-    os.link(SIF, dataset / "swift_bids.sif")
     (dataset / "array").mkdir()
-    (dataset / "array").chmod(0o777)
+    place_sif(dataset)
 
     def submit(*options):
         job = [ROOT / "examples" / "array.sbatch", "swift_bids.sif"]

@@ -1,0 +1,50 @@
+"""The file for Apptainer, as an ordinary user starts it."""
+
+import subprocess
+
+import pytest
+from containers import place_sif
+
+from swift_bids import __version__
+
+
+@pytest.fixture
+def apptainer(tmp_path):
+    """Call Apptainer in a folder that anybody may write to, where `swift_bids.sif` lies."""
+    place_sif(tmp_path)
+
+    def call(*arguments):
+        return subprocess.run(
+            ["apptainer", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+
+    return call
+
+
+def test_it_computes_what_it_should(apptainer):
+    """`%test`: one chunk, compared with the recorded embedding."""
+    done = apptainer("test", "swift_bids.sif")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("recorded embedding, as it should be\n")
+    assert f"swift_bids {__version__}, torch" in done.stdout
+
+
+def test_run_script_and_help(apptainer):
+    closed = ("--cleanenv", "--containall", "--no-home")
+    done = apptainer("run", *closed, "swift_bids.sif", "--version")
+    assert done.stdout == f"swift_bids {__version__}\n"
+    done = apptainer(
+        "run", *closed, "swift_bids.sif", "/in", "/out", "participant", "--device=cuda"
+    )
+    assert done.returncode == 2
+    assert "--device cuda: this container sees no GPU" in done.stderr
+    assert (
+        "SwiFT embeddings of fMRIPrep derivatives."
+        in apptainer("run-help", "swift_bids.sif").stdout
+    )
+
+
+def test_labels(apptainer):
+    labels = apptainer("inspect", "swift_bids.sif").stdout
+    assert f"org.opencontainers.image.version: {__version__}" in labels
+    assert "org.swift-bids.from:" in labels
