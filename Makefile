@@ -56,7 +56,7 @@ $(VENV)/installed: pyproject.toml version
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "swift_bids needs Python 3.11 or newer; make demo PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --editable ".[test,docs]"
 	touch $@
 
 clean:

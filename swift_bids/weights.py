@@ -99,7 +99,7 @@ def find_weights(
         file = _local_file(path)
         name = "/".join(file.parts[-2:])
     elif _HUB_ID.match(hub_id) and path.suffix not in (".safetensors", ".ckpt"):
-        file = hub_file(hub_id, revision or at or None)
+        file = hub_file(hub_id, revision or at or None, spare=Path(work_dir) / "huggingface")
         name, commit = hub_id, file.parent.name
     else:
         raise UsageError(f"--weights {source}: there is no such file or folder; {_REMEDY}")
@@ -183,18 +183,22 @@ def convert_checkpoint(checkpoint: str | Path, folder: str | Path) -> Path:
 
 
 def hub_file(
-    repo_id: str, revision: str | None = None, local_dir: str | Path | None = None
+    repo_id: str,
+    revision: str | None = None,
+    local_dir: str | Path | None = None,
+    spare: Path | None = None,
 ) -> Path:
     """A bundle's weights in the Hub's cache (or a folder); what is there needs no network.
 
-    Without a revision the registered one is taken, else the newest.
+    Without a revision the registered one is taken, else the newest. `spare` becomes the cache where
+    the usual one cannot be written, as in a container without HOME.
 
     Raises
     ------
     UsageError
         They are not there and cannot be downloaded.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it counts its retries aloud
@@ -206,6 +210,8 @@ def hub_file(
         return Path(os.path.abspath(paths[-1]))
     except LocalEntryNotFoundError:
         _LOG.info("weights: downloading %s from the Hugging Face Hub", repo_id)
+    if local_dir is None and spare is not None and not _writable(Path(constants.HF_HUB_CACHE)):
+        place["cache_dir"] = spare
     try:
         return Path(os.path.abspath([hf_hub_download(repo_id, f, **place) for f in files][-1]))
     except Exception as error:  # network, authorisation, disk: the hub's errors share no base
@@ -214,6 +220,14 @@ def hub_file(
             f"the weights {repo_id} are neither in the Hugging Face cache nor could they be "
             f"downloaded ({reason}); {_REMEDY}"
         ) from error
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def _local_file(path: Path) -> Path:

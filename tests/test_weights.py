@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_app, write_bundle
+from conftest import run_app, write_bundle, write_derivative
 from safetensors.torch import load_file, save_file
 
 from swift_bids import SwiFT
@@ -304,6 +304,17 @@ def test_fetched_once_from_the_hub_then_offline(hub):
     absent = run_app("weights", "fetch", "ilex-hub/swift.contrastive.1", **hub.environment)
     assert absent.returncode == 2
     assert "swift.contrastive.1 are neither in the Hugging Face cache nor" in absent.stderr
+
+
+def test_fetched_into_the_work_folder_where_there_is_no_cache(hub, tmp_path, reference_bundle):
+    """As in a container whose HOME cannot be written."""
+    hub.folder = reference_bundle
+    write_derivative(tmp_path / "in", "sub-1_task-a")
+    call = (tmp_path / "in", tmp_path / "out", "participant", "--variant", "hcp-sex")
+    done = run_app(*call, "-w", tmp_path / "work", **hub.environment | {"HF_HOME": "/proc/none"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    (kept,) = (tmp_path / "work" / "huggingface").rglob("model.safetensors")
+    assert f"weights: {kept}" in done.stdout
 
 
 def test_fetched_into_a_folder_to_carry(hub, tmp_path):
