@@ -23,6 +23,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from swift_bids import __version__
+
 N_FEATURES, N_PARCELS, N_VOLUMES = 288, 40, 120
 
 
@@ -84,7 +86,7 @@ def write_outputs(root: Path, n_participants: int, n_runs: int, connectivity: bo
 
 def _metadata() -> dict:
     return {
-        "GeneratedBy": [{"Name": "swift_bids", "Version": "0.3.0"}],
+        "GeneratedBy": [{"Name": "swift_bids", "Version": __version__}],
         "Model": {
             "Name": "SwiFT",
             "Variant": "contrastive",

@@ -4,7 +4,6 @@ import json
 import re
 
 import pytest
-from conftest import ROOT
 from containers import IMAGE, call, engine_with_image, run_files, run_image
 
 from swift_bids import __version__
@@ -111,8 +110,3 @@ def test_labels(engine):
     assert described["Size"] < 2e9
     done = run_image(engine, "--version")
     assert done.stdout == f"swift_bids {__version__}\n"
-
-
-def test_version_label_in_the_dockerfile():
-    """Without an image, too, so that a release cannot forget it."""
-    assert f'org.opencontainers.image.version="{__version__}"' in (ROOT / "Dockerfile").read_text()

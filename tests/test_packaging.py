@@ -6,6 +6,7 @@ import tarfile
 import tomllib
 import zipfile
 
+import pytest
 from conftest import ROOT
 from packaging.requirements import Requirement
 
@@ -60,3 +61,16 @@ def test_lock_holds_what_is_asked_for():
     assert requirements.keys() <= pins.keys()
     for name, requirement in requirements.items():
         assert requirement.specifier.contains(pins[name]), requirement
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Dockerfile", f'org.opencontainers.image.version="{__version__}"'),
+        ("Singularity.def", f"FROM=swift-bids/swift_bids:{__version__}"),
+        ("docs/platforms.md", f"swift_bids-{__version__.replace('.', '-')}"),
+        ("CHANGES.md", f"## {__version__}"),
+    ],
+)
+def test_version_is_everywhere(name, text):
+    assert text in (ROOT / name).read_text()
