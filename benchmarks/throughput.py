@@ -1,16 +1,15 @@
-"""What many runs cost: seconds, CPU seconds and disk of each, for the arithmetic of docs/slurm.md.
+"""What many runs cost: seconds and disk of each, for the arithmetic of docs/slurm.md.
 
     python -m benchmarks.throughput [--runs 8] [--volumes 300] [--nprocs 1 2]
 
-The runs are one run of 91 x 109 x 91 float32 voxels under several participants' names. A call of one
-run is timed, too: the difference is what starting costs.
+The runs are one run of 91 x 109 x 91 float32 voxels under several participants' names. A call of
+one run is timed, too: the difference is what starting costs.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -33,24 +32,19 @@ def give_names(root: Path, n_runs: int) -> None:
                 os.link(file, link)
 
 
-def measure(
-    root: Path, weights: Path, labels: list[str], nprocs: int
-) -> tuple[float, float, float]:
-    """Seconds, CPU seconds and MB written by one call."""
+def measure(root: Path, weights: Path, labels: list[str], nprocs: int) -> tuple[float, float]:
+    """Seconds, and MB written, of one call."""
     with tempfile.TemporaryDirectory() as output:
         call = [sys.executable, ROOT / "run.py", root, output, "participant"]
         flags = ["--weights", weights, "--random-weights", "--nprocs", nprocs]
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         begin = time.monotonic()
         done = subprocess.run(
             [*map(str, [*call, *flags]), "--participant-label", *labels], capture_output=True
         )
         seconds = time.monotonic() - begin
         assert done.returncode == 0, done.stdout
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         written = sum(file.stat().st_size for file in Path(output).rglob("*") if file.is_file())
-    return seconds, cpu, written / 1e6
+    return seconds, written / 1e6
 
 
 def main() -> None:
@@ -67,16 +61,13 @@ def main() -> None:
         give_names(root, args.runs)
         labels = [f"{number:02d}" for number in range(1, args.runs + 1)]
         print(f"a run: {args.volumes} volumes, {bold.stat().st_size / 1e6:.0f} MB gzipped")
-        print("| CPUs | runs | s | CPU s | s a run | CPU s a run | MB written a run |")
-        print("|---|---|---|---|---|---|---|")
+        print("| CPUs | runs | s | s a run | MB written a run |")
+        print("|---|---|---|---|---|")
         for nprocs in args.nprocs:
             for some in (labels[:1], labels):
-                seconds, cpu, written = measure(root, weights, some, nprocs)
+                seconds, written = measure(root, weights, some, nprocs)
                 n = len(some)
-                print(
-                    f"| {nprocs} | {n} | {seconds:.1f} | {cpu:.1f} | {seconds / n:.2f} "
-                    f"| {cpu / n:.2f} | {written / n:.1f} |"
-                )
+                print(f"| {nprocs} | {n} | {seconds:.1f} | {seconds / n:.2f} | {written / n:.1f} |")
 
 
 if __name__ == "__main__":

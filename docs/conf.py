@@ -31,7 +31,7 @@ html_title = f"swift_bids {release}"
 
 
 def write_columns() -> None:
-    """The table of all columns, from the descriptions that the app itself writes beside its tables."""
+    """The table of all columns, from the descriptions that the app writes beside its tables."""
     described = json.loads((ROOT / "swift_bids" / "data" / "columns.json").read_text())
     rows = ["| column | unit | meaning |", "|---|---|---|"]
     for name, about in described.items():

@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--config-file",
         type=Path,
         metavar="FILE",
-        help="settings of an earlier call, swift_bids.toml in a folder of sub-XX/log; flags override them",
+        help="settings of an earlier call, swift_bids.toml in sub-XX/log; flags override them",
     )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="more (-vv: debug) log")
 
