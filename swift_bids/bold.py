@@ -6,6 +6,7 @@ worked on, the next is read and decompressed by a thread.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,10 @@ from swift_bids.grid import flat_storage_index, interpolation_weights, is_fsl_gr
 
 #: A block holds at most so many volumes and bytes: 8 volumes of 902,629 float32 voxels are 29 MB.
 VOLUMES_AT_ONCE, BYTES_AT_ONCE = 8, 32_000_000
+#: Voxels of a volume: more than 512 along each axis are not believed.
+MOST_VOXELS = 512**3
+#: Bytes that deflate, gzip's method, makes of one at most.
+DEFLATE_AT_MOST = 1032
 #: First bytes of a NIfTI-2 file, the size of its header in either byte order.
 _NIFTI2_START = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
 #: What a damaged or truncated image raises, in the gzip layer or in nibabel.
@@ -41,29 +46,65 @@ UNREADABLE = (
 
 
 @contextmanager
-def open_bold(bold_file: str | Path) -> Iterator[nib.Nifti1Image]:
-    """Open a 4D NIfTI for reading from front to back, gzip through isal (twice zlib's speed).
+def open_image(file: str | Path) -> Iterator[nib.Nifti1Image]:
+    """Open a NIfTI for reading from front to back, gzip through isal (twice zlib's speed).
+
+    At the end the rest of the file is read, too, so that a checksum that is wrong, or what does not
+    belong behind the image, is found.
 
     Raises
     ------
     InputError
-        The file cannot be read, here or while the image is in use, or is no 4D image.
+        The file cannot be read, here or while the image is in use, or cannot hold what its header
+        promises.
     """
-    opener = igzip.open if str(bold_file).endswith(".gz") else open
+    opener = igzip.open if str(file).endswith(".gz") else open
     try:
-        with opener(bold_file, "rb") as stream:
+        with opener(file, "rb") as stream:
             start = stream.read(4)
             stream.seek(0)
             kind = nib.Nifti2Image if start in _NIFTI2_START else nib.Nifti1Image
             image = kind.from_file_map({"image": FileHolder(fileobj=stream)})
-            if image.ndim != 4:
-                raise InputError(f"{bold_file}: has {image.ndim} dimensions, a BOLD run has 4")
+            refuse_impossible(file, image.header)
             yield image
+            while stream.read(BYTES_AT_ONCE):
+                pass
     except UNREADABLE as error:
         raise InputError(
-            f"{bold_file}: cannot be read ({error or type(error).__name__}); the file is damaged "
+            f"{file}: cannot be read ({error or type(error).__name__}); the file is damaged "
             f"or incomplete, fetch or make it again"
         ) from error
+
+
+@contextmanager
+def open_bold(bold_file: str | Path) -> Iterator[nib.Nifti1Image]:
+    """Open a 4D image as `open_image` does; InputError where it is none."""
+    with open_image(bold_file) as image:
+        if image.ndim != 4:
+            raise InputError(f"{bold_file}: has {image.ndim} dimensions, a BOLD run has 4")
+        yield image
+
+
+def refuse_impossible(file: str | Path, header: nib.Nifti1Header) -> None:
+    """Refuse a header that promises more than any scanner makes or its file can hold, before memory
+    is taken for it.
+
+    Raises
+    ------
+    InputError
+        As said.
+    """
+    shape = tuple(int(n) for n in header.get_data_shape())  # Python's, which cannot overflow
+    size = " x ".join(map(str, shape))
+    if min(shape, default=0) < 1 or math.prod(shape[:3]) > MOST_VOXELS:
+        raise InputError(f"{file}: its header promises {size} voxels, which is no image of a brain")
+    promised = math.prod(shape) * header.get_data_dtype().itemsize
+    there = Path(file).stat().st_size
+    if promised > there * (DEFLATE_AT_MOST if str(file).endswith(".gz") else 1):
+        raise InputError(
+            f"{file}: its header promises {size} voxels, more than a file of {there:,} bytes can "
+            f"hold; the file is incomplete or damaged, fetch or make it again"
+        )
 
 
 def brain_rows(

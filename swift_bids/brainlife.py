@@ -9,6 +9,7 @@ Developers").
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -121,7 +122,9 @@ def _repetition_time(config: dict[str, Any], folder: Path) -> float:
 
 def _flags(config: dict[str, Any]) -> list[str]:
     flags = [f"--{name.replace('_', '-')}={config[name]}" for name in _FLAGS if config.get(name)]
-    return flags + [f"--{name.replace('_', '-')}" for name in _SWITCHES if config.get(name)]
+    flags += [f"--{name.replace('_', '-')}" for name in _SWITCHES if config.get(name)]
+    # of the job that `main` asks for; PBS need not keep it to that
+    return [*flags, f"--nprocs={os.environ.get('PBS_NP', 4)}", "--mem=8G"]
 
 
 def _products(output: Path, name: str) -> list[dict[str, Any]]:

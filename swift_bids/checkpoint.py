@@ -78,8 +78,11 @@ def read_backbone(file: str | Path) -> Backbone:
 
     file = Path(file)
     config, about = read_config(file)
-    with torch.device("meta"):  # names and shapes only
-        expected = SwiFT(**config).state_dict()
+    try:
+        with torch.device("meta"):  # names and shapes only
+            expected = SwiFT(**config).state_dict()
+    except (TypeError, ValueError, RuntimeError, IndexError, ArithmeticError) as error:
+        raise UsageError(f"{file}: its configuration makes no network ({error})") from error
     found = _match_names(_read_tensors(file), file)
     # The original holds a final norm that its features do not pass through.
     missing = [n for n in expected if n not in found and not n.startswith("norm.")]

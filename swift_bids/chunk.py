@@ -27,13 +27,18 @@ def read_confounds(confounds_file: str | Path, n_rows: int | None = None) -> pd.
         The file is no table.
     """
     try:
-        return pd.read_csv(
+        table = pd.read_csv(
             confounds_file, sep="\t", na_values="n/a", encoding="utf-8-sig", nrows=n_rows
         )
     except (OSError, ValueError) as error:
         raise InputError(
             f"{confounds_file}: is no confounds table ({error}); fetch or make it again"
         ) from error
+    if len(table.columns) == 1 and re.search("[,; ]", str(table.columns[0])):
+        raise InputError(
+            f"{confounds_file}: its columns are not separated by tabs; fetch or make it again"
+        )
+    return table
 
 
 def count_dummy_scans(confounds: pd.DataFrame) -> int:

@@ -61,18 +61,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _temporary_folder(args: argparse.Namespace, dataset: Dataset) -> Iterator[str]:
-    """A folder for this call's caches, a few kB: among the machine's temporary files, else, in a
-    container that is read-only altogether, in the work folder."""
+    """A folder for this call's caches, a few kB: among the machine's temporary files, else in the
+    work folder: in a container that is read-only altogether, and for jobs on other machines."""
     work_dir = None
     try:
         tempfile.gettempdir()
+        usual = True
     except FileNotFoundError:
+        usual = False
+    if not usual or args.use_plugin or args.slurm or args.slurm_graph:
         from swift_bids.derivative import check_output_dir
 
         output_dir = check_output_dir(args.output_dir, dataset)
         work_dir = (args.work_dir or output_dir / ".swift_bids_work").resolve()
         work_dir.mkdir(parents=True, exist_ok=True)
-        os.environ["TMPDIR"] = str(work_dir)  # for multiprocessing, here and in workers
+        if not usual:
+            os.environ["TMPDIR"] = str(work_dir)  # for multiprocessing, here and in workers
         # behind multiprocessing's own tidying, which is of priority -100
         Finalize(None, _remove_if_empty, (work_dir, output_dir), exitpriority=-200)
     with tempfile.TemporaryDirectory(prefix="swift_bids_", dir=work_dir) as folder:

@@ -6,20 +6,17 @@ from __future__ import annotations
 import gc
 import logging
 import multiprocessing
+import os
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from nipype import Node, Workflow
 
-from swift_bids.cluster import (
-    SLURM_GRAPH,
-    cancel_jobs,
-    instance,
-    remove_empty_logs,
-    wait_for_jobs,
-)
+from swift_bids.cluster import SLURM_GRAPH, instance
 from swift_bids.plugin import RunByRun
+from swift_bids.slurm import LOOK, SHOWN, cancel_jobs, remove_empty_logs, wait_for_jobs
 from swift_bids.stopping import raise_if_asked
 from swift_bids.workers import start_method
 from swift_bids.workflow import WORKFLOW_NAME, Execution
@@ -36,7 +33,7 @@ def run_workflows(
     execution: Execution,
     output_dir: Path,
     on_node: Callable[[str, str, str], None],
-) -> dict[str, tuple[str, Path]]:
+) -> tuple[dict[str, tuple[str, Path]], str | None]:
     """Execute the workflows of all runs; one that fails does not stop the others.
 
     Parameters
@@ -48,6 +45,8 @@ def run_workflows(
     -------
     dict
         Workflow name -> (reason, crash file), for the runs that failed.
+    str or None
+        Why the others that were not ended were not, where nipype itself failed.
     """
     # While it waits, nipype collects garbage again and again, 50 ms of a CPU a time, most of them
     # spent on what was imported.
@@ -56,15 +55,20 @@ def run_workflows(
     at_once = len(workflows) if execution.processes > 1 else 1
     if execution.plugin is not None:
         at_once = execution.plugin.runs_at_once or len(workflows)
-    portions = [workflows[i : i + at_once] for i in range(0, len(workflows), at_once)]
-    failures = [error for some in portions if (error := _run(some, execution, on_node))]
+    why = None
+    for first in range(0, len(workflows), at_once):
+        error = _run(workflows[first : first + at_once], execution, on_node)
+        if error is not None:
+            why = f"nipype ended with {type(error).__name__}: {error}"
+            if execution.stop_on_first_crash:
+                why = "--stop-on-first-crash ended the call"
+                _end(execution)
+                break
     logs = list(output_dir.glob(f"sub-*/log/{execution.log_name}"))
     crashed = read_crashes(file for folder in logs for file in folder.glob("crash-*.txt"))
     if execution.elsewhere:
         remove_empty_logs(logs)
-    if failures and not crashed:  # nipype itself failed, no node did
-        raise failures[0]
-    return crashed
+    return crashed, why
 
 
 def _run(
@@ -74,10 +78,10 @@ def _run(
     whole = Workflow(name=WORKFLOW_NAME, base_dir=str(execution.work_dir))
     whole.config["execution"] = {
         "crashfile_format": "txt",
-        "stop_on_first_crash": "false",
+        "stop_on_first_crash": str(execution.stop_on_first_crash).lower(),
         # nipype's 2 s is longer than most nodes, and too often for a cluster's scheduler
-        "poll_sleep_duration": "5" if execution.elsewhere else "0.05",
-        "job_finished_timeout": "20",  # until a network file system shows a job's result
+        "poll_sleep_duration": str(LOOK) if execution.elsewhere else "0.05",
+        "job_finished_timeout": str(SHOWN),
         "create_report": "false",  # it would write the environment, secrets included, to the disk
     }
     whole.add_nodes(list(workflows))
@@ -91,22 +95,29 @@ def _run(
             if execution.plugin.name == SLURM_GRAPH:
                 _run_graph(whole, workflows, execution, on_node)
             else:
-                whole.run(plugin=instance(execution.plugin, on_status))
+                whole.run(plugin=instance(execution.plugin, on_status, execution.log_name))
         elif execution.processes > 1:
             whole.run(plugin=_processes(execution, on_status))
         else:
             whole.run(plugin="Linear", plugin_args={"status_callback": on_status})
     except (KeyboardInterrupt, SystemExit):
-        if execution.elsewhere:
-            cancel_jobs(execution.log_name)
-        logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL)  # of its broken pool
-        for worker in multiprocessing.active_children():  # else they go on, and write, without us
-            worker.kill()
-            worker.join()
+        _end(execution)
         raise
     except Exception as error:
+        if execution.elsewhere:  # what was submitted before nipype failed
+            cancel_jobs(execution.log_name)
         return error
     return None
+
+
+def _end(execution: Execution) -> None:
+    """End jobs and workers, which would go on, and write, without us."""
+    if execution.elsewhere:
+        cancel_jobs(execution.log_name)
+    logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL)  # of its broken pool
+    for worker in multiprocessing.active_children():
+        worker.kill()
+        worker.join()
 
 
 def _run_graph(
@@ -123,10 +134,13 @@ def _run_graph(
     for name, result in results.items():
         result.unlink(missing_ok=True)  # of an earlier call
         on_node(name, "normalise", "start")
-    whole.run(plugin=instance(execution.plugin))
+    whole.run(plugin=instance(execution.plugin, mark=execution.log_name))
     wait_for_jobs(execution.log_name)
+    until = time.monotonic() + SHOWN
+    while time.monotonic() < until and not all(map(_is_shown, results.values())):
+        time.sleep(1)
     for run in workflows:
-        done = results[run.name].exists()
+        done = _is_shown(results[run.name])
         on_node(run.name, "aggregate", "end" if done else "exception")
         logs = Path(run.get_node("aggregate").config["execution"]["crashdump_dir"])
         if not done and run.name not in read_crashes(logs.glob("crash-*.txt")):
@@ -134,6 +148,11 @@ def _run_graph(
                 f"Node: {whole.name}.{run.name}.aggregate\n\n"
                 f"swift_bids.errors.InputError: {_ENDED}\n"
             )
+
+
+def _is_shown(file: Path) -> bool:
+    """Whether a file is there, asking a network file system anew."""
+    return file.parent.is_dir() and file.name in os.listdir(file.parent)
 
 
 def _processes(execution: Execution, on_status: Callable[[Node, str], None]) -> RunByRun:

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from swift_bids.aggregate import Embeddings
+from swift_bids.atomic import write_atomically
 from swift_bids.chunk import framewise_displacement, read_confounds
 from swift_bids.grid import MODEL_SHAPE
-from swift_bids.outputs import figure_path, write_atomically
+from swift_bids.outputs import figure_path
 from swift_bids.runs import Run
 
 #: Colour-blind-safe colours (Okabe and Ito).

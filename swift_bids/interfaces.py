@@ -30,7 +30,7 @@ from swift_bids.connectivity import write_parcels
 from swift_bids.crop import Coverage, crop
 from swift_bids.grid import FRAMES
 from swift_bids.normalise import METHODS, MatrixFile, Normalisation, normalise
-from swift_bids.outputs import Provenance, write_run
+from swift_bids.outputs import Provenance, output_path, write_run
 from swift_bids.parcels import Parcels, cubes, read_atlas
 from swift_bids.precision import PRECISIONS
 from swift_bids.runs import Run
@@ -200,6 +200,7 @@ class _AggregateInput(BaseInterfaceInputSpec):
     atlas = File(exists=True)
     run = traits.Dict(mandatory=True, desc="fields of Run")
     provenance = traits.Dict(mandatory=True, desc="fields of Provenance")
+    fingerprint = traits.Dict(mandatory=True, desc="BIDS URI of each input file -> fingerprint")
     keep_tokens = traits.Bool(True, usedefault=True)
     output_dir = traits.Directory(mandatory=True)
 
@@ -217,6 +218,9 @@ class Aggregate(SimpleInterface):
         from swift_bids.figures import draw_run
 
         run = Run(**self.inputs.run)
+        # Until everything is written anew, the run is not done: what is there may be of two calls.
+        sidecar = output_path(self.inputs.output_dir, run.name, "embedding", ".json")
+        sidecar.unlink(missing_ok=True)
         tokens = np.load(self.inputs.tokens)
         statistics = Normalisation(**self.inputs.statistics)
         embeddings = aggregate(tokens, pd.read_csv(self.inputs.chunks, sep="\t"))
@@ -245,6 +249,7 @@ class Aggregate(SimpleInterface):
             statistics,
             Coverage(**self.inputs.coverage),
             tokens if self.inputs.keep_tokens else None,
+            self.inputs.fingerprint,
         )
         return runtime
 

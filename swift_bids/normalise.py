@@ -16,7 +16,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from swift_bids.bold import UNREADABLE, brain_rows, open_bold
+from swift_bids.bold import brain_rows, open_bold, open_image
 from swift_bids.errors import InputError
 from swift_bids.grid import BrainVoxels, Frame, brain_voxels, is_fsl_grid
 from swift_bids.moments import VoxelMoments
@@ -244,18 +244,11 @@ class _ZScores:
 
 def load_mask(mask_file: str | Path) -> nib.Nifti1Image:
     """Read a 3D brain mask; InputError where it is none."""
-    try:
-        mask = nib.load(mask_file)
-        if mask.ndim == 4 and mask.shape[3] == 1:
-            mask = nib.squeeze_image(mask)
+    with open_image(mask_file) as stored:
+        mask = nib.squeeze_image(stored) if stored.shape[3:] == (1,) else stored
         if mask.ndim != 3:
             raise InputError(f"{mask_file}: has {mask.ndim} dimensions, a brain mask has 3")
-        np.asarray(mask.dataobj)
-        return mask
-    except UNREADABLE as error:
-        raise InputError(
-            f"{mask_file}: the brain mask cannot be read ({error}); fetch or make it again"
-        ) from error
+        return nib.Nifti1Image(np.asarray(mask.dataobj), mask.affine, dtype=mask.get_data_dtype())
 
 
 def mask_voxels(mask: nib.Nifti1Image, mask_file: str | Path, frame: Frame) -> BrainVoxels:

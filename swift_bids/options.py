@@ -259,6 +259,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="remove what --work-dir holds of a run before it is embedded, and when it is done",
     )
 
+    resources.add_argument(
+        "--force", action="store_true", help="embed runs again that an earlier call has done"
+    )
+    resources.add_argument(
+        "--stop-on-first-crash",
+        action="store_true",
+        help="end the call when a run fails, instead of going on with the others",
+    )
+
     cluster = parser.add_argument_group(
         "cluster", "jobs for the steps of the runs; for array jobs see --batch"
     )
@@ -273,7 +282,8 @@ def build_parser() -> argparse.ArgumentParser:
     plugin.add_argument(
         "--slurm",
         action="store_true",
-        help="a SLURM job for each step, with a GPU for the network's where --device is cuda",
+        help="a SLURM job for each step, with a GPU for the network's where --device is cuda; CPUs "
+        "of the network's: --omp-nthreads (default: 4)",
     )
     plugin.add_argument(
         "--slurm-graph",
@@ -284,5 +294,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--sbatch-args",
         metavar="TEXT",
         help='options of these jobs, such as "--partition=long --time=60"',
+    )
+    cluster.add_argument(
+        "--sbatch-network-args",
+        metavar="TEXT",
+        help='more options of the network\'s jobs, such as "--partition=gpu --gres=gpu:a100:1" '
+        "(default: --gres=gpu:1 where --device is cuda)",
     )
     return parser

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -18,6 +16,7 @@ import pandas as pd
 
 from swift_bids import __version__
 from swift_bids.aggregate import Embeddings
+from swift_bids.atomic import write_atomically
 from swift_bids.chunk import CHUNK_VOLUMES
 from swift_bids.crop import Coverage
 from swift_bids.dataset import Dataset
@@ -39,13 +38,14 @@ _KEYS = (
     "Settings",
     "Connectivity",
     "Sources",
+    "InputFingerprint",
     "Columns",
 )
 CODE_URL = "https://github.com/swift-bids/swift_bids"
 #: Software, as BIDS has it in sidecars and dataset_description.json.
 GENERATED_BY = {"Name": "swift_bids", "Version": __version__, "CodeURL": CODE_URL}
 #: The published image, without its tag.
-IMAGE = "swift-bids/swift_bids"
+IMAGE = "swiftbids/swift_bids"
 
 
 @dataclass(frozen=True)
@@ -94,22 +94,6 @@ class Provenance:
             dataset_root=str(dataset.root),
             **parameters,
         )
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write(temporary path)` make a file in the same folder, then give it its name.
-
-    A job that is killed meanwhile leaves no half-written file under the final name.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.part")
-    try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -169,6 +153,7 @@ def write_run(
     normalisation: Normalisation,
     coverage: Coverage,
     tokens: np.ndarray | None,
+    inputs: Mapping[str, str],
 ) -> None:
     """Write the tables, sidecars, tokens and quality figures of one run.
 
@@ -178,6 +163,8 @@ def write_run(
     ----------
     tokens
         (chunk, 288, 2, 2, 2, 20) float32, or None to leave them out (`--no-tokens`).
+    inputs
+        BIDS URI of each input file -> its fingerprint; kept in the last sidecar.
     """
     from safetensors.numpy import save
 
@@ -219,7 +206,7 @@ def write_run(
     ):
         table.insert(place, column, value)
     write_table(path("embedding", ".tsv"), table)
-    write_json(path("embedding", ".json"), described(table))
+    write_json(path("embedding", ".json"), described(table) | {"InputFingerprint": dict(inputs)})
 
 
 def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation) -> dict[str, Any]:

@@ -11,17 +11,21 @@ from swift_bids import arguments
 from swift_bids.options import build_parser
 from swift_bids.workers import count_cpus
 
+_PLUGINS = ("--use-plugin", "--nipype-plugin-file", "--slurm", "--slurm-graph")
+
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse, and make one form of what may be written in several."""
     argv = sys.argv[1:] if argv is None else argv
-    argv = _joined([_with_hyphens(argument) for argument in argv])
+    argv = [_with_hyphens(argument) for argument in _joined(argv)]
     parser = build_parser()
     config_file = _config_file(argv)
     if config_file is not None:
         # Through the parser, as if they had been typed behind some positional arguments.
         typed = ["bids_dir", "output_dir", "participant", *arguments.typed_in(config_file, parser)]
         settings = vars(parser.parse_args(typed))
+        if any(argument.split("=")[0] in _PLUGINS for argument in argv):  # of which one is used
+            settings |= {"use_plugin": None, "slurm": False, "slurm_graph": False}
         parser.set_defaults(**settings)
     args = parser.parse_args(argv)
     for name, prefix in (
@@ -72,7 +76,7 @@ def _joined(argv: Sequence[str]) -> list[str]:
     """`--sbatch-args --time=9` -> `--sbatch-args=--time=9`: argparse takes no value with a dash."""
     joined: list[str] = []
     for argument in argv:
-        if joined and joined[-1] == "--sbatch-args":
+        if joined and joined[-1].replace("_", "-") in ("--sbatch-args", "--sbatch-network-args"):
             joined[-1] += f"={argument}"
         else:
             joined.append(argument)

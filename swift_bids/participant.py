@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
-import shutil
 import time
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-import tomli_w
-
-from swift_bids import __version__
+from swift_bids.atomic import remove_parts, work_folder
 from swift_bids.dataset import Dataset
-from swift_bids.derivative import (
-    check_output_dir,
-    participants_of,
-    write_dataset_files,
-    write_participants,
-)
-from swift_bids.dry_run import count_chunks, print_runs
+from swift_bids.derivative import check_output_dir, participants_of, write_participants
+from swift_bids.dry_run import print_runs
+from swift_bids.embedding import Outcome, embed_runs
 from swift_bids.errors import Problem, UsageError, report_problems
 from swift_bids.filters import read_filter_file
 from swift_bids.grid import FRAME_OF_VARIANT
 from swift_bids.index import check_database_dir
-from swift_bids.outputs import Provenance, output_path, settings_metadata, write_text
-from swift_bids.preflight import check_atlas, check_network
+from swift_bids.preflight import check_atlas
 from swift_bids.query import SPACES, Selection, find_runs
 from swift_bids.runs import Run
-from swift_bids.weights import Weights, find_weights
-from swift_bids.workers import in_worker
+from swift_bids.status import write_status
+from swift_bids.weights import find_weights
 
 _LOG = logging.getLogger("swift_bids")
 
@@ -73,8 +63,7 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
     if args.atlas is not None:
         check_atlas(args.atlas)
     log_name = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4()}"
-    work_dir = (args.work_dir or output_dir / ".swift_bids_work" / log_name).resolve()
-    try:
+    with work_folder(args.work_dir, output_dir, log_name) as work_dir:
         weights = find_weights(args.weights, args.variant, args.random_weights, work_dir)
         _LOG.info("weights: %s (SHA-256 %s)", weights.file, weights.sha256)
         runs, unusable = find_runs(dataset, labels, selection)
@@ -88,121 +77,33 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
                 _LOG.debug("%s: taken; not taken: %s", run.name, ", ".join(run.others))
         if not runs:
             return _recap([], problems, dataset.understood)
-        failed = _embed_runs(args, runs, dataset, weights, frame, output_dir, work_dir, log_name)
-    finally:
-        if args.work_dir is None:
-            shutil.rmtree(work_dir, ignore_errors=True)
-            with contextlib.suppress(OSError):  # another job's folder is in it, or it is not there
-                work_dir.parent.rmdir()
-    problems += failed
-    there = {run.participant for run in runs} | {
-        p.participant for p in problems if (output_dir / f"sub-{p.participant}").is_dir()
-    }
-    _write_reports(output_dir, there, problems, log_name)
+        outcome = embed_runs(args, runs, dataset, weights, frame, output_dir, work_dir, log_name)
+    _remove_parts(output_dir, {run.participant for run in runs})
+    problems += outcome.failed
+    _write_reports(
+        output_dir, _with_a_page_to_write(output_dir, outcome, problems), problems, log_name
+    )
     write_participants(output_dir, *participants_of(output_dir, dataset))
-    unfinished = {problem.name for problem in failed}
-    return _recap([run for run in runs if run.name not in unfinished], problems, dataset.understood)
+    write_status(output_dir, outcome.done, outcome.skipped, problems, log_name)
+    return _recap(outcome.done, problems, dataset.understood, len(outcome.skipped))
 
 
-def _embed_runs(
-    args: argparse.Namespace,
-    runs: Sequence[Run],
-    dataset: Dataset,
-    weights: Weights,
-    frame: str,
-    output_dir: Path,
-    work_dir: Path,
-    log_name: str,
-) -> list[Problem]:
-    """Build and execute the workflow; return the runs that failed."""
-    # nipype takes seconds to import, which an empty query need not wait for
-    from swift_bids.citations import write_citations
-    from swift_bids.cluster import chosen_plugin
-    from swift_bids.execution import run_workflows
-    from swift_bids.progress import Progress
-    from swift_bids.workflow import (
-        Execution,
-        chunks_done,
-        log_dir,
-        remove_intermediate,
-        workflow_name,
-        workflow_of_run,
-    )
+def _remove_parts(output_dir: Path, participants: Iterable[str]) -> None:
+    """Remove temporary files that killed calls left."""
+    for folder in (output_dir, output_dir / "logs"):
+        remove_parts(folder)
+    for participant in participants:
+        remove_parts(output_dir / f"sub-{participant}", everywhere=True)
 
-    # refuses wrong plugins, weights and devices before anything is written
-    plugin = chosen_plugin(args)
-    elsewhere = plugin is not None and plugin.elsewhere
-    # A cluster's GPUs are not this machine's: the network's jobs find out.
-    asked = ("cpu", "float32") if elsewhere else (args.device, args.precision)
-    device, notes = in_worker(args.nprocs, check_network, weights.file, *asked)
-    if elsewhere and args.device.startswith("cuda"):
-        device = args.device
-    for note in notes:
-        _LOG.warning("%s", note)
-    threads = args.omp_nthreads or _threads_of_run(args.nprocs, 1 if elsewhere else len(runs))
-    write_dataset_files(output_dir, dataset)
-    execution = Execution(
-        work_dir=work_dir,
-        device=device,
-        batch_size=args.batch_size,
-        threads=threads if elsewhere else min(threads, args.nprocs),
-        processes=1 if plugin is not None and plugin.name == "Linear" else args.nprocs,
-        log_name=log_name,
-        memory_gb=args.mem,
-        compiled=args.compile,
-        plugin=plugin,
-    )
-    provenance = Provenance.of(
-        weights,
-        dataset,
-        variant=args.variant,
-        frame=frame,
-        normalisation=args.normalisation,
-        dummy_scans=args.dummy_scans,
-        target_tr=args.target_tr,
-        chunk_stride=args.chunk_stride,
-        tail=args.tail,
-        short_runs=args.short_runs,
-        fd_threshold=args.fd_threshold,
-        max_censored=args.max_censored,
-        precision=args.precision,
-        device="cpu" if device == "cpu" else "cuda",
-    )
-    write_citations(output_dir, settings_metadata(provenance))
-    for participant in {run.participant for run in runs}:
-        settings = log_dir(output_dir, participant, execution) / "swift_bids.toml"
-        write_text(settings, tomli_w.dumps(_settings(args)))
-    if elsewhere:
-        _LOG.info("%d run(s) on %s, as jobs of nipype's plugin %s", len(runs), device, plugin.name)
-    else:
-        _LOG.info("%d run(s) on %s, at most %d at a time", len(runs), device, args.nprocs)
-    by_workflow = {workflow_name(run): run for run in runs}
-    workflows = [
-        workflow_of_run(
-            run, provenance, weights, execution, output_dir, not args.no_tokens, args.atlas
-        )
-        for run in runs
-    ]
-    clean = args.work_dir is None or args.clean_workdir
-    if clean:
-        for run in runs:
-            remove_intermediate(run, execution)
-    n_chunks = {name: count_chunks(run, args) for name, run in by_workflow.items()}
-    with Progress(by_workflow, n_chunks, lambda run: chunks_done(run, execution)) as progress:
 
-        def on_node(workflow: str, node: str, status: str) -> None:
-            progress.on_node(workflow, node, status)
-            if clean and node == "aggregate" and status == "end":
-                remove_intermediate(by_workflow[workflow], execution)
-
-        crashed = run_workflows(workflows, execution, output_dir, on_node)
-    failed = []
-    for name, (reason, crash_file) in crashed.items():
-        run = by_workflow[name]
-        if output_path(output_dir, run.name, "embedding", ".json").exists():
-            reason += "; its embedding of an earlier call is still there"
-        failed.append(Problem(run.participant, run.name, reason, crash_file))
-    return failed
+def _with_a_page_to_write(
+    output_dir: Path, outcome: Outcome, problems: Sequence[Problem]
+) -> set[str]:
+    """Participants of whom something is new, or whose page is not there."""
+    skipped = {run.participant for run in outcome.skipped}
+    without = {label for label in skipped if not (output_dir / f"sub-{label}.html").exists()}
+    failed = {p.participant for p in problems if (output_dir / f"sub-{p.participant}").is_dir()}
+    return {run.participant for run in outcome.done} | failed | without
 
 
 def _write_reports(
@@ -239,10 +140,13 @@ def _write_report(output_dir: Path, participant: str, problems: Sequence[Problem
     _LOG.info("report: %s%s", page, look)
 
 
-def _recap(done: Sequence[Run], problems: Sequence[Problem], understood: str) -> int:
+def _recap(
+    done: Sequence[Run], problems: Sequence[Problem], understood: str, n_skipped: int = 0
+) -> int:
     """Print what was done and what not; return the exit code."""
-    if done:
-        _LOG.info("done: %d run(s)", len(done))
+    before = f", skipped: {n_skipped} run(s) done before" if n_skipped else ""
+    if done or n_skipped:
+        _LOG.info("done: %d run(s)%s", len(done), before)
     return report_problems(problems, understood)
 
 
@@ -260,20 +164,3 @@ def _selection(args: argparse.Namespace, dataset: Dataset) -> Selection:
         filters=read_filter_file(args.bids_filter_file) if args.bids_filter_file else {},
         database_dir=check_database_dir(args.bids_database_dir, dataset),
     )
-
-
-def _threads_of_run(processes: int, n_runs: int) -> int:
-    """Several runs side by side use the CPUs better than several threads of one network."""
-    return max(1, min(8, processes // n_runs))
-
-
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The call's arguments as TOML can hold them; what was not given is left out.
-
-    Paths are absolute, so that `--config-file` finds the same files from anywhere.
-    """
-    given = {name: value for name, value in vars(args).items() if value is not None}
-    for name, value in given.items():
-        if isinstance(value, Path) or (name == "weights" and Path(value).exists()):
-            given[name] = str(Path(value).absolute())
-    return {"version": __version__, "arguments": given}

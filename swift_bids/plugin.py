@@ -1,4 +1,5 @@
-"""nipype's plugin for several processes, run by run, and alive after a worker was killed."""
+"""nipype's plugins, alive after a worker or a job was killed; that for several processes, run by
+run."""
 
 from __future__ import annotations
 
@@ -13,11 +14,27 @@ from typing import Any
 import numpy as np
 from nipype import Node
 from nipype.pipeline.plugins import MultiProcPlugin
+from nipype.pipeline.plugins.base import DistributedPluginBase, PluginBase
 from nipype.pipeline.plugins.multiproc import process_initializer, run_node
 
 _LOG = logging.getLogger("swift_bids")
 #: Runs that are under way at once, for each process: a matrix of each lies in the work folder.
 RUNS_PER_PROCESS = 2
+
+
+def outliving(kind: type[PluginBase]) -> type[PluginBase]:
+    """A nipype plugin that does not fail as a whole over a job that ended without a result."""
+    if not issubclass(kind, DistributedPluginBase):
+        return kind
+
+    class Outlives(kind):
+        def _report_crash(self, node: Node, result: dict[str, Any] | None = None) -> str:
+            # nipype's own fails on a traceback that is one text, as it makes it for such a job
+            if result is not None and isinstance(result["traceback"], str):
+                result = result | {"traceback": result["traceback"].splitlines(keepends=True)}
+            return super()._report_crash(node, result=result)
+
+    return Outlives
 
 
 class RunByRun(MultiProcPlugin):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from swift_bids.chunk import CHUNK_VOLUMES
 from swift_bids.errors import InputError, UsageError
+from swift_bids.grid import MODEL_SHAPE
 from swift_bids.parcels import read_atlas
 
 
@@ -50,10 +52,16 @@ def check_network(weights_file: str, device: str, precision: str) -> tuple[str, 
     from swift_bids.inference import choose_device
     from swift_bids.precision import at_precision
 
-    unused = read_backbone(weights_file).unused
+    backbone = read_backbone(weights_file)
+    reads = [backbone.config["in_chans"], *backbone.config["img_size"]]
+    if reads != [1, *MODEL_SHAPE, CHUNK_VOLUMES]:
+        raise UsageError(
+            f"{weights_file}: this network reads {' x '.join(map(str, reads))} values, not the 1 x "
+            f"96 x 96 x 96 x 20 of the released ones; the app cannot make its input"
+        )
     notes = []
-    if unused:
-        notes.append(f"weights: not part of the features, left out: {', '.join(unused)}")
+    if backbone.unused:
+        notes.append(f"weights: not part of the features, left out: {', '.join(backbone.unused)}")
     chosen, warning = choose_device(device)
     if warning:
         notes.append(warning)

@@ -12,7 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from swift_bids.bold import UNREADABLE
+from swift_bids.bold import UNREADABLE, refuse_impossible
 from swift_bids.chunk import count_dummy_scans, plan_chunks, read_confounds
 from swift_bids.errors import InputError
 from swift_bids.series import Series, model_repetition_time
@@ -91,8 +91,7 @@ def complete_run(
         The run cannot be embedded.
     """
     for path in filter(None, (run["bold"], run["mask"], run["confounds"])):
-        if not Path(path).exists():
-            raise InputError(f"the content of {path} is not here (datalad get {path})")
+        refuse_absent(path)
     repetition_time = _repetition_time(run["bold"], inherited)
     header, n_volumes = _header(run["bold"])
     header_tr = header.get_zooms()[3] * _seconds_per_unit(header)
@@ -114,6 +113,16 @@ def complete_run(
     return complete
 
 
+def refuse_absent(file: str | Path) -> None:
+    """Raise InputError where a name leads to no file: not fetched, or links that form a circle."""
+    try:
+        os.stat(file)
+    except FileNotFoundError as error:
+        raise InputError(f"the content of {file} is not here (datalad get {file})") from error
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); mend it") from error
+
+
 def _repetition_time(bold: str, inherited: Callable[[], Iterable[str]]) -> float:
     """TR in s from the BOLD file's own sidecar, else from those it inherits from."""
     own = Path(bold.removesuffix(".gz")).with_suffix(".json")
@@ -124,7 +133,8 @@ def _repetition_time(bold: str, inherited: Callable[[], Iterable[str]]) -> float
     value = metadata.get("RepetitionTime")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 30:
         raise InputError(
-            f"its JSON sidecars hold no RepetitionTime in seconds (but {value}); correct {own.name}"
+            f"its JSON sidecars hold no RepetitionTime in seconds (but {value!r}); correct "
+            f"{own.name}"
         )
     return float(value)
 
@@ -135,9 +145,12 @@ def _header(bold: str) -> tuple[nib.Nifti1Header, int]:
         header = nib.load(bold).header
         shape, affine = header.get_data_shape(), header.get_best_affine()
     except UNREADABLE as error:
-        raise InputError(f"{bold} cannot be read ({error})") from error
+        raise InputError(
+            f"{bold}: cannot be read ({error}); it is damaged or no NIfTI, fetch or make it again"
+        ) from error
+    refuse_impossible(bold, header)
     if len(shape) != 4:
-        raise InputError(f"{bold} has {len(shape)} dimensions, a BOLD run has 4")
+        raise InputError(f"{bold}: has {len(shape)} dimensions, a BOLD run has 4")
     if not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
         raise InputError(f"{bold}: its affine places no voxel; make the file again")
     return header, shape[3]
@@ -157,11 +170,10 @@ def _seconds_per_unit(header: nib.Nifti1Header) -> float:
 
 
 def _read_json(file: str | Path) -> dict[str, Any]:
-    if not Path(file).exists():
-        raise InputError(f"the content of {file} is not here (datalad get {file})")
+    refuse_absent(file)
     try:
         content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: is not valid JSON ({error}); correct it") from error
     if not isinstance(content, dict):
         raise InputError(

@@ -1,4 +1,5 @@
-"""SIGTERM (docker stop, scancel) and Ctrl-C: a call that is to stop does so, nipype or not."""
+"""SIGTERM (docker stop, scancel), SIGHUP (a terminal that goes) and Ctrl-C: a call that is to stop
+does so, nipype or not."""
 
 from __future__ import annotations
 
@@ -9,12 +10,13 @@ _asked: BaseException | None = None
 
 
 def listen() -> None:
-    """From now on both signals end the call as an exception, so that workers end and nothing is
-    left behind."""
+    """From now on these signals end the call as an exception, so that workers and jobs end and
+    nothing is left behind. Who ignores SIGHUP (nohup) goes on to do so."""
     global _asked
     _asked = None
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _stop)
 
 
 def raise_if_asked() -> None:

@@ -231,9 +231,16 @@ def _writable(folder: Path) -> bool:
 
 
 def _local_file(path: Path) -> Path:
+    if path.is_dir() and not (path / "model.safetensors").exists():
+        # a folder that holds a bundle's, as `weights fetch --to` makes it, or a checkpoint
+        within = [*path.glob("*/model.safetensors"), *path.glob("*.ckpt")]
+        path = within[0] if len(within) == 1 else path
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
-        raise UsageError(f"--weights {path}: the folder holds no model.safetensors; {_REMEDY}")
+        raise UsageError(
+            f"--weights {path}: the folder holds no model.safetensors, nor one other bundle or "
+            f"checkpoint; {_REMEDY}"
+        )
     if file.suffix not in (".safetensors", ".ckpt"):
         raise UsageError(f"--weights {path}: is neither .safetensors nor .ckpt; {_REMEDY}")
     return file

@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nipype import Node, Workflow
 
 from swift_bids import __version__
-from swift_bids.cluster import Plugin, ask_slurm
+from swift_bids.cluster import Plugin
 from swift_bids.interfaces import PROGRESS_FILE, Aggregate, Chunk, Crop, Embed, Normalise
 from swift_bids.outputs import Provenance
 from swift_bids.runs import Run
+from swift_bids.slurm import ask_for
 from swift_bids.weights import Weights
 
 #: Nipype's cache of another version must not be taken for this one's.
@@ -39,6 +41,8 @@ class Execution:
         What nipype may use at once; None: what the machine has.
     plugin
         nipype's plugin that runs the nodes; None: processes of this machine.
+    stop_on_first_crash
+        Whether the first run that fails ends the call.
     log_name
         Folder of this call's logs, `sub-XX/log/<log_name>`.
     """
@@ -52,6 +56,7 @@ class Execution:
     memory_gb: float | None = None
     compiled: bool = False
     plugin: Plugin | None = None
+    stop_on_first_crash: bool = False
 
     @property
     def elsewhere(self) -> bool:
@@ -65,10 +70,14 @@ def workflow_of_run(
     weights: Weights,
     execution: Execution,
     output_dir: Path,
+    inputs: Mapping[str, str],
     keep_tokens: bool,
     atlas: Path | None = None,
 ) -> Workflow:
-    """The five nodes of one run, from its BOLD file to its files in `output_dir`."""
+    """The five nodes of one run, from its BOLD file to its files in `output_dir`.
+
+    `inputs` are the fingerprints of its input files, as the last sidecar keeps them.
+    """
     series = dataclasses.asdict(run.series)
     of_parcels = {"atlas": str(atlas)} if atlas else {}
     nodes = {
@@ -102,6 +111,7 @@ def workflow_of_run(
         "aggregate": Aggregate(
             run=dataclasses.asdict(run),
             provenance=dataclasses.asdict(provenance),
+            fingerprint=dict(inputs),
             keep_tokens=keep_tokens,
             output_dir=str(output_dir),
             **of_parcels,
@@ -118,11 +128,12 @@ def workflow_of_run(
         )
         for name, interface in nodes.items()
     }
-    logs = log_dir(output_dir, run.participant, execution)
+    logs, plugin = log_dir(output_dir, run.participant, execution), execution.plugin
     for node in nodes.values():
         node.config = {"execution": {"crashdump_dir": str(logs)}}
-        if execution.plugin is not None:
-            ask_slurm(node, execution.plugin, execution.log_name, logs)
+        if plugin is not None and plugin.slurm:
+            options = plugin.arguments.get("sbatch_args"), plugin.network_args
+            ask_for(node, *options, execution.log_name, logs)
     workflow = Workflow(name=workflow_name(run))
     workflow.connect(
         [

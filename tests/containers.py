@@ -47,11 +47,13 @@ def run_image(program: str, *arguments, mounts=(), options=(), entrypoint=None):
 
 
 def run_files(folder: Path) -> dict[str, bytes]:
-    """Relative path -> content of an output folder, without the logs of single calls."""
+    """Relative path -> content of an output folder, without what is of single calls."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and "log" not in path.relative_to(folder).parts
+        if path.is_file()
+        and "log" not in path.relative_to(folder).parts
+        and path.name != "status.tsv"
     }
 
 

@@ -120,6 +120,6 @@ def test_main_is_what_brainlife_looks_for(tmp_path):
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     said = subprocess.run([main], capture_output=True, text=True, env=os.environ | path).stdout
     assert said == (
-        f"exec -e docker://swift-bids/swift_bids:{__version__} "
-        "/opt/swift_bids/bin/python -m swift_bids.brainlife\n"
+        f"exec -e docker://swiftbids/swift_bids:{__version__} "
+        "/opt/swift_bids/bin/python -P -m swift_bids.brainlife\n"
     )

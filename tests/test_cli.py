@@ -10,10 +10,10 @@ import tomli_w
 from conftest import ROOT, run_app, write_derivative
 
 from swift_bids import __version__
+from swift_bids.embedding import _settings
 from swift_bids.errors import UsageError
 from swift_bids.options import build_parser
 from swift_bids.parser import parse_arguments
-from swift_bids.participant import _settings
 
 CALL = ["in", "out", "participant"]
 
@@ -85,7 +85,10 @@ FLAGS = {
     "--use-plugin": ("p.yml", Path("p.yml")),
     "--slurm": (None, True),
     "--slurm-graph": (None, True),
-    "--sbatch-args": ("--time=9", "--time=9"),
+    "--sbatch-args": ("--account my_lab --time=9", "--account my_lab --time=9"),
+    "--sbatch-network-args": ("--gres=gpu:2", "--gres=gpu:2"),
+    "--force": (None, True),
+    "--stop-on-first-crash": (None, True),
     "--verbose": (None, 1),
 }
 

@@ -1,11 +1,14 @@
 """Plugins that a call asks for, without a cluster; with one: test_slurm.py."""
 
+import os
+
 import pytest
 from conftest import ROOT, run_app, write_derivative
 from nipype import Node
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
 
-from swift_bids.cluster import ask_slurm, chosen_plugin, instance, remove_empty_logs
+from swift_bids import slurm
+from swift_bids.cluster import chosen_plugin, instance
 from swift_bids.errors import UsageError
 from swift_bids.parser import parse_arguments
 
@@ -31,20 +34,20 @@ def test_no_plugin():
     assert plugin_of("--nprocs", "2") is None
 
 
-def test_shorthands():
-    slurm = plugin_of("--slurm", "--sbatch-args", "--partition=long")
-    assert (slurm.name, slurm.elsewhere, slurm.runs_at_once) == ("SLURM", True, 50)
-    assert slurm.arguments == {"max_jobs": 100, "sbatch_args": "--partition=long"}
+def test_shorthands(programs):
+    jobs = plugin_of("--slurm", "--sbatch-args", "--partition=long")
+    assert (jobs.name, jobs.elsewhere, jobs.runs_at_once) == ("SLURM", True, 50)
+    assert jobs.arguments == {"max_jobs": 100, "sbatch_args": "--partition=long"}
     graph = plugin_of("--slurm-graph")
     assert (graph.name, graph.arguments, graph.runs_at_once) == ("SLURMGraph", {}, None)
-    assert type(instance(graph)).__name__ == "SLURMGraphPlugin"
+    assert type(instance(graph)) is slurm.SlurmGraph
     with pytest.raises(UsageError, match="add one"):
         plugin_of("--sbatch-args", "--partition=long")
     with pytest.raises(SystemExit):
         plugin_of("--slurm", "--slurm-graph")
 
 
-def test_plugin_file(plugin_file):
+def test_plugin_file(plugin_file, programs):
     shipped = plugin_of("--use-plugin", ROOT / "examples" / "plugin.yml")
     assert (shipped.name, shipped.runs_at_once) == ("SLURM", 25)
     given = plugin_file("plugin: MultiProc\nplugin_args:\n  n_procs: 3\n")
@@ -67,12 +70,17 @@ def test_plugin_file(plugin_file):
         ("plugin: SLURM\nplugin_args: 3", "plugin_args is no table of names and values"),
         ("plugin: Slurm", "nipype has no plugin Slurm; it has Condor"),
         ("plugin: SGEGraph", "does not wait for them"),
+        ("plugin: SLURM\nplugin_args: {max_jobs: many}", "max_jobs is 'many', not a number from 1"),
+        ("plugin: SLURM\nplugin_args: {max_jobs: 0}", "max_jobs is 0, not a number from 1 on"),
+        ("plugin: SLURM\nplugin_args: {sbatch_args: 5}", "sbatch_args is 5, not text"),
+        ("plugin: SLURM\nplugin_args: {sbatch_args: [-c4]}", "sbatch_args is .*, not text"),
+        ('plugin: SLURM\nplugin_args: {sbatch_args: "\'"}', "No closing quotation"),
+        ("plugin: IPython", "nipype's plugin IPython cannot be used"),
     ],
 )
-def test_plugin_file_that_is_none(plugin_file, text, sentence):
-    with pytest.raises(UsageError, match=sentence) as error:
+def test_plugin_file_that_is_none(plugin_file, programs, text, sentence):
+    with pytest.raises(UsageError, match=sentence):
         plugin_of("--use-plugin", plugin_file(text))
-    assert "plugin.yml" in str(error.value)
 
 
 def test_plugin_file_that_is_not_there(tmp_path):
@@ -82,49 +90,147 @@ def test_plugin_file_that_is_not_there(tmp_path):
     done = run_app(*call, "--use-plugin", tmp_path / "none.yml")
     assert done.returncode == 2
     assert f"--use-plugin {tmp_path / 'none.yml'}: cannot be read" in done.stderr
-    assert not (tmp_path / "out" / "dataset_description.json").exists()
-
-
-def test_folders_that_slurm_cannot_have(tmp_path):
-    with pytest.raises(UsageError, match="spaces"):
-        plugin_of("--slurm", output=tmp_path / "my data")
+    assert not (tmp_path / "out").exists()
 
 
 class _Input(BaseInterfaceInputSpec):
     use_gpu = traits.Bool()
 
 
-class _Step(SimpleInterface):
+class _Network(SimpleInterface):
     input_spec, output_spec = _Input, TraitedSpec
+
+
+class _Other(SimpleInterface):
+    input_spec, output_spec = BaseInterfaceInputSpec, TraitedSpec
 
 
 @pytest.mark.parametrize(
     ("flags", "gpu", "expected"),
     [
-        (["--slurm"], False, "--mem=3G --cpus-per-task=4"),
-        (["--slurm"], True, "--mem=3G --cpus-per-task=4 --gres=gpu:1"),
-        (["--slurm", "--sbatch-args=--gpus=2 --mem=9G"], True, "--cpus-per-task=4"),
-        (["--slurm-graph"], False, "--mem=3G --cpus-per-task=4 --kill-on-invalid-dep=yes"),
+        ([], False, ["--mem=3G", "--cpus-per-task=4"]),
+        ([], True, ["--mem=3G", "--cpus-per-task=4", "--gres=gpu:1"]),
+        (["--sbatch-args", "--mem=9G --gpus=2"], True, ["--cpus-per-task=4"]),
+        (["--sbatch-args", "-p gpu -c 4"], True, ["--mem=3G", "--gres=gpu:1"]),
+        (["--sbatch-args", "-c4 -G 1"], True, ["--mem=3G"]),
+        (["--sbatch-args", "--cpus-per-gpu=4 --mem-per-cpu=2G"], True, ["--gres=gpu:1"]),
+        (
+            ["--sbatch-args", "--gres=lscratch:20 --mem-bind=local"],
+            True,
+            ["--mem=3G", "--cpus-per-task=4", "--gres=gpu:1"],
+        ),
+        (["--sbatch_network_args", "--gres=gpu:a100:1"], True, ["--mem=3G", "--cpus-per-task=4"]),
     ],
 )
-def test_what_a_job_asks_for(tmp_path, flags, gpu, expected):
-    node = Node(_Step(use_gpu=gpu), name="step", mem_gb=1.2, n_procs=4)
-    ask_slurm(node, plugin_of(*flags), MARK, tmp_path)
+def test_what_a_job_asks_for(tmp_path, programs, flags, gpu, expected):
+    plugin = plugin_of("--slurm", *flags)
+    options = plugin.arguments.get("sbatch_args"), plugin.network_args
+    node = Node(_Network(use_gpu=gpu), name="embed", mem_gb=1.2, n_procs=4)
+    slurm.ask_for(node, *options, MARK, tmp_path)
     log = tmp_path / "slurm-%j.log"
-    beginning = f" --comment={MARK} --output={log} --error={log} "
-    assert node.plugin_args == {"sbatch_args": beginning + expected}
+    beginning = [f"--comment={MARK}", f"--output={log}", f"--error={log}"]
+    assert node.plugin_args["asked"] == beginning + expected
+    assert node.plugin_args["of_network"] == (plugin.network_args or "").split()
+    other = Node(_Other(), name="crop", mem_gb=0.5)
+    slurm.ask_for(other, *options, MARK, tmp_path)
+    assert "gpu" not in " ".join(other.plugin_args["asked"] + other.plugin_args["of_network"])
 
 
-def test_other_plugins_get_no_options_of_slurm(tmp_path, plugin_file):
-    node = Node(_Step(), name="step")
-    ask_slurm(node, plugin_of("--use-plugin", plugin_file("plugin: SGE")), MARK, tmp_path)
-    assert node.plugin_args == {}
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Stand-ins for SLURM's programs, which note their calls in `calls`: (name, what it does)."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "RETRY", 0)
+
+    def make(name, does):
+        program = folder / name
+        program.write_text(f'#!/bin/sh\necho "$(basename $0) $*" >> {tmp_path}/calls\n{does}\n')
+        program.chmod(0o755)
+
+    for name in slurm.Slurm.PROGRAMS:
+        make(name, "true")
+    return make
+
+
+@pytest.fixture
+def node():
+    made = Node(_Other(), name="crop")
+    made.plugin_args = {"asked": ["--mem=1G"], "of_network": ["--gres=gpu:1"]}
+    return made
+
+
+def test_options_reach_sbatch_as_they_are(tmp_path, programs, node):
+    """In an order that lets the user's win, and without a shell that takes names apart."""
+    programs("sbatch", 'printf "%s\n" "$@" > ' + str(tmp_path / "words") + "; echo '17;cluster'")
+    script = f"{tmp_path}/a (b) $x; O'Brien.sh"
+    assert slurm.submit(script, node, "--account my_lab -J 'a b'", "--dependency=afterok:3") == 17
+    words = (tmp_path / "words").read_text().splitlines()
+    assert words[:3] == ["--parsable", "--job-name=crop", "--mem=1G"]
+    assert words[3:7] == ["--account", "my_lab", "-J", "a b"]
+    assert words[7:] == ["--gres=gpu:1", "--dependency=afterok:3", script]
+
+
+def test_a_refused_job_says_why(tmp_path, programs, node):
+    programs("sbatch", "echo 'error: AssocMaxSubmitJobLimit' >&2; exit 1")
+    with pytest.raises(slurm.Refused, match=r"job of crop \(error: AssocMaxSubmitJobLimit\)"):
+        slurm.submit("x.sh", node, None)
+    assert (tmp_path / "calls").read_text().count("sbatch") == slurm.TRIES
+    plugin = slurm.Slurm({}, MARK)
+    number = plugin._submit_batchtask("x.sh", node)
+    assert "AssocMaxSubmitJobLimit" in plugin._get_result(number)["traceback"][0]
+
+
+def test_no_answer_is_no_end(programs, node):
+    """nipype took a squeue that failed for the end of the job."""
+    programs("sbatch", "echo 5")
+    plugin = slurm.Slurm({}, MARK)
+    assert plugin._submit_batchtask("x.sh", node) == 5
+    programs("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    assert plugin._is_pending(5)
+    plugin._looked = 0
+    programs("squeue", f"echo '5 {MARK}'; echo '6 other'")
+    assert plugin._is_pending(5)
+    plugin._looked = 0
+    programs("squeue", "echo '6 other'")
+    assert not plugin._is_pending(5)
+
+
+def test_jobs_are_looked_up_by_number_of_the_user(tmp_path, programs, monkeypatch):
+    monkeypatch.setenv("LOGNAME", "someoneelse")
+    programs("squeue", f"echo '5 {MARK}'; echo '6 other'; echo '7_1 {MARK}'")
+    assert slurm.jobs(MARK) == ["5", "7_1"]
+    assert f"--user={os.getuid()} " in (tmp_path / "calls").read_text()
+
+
+def test_refused_jobs_fail_their_runs(tmp_path, programs, reference_bundle):
+    """The call goes on to its end, exit code 1, and leaves no job: with nipype it ended in a
+    traceback, or took runs for done that had never begun."""
+    for label in "12":
+        write_derivative(tmp_path / "in", f"sub-{label}_task-a")
+    programs("sbatch", "echo 'error: invalid account' >&2; exit 1")
+    call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", reference_bundle)
+    for flag in ("--slurm", "--slurm-graph"):
+        done = run_app(*call, flag)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+        lines = [line for line in done.stdout.splitlines() if line.startswith("  sub-")]
+        assert len(lines) == 2
+        assert all("error: invalid account" in line for line in lines)
+        assert not list((tmp_path / "out").rglob("*_embedding.tsv"))
+
+
+def test_no_slurm_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="sbatch, squeue, scancel cannot be found; jobs are subm"):
+        plugin_of("--slurm")
 
 
 def test_logs_without_a_word_go(tmp_path):
     (tmp_path / "slurm-1.log").touch()
     (tmp_path / "slurm-2.log").write_text("word")
-    remove_empty_logs([tmp_path])
+    slurm.remove_empty_logs([tmp_path])
     assert [file.name for file in tmp_path.iterdir()] == ["slurm-2.log"]
 
 

@@ -1,4 +1,5 @@
-"""Every call in README.md and docs is one that the app takes; Python blocks: test_notebook.py."""
+"""Calls of the app in README.md and docs are such that it takes; make and python -m know theirs
+(Python blocks: test_notebook.py)."""
 
 import importlib.util
 import re

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from swift_bids.aggregate import aggregate
+from swift_bids.atomic import write_atomically
 from swift_bids.chunk import plan_chunks
-from swift_bids.outputs import bids_uri, figure_path, output_path, write_atomically, write_table
+from swift_bids.outputs import bids_uri, figure_path, output_path, write_table
 from swift_bids.series import Series
 
 

@@ -67,7 +67,7 @@ def test_lock_holds_what_is_asked_for():
     ("name", "text"),
     [
         ("Dockerfile", f'org.opencontainers.image.version="{__version__}"'),
-        ("Singularity.def", f"FROM=swift-bids/swift_bids:{__version__}"),
+        ("Singularity.def", f"FROM=swiftbids/swift_bids:{__version__}"),
         ("docs/platforms.md", f"swift_bids-{__version__.replace('.', '-')}"),
         ("CHANGES.md", f"## {__version__}"),
     ],

@@ -12,6 +12,9 @@ import pytest
 from conftest import ROOT, missing, require_program, run_app, write_derivative
 from containers import place_sif, run_files
 
+from swift_bids.parser import parse_arguments
+
+EXAMPLE = ROOT / "examples" / "array.sbatch"
 PARTICIPANTS = ("1", "2", "3", "4")
 
 
@@ -60,7 +63,7 @@ def call_of(dataset, output, *options):
 
 
 def squeue(pattern="%j"):
-    call = ["squeue", "--noheader", f"--format={pattern}"]
+    call = ["squeue", "--noheader", f"--user={os.getuid()}", f"--format={pattern}"]
     return subprocess.run(call, capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
 
 
@@ -121,11 +124,14 @@ def test_a_killed_job_costs_its_run_alone(slurm, dataset, expected, flag):
 @pytest.mark.parametrize("flag", ["--slurm", "--slurm-graph"])
 def test_an_interrupted_call_takes_its_jobs_with_it(slurm, dataset, flag):
     app = start(dataset, f"interrupted{flag}", flag)
-    wait_until(lambda: job_of("normalise", "1"))
+    number = wait_until(lambda: job_of("normalise", "2"))
     app.send_signal(signal.SIGTERM)
     said = app.communicate(timeout=60)[0]
     assert app.returncode == 143, said
-    wait_until(lambda: squeue() == [])
+    assert [line for line in squeue("%i %T") if line.split()[1] in ("PENDING", "RUNNING")] == []
+    show = ["scontrol", "show", "job", number]
+    state = subprocess.run(show, capture_output=True, text=True, check=True).stdout
+    assert "JobState=CANCELLED" in state
     assert not (dataset / f"interrupted{flag}" / ".swift_bids_work").exists()
 
 
@@ -139,13 +145,54 @@ def test_the_network_asks_for_a_gpu(slurm, dataset):
     assert "sub-1_task-a_space-MNI152NLin6Asym_res-2: --device cuda: torch sees no GPU" in said
 
 
+@pytest.mark.parametrize(
+    ("tasks", "given", "expected"),
+    [
+        ((1, 20, 20), {}, "7/20"),
+        ((7, 12, 2), {"N_TASKS": "100"}, "7/100"),
+        ((1, 1, 1), {}, None),
+        ((0, 19, 20), {}, None),
+        ((1, 19, 10), {}, None),
+    ],
+)
+def test_tasks_of_the_array(tmp_path, tasks, given, expected):
+    """Without SLURM and Apptainer: what the script makes of the numbers, paths and weights."""
+    program = tmp_path / "bin" / "apptainer"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o755)
+    names = ("MIN", "MAX", "COUNT")
+    environment = {f"SLURM_ARRAY_TASK_{n}": str(v) for n, v in zip(names, tasks)} | given
+    environment |= {"SLURM_ARRAY_TASK_ID": "7", "SLURM_CPUS_PER_TASK": "4"}
+    environment |= {"PATH": f"{program.parent}:/usr/bin:/bin", "SLURM_MEM_PER_NODE": "6144"}
+    call = ["bash", EXAMPLE, "a b.sif", "in", "out put", "x.ckpt", "--device=cuda"]
+    done = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    if expected is None:
+        assert done.returncode == 2
+        assert "say with N_TASKS how many there are in all" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.splitlines()
+    assert words[:5] == ["run", "--cleanenv", "--containall", "--no-home", "--nv"]
+    binds = [f"{tmp_path}/in:/data:ro", f"{tmp_path}/out put:/out"]
+    binds += [f"{tmp_path}/x.ckpt:/weights/x.ckpt:ro"]
+    assert words[5:11] == [word for bind in binds for word in ("-B", bind)]
+    args = parse_arguments(words[12:])
+    assert args.batch == tuple(map(int, expected.split("/")))
+    assert (args.nprocs, args.weights, args.device) == (4, "/weights/x.ckpt", "cuda")
+    assert args.mem == pytest.approx(6.144)
+    call[5] = "-"  # an image with weights
+    done = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "--weights" not in done.stdout
+
+
 def test_array_job_with_apptainer(slurm, dataset, installation):
     """A task is killed and given again; the group level is a last call."""
     (dataset / "array").mkdir()
     place_sif(dataset)
 
     def submit(*options):
-        job = [ROOT / "examples" / "array.sbatch", "swift_bids.sif"]
+        job = [EXAMPLE, "swift_bids.sif"]
         job = [*job, *(dataset / name for name in ("in", "array", "weights"))]
         limits = ["--parsable", "--cpus-per-task=1", "--mem=3G"]
         call = ["sbatch", *limits, *options, *job]
@@ -166,9 +213,6 @@ def test_array_job_with_apptainer(slurm, dataset, installation):
     assert "done: 1 run(s)" not in log(job, 2)
     files = run_files(dataset / "array")
     assert not [name for name in files if name.startswith("sub-2/") and name.endswith(".tsv")]
-    # Apptainer's processes hear of the end as the app does: its file system may be gone before
-    # the app has tidied up
-    shutil.rmtree(dataset / "array" / ".swift_bids_work", ignore_errors=True)
 
     again = submit("--array=2", "--export=ALL,N_TASKS=4")
     wait_until(lambda: squeue() == [])

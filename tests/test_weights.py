@@ -326,6 +326,16 @@ def test_fetched_into_a_folder_to_carry(hub, tmp_path):
     assert found.sha256 == find_weights(str(hub.folder)).sha256
 
 
+def test_a_folder_around_one_bundle_will_do(tmp_path, tiny):
+    """As `weights fetch --to` makes it; of two the user must choose."""
+    config, state = tiny
+    bundle = write_bundle(tmp_path / "swift.contrastive.1", state, config)
+    assert find_weights(str(tmp_path)).file == str(bundle / "model.safetensors")
+    write_bundle(tmp_path / "swift.hcp-sex.1", state, config)
+    with pytest.raises(UsageError, match="nor one other bundle or checkpoint"):
+        find_weights(str(tmp_path))
+
+
 def test_checkpoint_to_bundle_and_back(tmp_path, tiny, capsys):
     """.ckpt -> convert -> from_pretrained: the same outputs, and everything left out is said."""
     config, state = tiny

@@ -1,0 +1,108 @@
+"""Files that are whole or not there, and what a call that was killed left behind.
+
+Whoever writes holds a lock on the temporary file (on a file in the work folder), which the system
+takes away when the process ends, in whatever way. So a lock that can be had means that nobody is
+at work there, and none that is left behind keeps a later call waiting.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+#: Where a file system has no locks, temporary files as old as this (s) are taken for left behind.
+_OLD = 86_400
+_PART, _LOCK = ".part", ".lock"
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write(temporary path)` make a file in the same folder, then give it its name.
+
+    A job that is killed meanwhile leaves no half-written file under the final name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}{_PART}")
+    with _locked(temporary) as file:
+        try:
+            write(temporary)
+            os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path, everywhere: bool = False) -> None:
+    """Remove temporary files that nobody writes any more, in a folder or also in those below."""
+    for part in (folder.rglob if everywhere else folder.glob)(f".*{_PART}"):
+        with suppress(OSError):
+            if _is_left_behind(part):
+                part.unlink()
+
+
+@contextmanager
+def work_folder(kept: Path | None, output_dir: Path, name: str) -> Iterator[Path]:
+    """The work folder of a call: `kept`, as `--work-dir` names it, or one of its own in the output,
+    `.swift_bids_work/<name>`, which goes at the end. Those of calls that were killed go, too."""
+    if kept is not None:
+        yield kept.resolve()
+        return
+    parent = output_dir.resolve() / ".swift_bids_work"
+    folder = parent / name
+    folder.mkdir(parents=True)
+    try:
+        with _locked(folder / _LOCK):
+            for other in parent.iterdir():
+                with suppress(OSError):
+                    if _is_left_behind(other / _LOCK):
+                        shutil.rmtree(other, ignore_errors=True)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another job's folder is in it; outputs are
+            parent.rmdir()
+            output_dir.rmdir()
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a folder of which several calls may change a file at once, for as long as that takes; a
+    file system without locks of folders lets all of them through."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[IO[bytes]]:
+    """Make a file and hold its lock."""
+    while True:
+        file = open(path, "ab")
+        with suppress(OSError):  # a file system without
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.exists():
+            break
+        file.close()  # somebody took it for left behind before it had its lock
+    with file:
+        yield file
+
+
+def _is_left_behind(path: Path) -> bool:
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return time.time() - os.fstat(file.fileno()).st_mtime > _OLD
+    return True

@@ -1,0 +1,122 @@
+"""Which runs an earlier call has done, and why the others are done again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from swift_bids.connectivity import atlas_of, find_parcels
+from swift_bids.outputs import (
+    Provenance,
+    bids_uri,
+    figure_path,
+    output_path,
+    settings_metadata,
+)
+from swift_bids.runs import Run
+
+#: Bytes of a file's beginning and end that are looked at, and of places between them.
+_ENDS, _PLACE, _N_PLACES = 65_536, 4_096, 64
+#: Why a run is embedded for the first time.
+NOT_DONE = "it is not done yet"
+
+
+def input_fingerprint(run: Run, provenance: Provenance) -> dict[str, str]:
+    """BIDS URI of each input file -> what tells whether it is still the same.
+
+    A run of gigabytes is not read for that: the digest is of its size, beginning, end (of a gzip
+    file, the checksum of all it holds), and 64 places between. It stays the same when the file is
+    copied, or dropped and fetched again.
+    """
+    files = filter(None, (run.bold, run.mask, run.confounds))
+    return {bids_uri(file, provenance.dataset_root): _digest(Path(file)) for file in files}
+
+
+def _digest(file: Path) -> str:
+    size = file.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with open(file, "rb") as content:
+        if size <= 2 * _ENDS + _N_PLACES * _PLACE:
+            digest.update(content.read())
+        else:
+            step = (size - 2 * _ENDS) // _N_PLACES
+            digest.update(content.read(_ENDS))
+            for place in range(_N_PLACES):
+                content.seek(_ENDS + place * step)
+                digest.update(content.read(_PLACE))
+            content.seek(-_ENDS, os.SEEK_END)
+            digest.update(content.read())
+    return digest.hexdigest()[:32]
+
+
+def why_again(
+    output_dir: Path,
+    run: Run,
+    provenance: Provenance,
+    inputs: dict[str, str],
+    keep_tokens: bool,
+    atlas_sha256: str | None,
+) -> str | None:
+    """Why a run must be embedded (again); None: its outputs are there, whole and by this very call.
+
+    Parameters
+    ----------
+    inputs
+        Of `input_fingerprint`.
+    keep_tokens
+        Whether the whole output of the network is wanted.
+    atlas_sha256
+        Of the `--atlas` file; None for the cubes.
+    """
+    sidecar = output_path(output_dir, run.name, "embedding", ".json")
+    try:
+        made = json.loads(sidecar.read_text(encoding="utf-8"))
+        parcels = find_parcels(sidecar.parent, run.name)
+        with_atlas = atlas_of(parcels)[1] if parcels else "none"
+    except FileNotFoundError:
+        return NOT_DONE
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{sidecar.name} or a table beside it cannot be read"
+    wanted = settings_metadata(provenance) | {"InputFingerprint": inputs}
+    for part, what in (
+        ("GeneratedBy", "another version"),
+        ("Model", "another network"),
+        ("Preprocessing", "other settings"),
+        ("InputFingerprint", "another input"),
+    ):
+        if different := _different(made.get(part), wanted[part]):
+            return f"it was made from or by {what} ({', '.join(different)})"
+    if (made.get("RepetitionTime"), made["Preprocessing"].get("DummyScansRemoved")) != (
+        run.repetition_time,
+        run.first_volume,
+    ):
+        return "its TR or its dummy scans are others now"
+    if with_atlas != atlas_sha256:
+        return "it has parcels of another atlas"
+    files = [
+        output_path(output_dir, run.name, suffix, extension)
+        for suffix, extensions in (("timeseries", ".tsv .json"), ("embedding", ".tsv"))
+        for extension in extensions.split()
+    ]
+    files += [output_path(output_dir, run.name, "qc", ".json")]
+    files += [figure_path(output_dir, run.name, figure) for figure in ("input", "motion")]
+    tokens = [output_path(output_dir, run.name, "tokens", end) for end in (".safetensors", ".json")]
+    if keep_tokens:
+        files += tokens
+    elif any(file.exists() for file in tokens):
+        return "it has tokens, which are not wanted now"
+    absent = [file.name for file in files if not file.exists()]
+    return f"{absent[0]} is not there" if absent else None
+
+
+def _different(made: Any, wanted: Any) -> list[str]:
+    """Names of what differs; the device counts for nothing, and a run has settings of its own."""
+    if isinstance(wanted, list):
+        made, wanted = (dict(x[0]) if isinstance(x, list) and x else {} for x in (made, wanted))
+    if not isinstance(made, dict):
+        return ["unknown"]
+    names = [key for key in wanted if key != "Device" and made.get(key) != wanted[key]]
+    return [name.rpartition("/")[2] for name in names]

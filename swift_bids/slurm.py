@@ -1,0 +1,191 @@
+"""nipype's plugins SLURM and SLURMGraph, with what they lack for jobs that matter.
+
+nipype's own (1.11) takes a squeue that did not answer for the end of a job and a refused sbatch for
+nothing at all, gives both to a shell with paths as they are, and asks for every job by a call of
+its own. Here jobs, their order and their results are nipype's business, talking to SLURM is ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from nipype import Node
+from nipype.pipeline.plugins import SLURMGraphPlugin, SLURMPlugin
+
+from swift_bids.plugin import outliving
+
+_LOG = logging.getLogger("swift_bids")
+#: Between looks at the jobs, before another try to submit (s), and how many.
+LOOK, RETRY, TRIES = 5.0, 2.0, 3
+#: Until a network file system shows what a job has written (s).
+SHOWN = 20.0
+
+
+class Refused(RuntimeError):
+    """sbatch took a job not even after some tries."""
+
+
+class Slurm(outliving(SLURMPlugin)):
+    """A job for each node, submitted when its inputs are there."""
+
+    PROGRAMS = ("sbatch", "squeue", "scancel")
+
+    def __init__(self, arguments: dict[str, Any], mark: str) -> None:
+        super().__init__(plugin_args=arguments)
+        self._mark, self._looked = mark, 0.0
+        self._live: set[int] = set()
+        self._refused: dict[int, str] = {}
+
+    def _submit_batchtask(self, scriptfile: str, node: Node) -> int:
+        try:
+            number = submit(scriptfile, node, self._sbatch_args)
+        except Refused as error:  # costs this node's run, and no other
+            number = -1 - len(self._refused)
+            self._refused[number] = str(error)
+        self._pending[number] = node.output_dir()
+        self._live.add(number)
+        return number
+
+    def _is_pending(self, taskid: int) -> bool:
+        if time.monotonic() - self._looked > LOOK / 2:  # once for all jobs
+            with suppress(OSError, subprocess.SubprocessError):  # no answer: they go on
+                self._live = {int(number) for number in jobs(self._mark)}
+            self._looked = time.monotonic()
+        return taskid in self._live
+
+    def _get_result(self, taskid: int) -> dict[str, Any] | None:
+        if taskid in self._refused:
+            said = f"swift_bids.errors.InputError: {self._refused[taskid]}\n"
+            return {"result": None, "traceback": [said]}
+        return super()._get_result(taskid)
+
+
+class SlurmGraph(SLURMGraphPlugin):
+    """All jobs at once, each waiting for those before it."""
+
+    def __init__(self, arguments: dict[str, Any], mark: str) -> None:
+        # nipype's sets what it needs only where it is given something
+        super().__init__(plugin_args={"dont_resubmit_completed_jobs": False} | arguments)
+        self._mark = mark
+
+    def _submit_graph(
+        self, pyfiles: Sequence[str], dependencies: dict[int, list[int]], nodes: Sequence[Node]
+    ) -> None:
+        numbers: list[int] = []
+        for place, (pyfile, node) in enumerate(zip(pyfiles, nodes)):
+            script = Path(pyfile).with_suffix(".sh")
+            script.write_text(f"{self._template}\n{shlex.join([sys.executable, pyfile])}\n")
+            before = ":".join(str(numbers[job]) for job in dependencies[place])
+            # jobs behind a failed one would wait for ever
+            wait = [f"--dependency=afterok:{before}", "--kill-on-invalid-dep=yes"] if before else []
+            numbers.append(submit(str(script), node, self._sbatch_args, *wait))
+
+
+def submit(script: str, node: Node, sbatch_args: str | None, *more: str) -> int:
+    """Submit a job and return its number.
+
+    Parameters
+    ----------
+    node
+        What it asks for (`ask_for`) comes first, so that the user's options win, and of these those
+        of the network.
+
+    Raises
+    ------
+    Refused
+        With sbatch's own words.
+    """
+    call = ["sbatch", "--parsable", f"--job-name={node._id}", *node.plugin_args["asked"]]
+    call += [*shlex.split(sbatch_args or ""), *node.plugin_args["of_network"], *more, script]
+    for tried in range(TRIES):
+        done = subprocess.run(call, capture_output=True, text=True)
+        if done.returncode == 0:
+            return int(done.stdout.split(";")[0])
+        if tried + 1 < TRIES:
+            time.sleep(RETRY)
+    said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+    raise Refused(f"SLURM does not take the job of {node.name} ({said}); see --sbatch-args")
+
+
+def ask_for(
+    node: Node, sbatch_args: str | None, network_args: str | None, mark: str, logs: Path
+) -> None:
+    """Set what the job of a node asks SLURM for, where the user's options do not say so already.
+
+    Parameters
+    ----------
+    node
+        With its `mem_gb` and `n_procs` set, and the input `use_gpu`, if it has that.
+    sbatch_args, network_args
+        Options of all jobs; of those of the network alone.
+    mark
+        By which this call finds its jobs again.
+    logs
+        Where the jobs' own output goes.
+    """
+    of_network = hasattr(node.inputs, "use_gpu")
+    more = shlex.split(network_args or "") if of_network else []
+    given = [*shlex.split(sbatch_args or ""), *more]
+    names = {word.split("=")[0] if word.startswith("--") else word[:2] for word in given}
+    asked = [f"--comment={mark}", f"--output={logs}/slurm-%j.log", f"--error={logs}/slurm-%j.log"]
+    if not any(name == "--mem" or name.startswith("--mem-per-") for name in names):
+        # twice what was measured, since SLURM kills a job that takes more, and 0.5 GB of imports
+        asked.append(f"--mem={math.ceil(2 * node.mem_gb + 0.5)}G")
+    if not any(name == "-c" or name.startswith("--cpus-per-") for name in names):
+        asked.append(f"--cpus-per-task={node.n_procs}")
+    gpu = re.search(r"(^| )(-G|--gpus)|--(gres|tres-per-\w+)[= ]\S*gpu", " ".join(given))
+    if of_network and node.inputs.use_gpu and not gpu:
+        asked.append("--gres=gpu:1")
+    node.plugin_args = {"asked": asked, "of_network": more}
+
+
+def wait_for_jobs(mark: str) -> None:
+    """Wait until SLURM knows no job with this mark any more."""
+    while True:
+        try:
+            if not jobs(mark):
+                return
+        except (OSError, subprocess.SubprocessError) as error:  # the jobs go on
+            _LOG.warning("SLURM does not answer (%s); asking again", error)
+        time.sleep(LOOK)
+
+
+def cancel_jobs(mark: str) -> None:
+    """Cancel the jobs with this mark, as far as SLURM can be reached."""
+    quiet = 0
+    for _ in range(20):
+        with suppress(OSError, subprocess.SubprocessError):
+            found = jobs(mark)
+            quiet = 0 if found else quiet + 1
+            if quiet > 1:  # one that was on its way is there by now
+                return
+            if found:
+                subprocess.run(["scancel", *found], capture_output=True, timeout=60)
+        time.sleep(0.5)
+
+
+def jobs(mark: str) -> list[str]:
+    """Numbers of this user's jobs with a mark; raises where SLURM does not answer."""
+    call = ["squeue", "--noheader", f"--user={os.getuid()}", "--format=%i %k"]
+    listed = subprocess.run(call, check=True, capture_output=True, text=True, timeout=120).stdout
+    lines = (line.partition(" ") for line in listed.splitlines())
+    return [number for number, _, comment in lines if comment.strip() == mark]
+
+
+def remove_empty_logs(logs: Sequence[Path]) -> None:
+    """Remove what jobs without a word left behind."""
+    for folder in logs:
+        for log in folder.glob("slurm-*.log"):
+            if log.stat().st_size == 0:
+                log.unlink()

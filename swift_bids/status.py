@@ -1,0 +1,83 @@
+"""logs/status.tsv: what became of every run that was asked for, one row each, for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from swift_bids.atomic import exclusive
+from swift_bids.errors import Problem
+from swift_bids.outputs import write_table
+from swift_bids.runs import Run
+
+STATUS_FILE = Path("logs", "status.tsv")
+_COLUMNS = ["participant_id", "name", "status", "reason", "details", "call"]
+
+
+def write_status(
+    output_dir: Path,
+    done: Iterable[Run],
+    skipped: Iterable[Run],
+    problems: Sequence[Problem],
+    call: str,
+) -> None:
+    """Put the rows of a call in place of those that earlier calls wrote for the same runs.
+
+    Parameters
+    ----------
+    done, skipped
+        Status `done`, in this call or an earlier one. A row of the call that did it stays.
+    problems
+        Status `failed`, with the reason and, where there is one, the crash file (`details`, from
+        the output folder).
+    call
+        Name of its folders of logs.
+    """
+    file = output_dir / STATUS_FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = {(r.participant, r.name): ["done", None, None, call] for r in done}
+    for p in problems:
+        details = p.crash_file and p.crash_file.relative_to(output_dir).as_posix()
+        new[p.participant, p.name] = ["failed", " ".join(p.reason.split()), details, call]
+    with exclusive(file.parent):
+        rows = _rows(file)
+        for run in skipped:  # of outputs that were carried here without this file
+            new.setdefault((run.participant, run.name), ["done", None, None, None])
+            if rows.get((run.participant, run.name), [""])[0] == "done":
+                del new[run.participant, run.name]
+        rows |= new
+        # a participant of whom nothing could be found has a row of its own until there are runs
+        with_runs = {participant for participant, name in rows if name != f"sub-{participant}"}
+        write_table(
+            file,
+            pd.DataFrame(
+                [
+                    [f"sub-{participant}", name, *rest]
+                    for (participant, name), rest in sorted(rows.items())
+                    if name != f"sub-{participant}"
+                    or participant not in with_runs
+                    or (participant, name) in new
+                ],
+                columns=_COLUMNS,
+            ),
+        )
+
+
+def _rows(file: Path) -> dict[tuple[str, str], list[str | None]]:
+    """(participant, run) -> status, reason, details, call."""
+    try:
+        table = pd.read_csv(file, sep="\t", dtype=str, na_values="n/a", keep_default_na=False)
+        table = table[_COLUMNS].astype(object).where(table[_COLUMNS].notna(), None)
+    except (OSError, ValueError, KeyError):  # none yet, or damaged: it is made from calls to come
+        return {}
+    return {
+        (row.participant_id.removeprefix("sub-"), row.name): [
+            row.status,
+            row.reason,
+            row.details,
+            row.call,
+        ]
+        for row in table.itertuples(index=False, name="Row")
+    }

@@ -1,0 +1,256 @@
+"""Runs that cannot be done, all in one dataset: a sentence each, and the good ones are done."""
+
+import gzip
+import json
+import re
+import struct
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import run_app, write_derivative
+
+#: A grid of 8 mm that holds the brain, so that a run is small.
+SHAPE = (23, 28, 23)
+AFFINE = np.array([[-8.0, 0, 0, 88], [0, 8, 0, -124], [0, 0, 8, -70], [0, 0, 0, 1]])
+#: Places and formats of a NIfTI-1 header.
+FIELDS = {
+    "dim": (40, "<8h"),
+    "datatype": (70, "<h"),
+    "pixdim": (76, "<8f"),
+    "qform": (252, "<h"),
+    "sform": (254, "<h"),
+    "srow": (280, "<12f"),
+}
+
+
+def write_run(root, label, **options):
+    """A run with mask, sidecar and confounds; returns the BOLD file."""
+    rng = np.random.default_rng(0)
+    data = rng.integers(900, 1100, (*SHAPE, 22)).astype(np.int16)
+    return write_derivative(
+        *(root, f"sub-{label}_task-a"),
+        space="space-MNI152NLin6Asym",
+        affine=AFFINE,
+        data=data,
+        shape=SHAPE,
+        **{"confounds": rows(22)} | options,
+    )
+
+
+def rows(n, first="framewise_displacement"):
+    return f"{first}\n" + "0.1\n" * n
+
+
+def file_of(bold: Path, kind: str) -> Path:
+    stem = bold.name.removesuffix("_desc-preproc_bold.nii.gz")
+    return {
+        "bold": bold,
+        "sidecar": bold.with_name(f"{stem}_desc-preproc_bold.json"),
+        "mask": bold.with_name(f"{stem}_desc-brain_mask.nii.gz"),
+        "confounds": bold.with_name(f"{stem.split('_space')[0]}_desc-confounds_timeseries.tsv"),
+    }[kind]
+
+
+def content(kind, change):
+    """Damage that gives a file other bytes."""
+
+    def damage(bold):
+        file = file_of(bold, kind)
+        changed = change(file.read_bytes())
+        file.write_bytes(changed if isinstance(changed, bytes) else changed.encode())
+
+    return damage
+
+
+def bold(change):
+    return content("bold", change)
+
+
+def sidecar(text):
+    return content("sidecar", lambda _: text)
+
+
+def confounds(text):
+    return content("confounds", lambda _: text)
+
+
+def header(kind="bold", **fields):
+    """Damage to the fields of a header, whatever nibabel would say of it."""
+
+    def change(compressed):
+        raw = bytearray(gzip.decompress(compressed))
+        for name, value in fields.items():
+            place, form = FIELDS[name]
+            struct.pack_into(form, raw, place, *(value if isinstance(value, tuple) else (value,)))
+        return gzip.compress(bytes(raw), 1)
+
+    return content(kind, change)
+
+
+def image(change, kind="bold", affine=AFFINE):
+    """Damage that makes another image of the data."""
+
+    def damage(bold):
+        file = file_of(bold, kind)
+        made = nib.Nifti1Image(change(np.asarray(nib.load(file).dataobj)), affine)
+        if made.ndim == 4 and kind == "bold":
+            made.header.set_zooms((*made.header.get_zooms()[:3], 0.8))
+        made.to_filename(file)
+
+    return damage
+
+
+def filled(value):
+    return lambda data: np.full(data.shape, value, np.float32)
+
+
+def circle(bold):
+    bold.unlink()
+    bold.symlink_to(bold.name)
+
+
+def without_mask(bold):
+    file_of(bold, "mask").unlink()
+
+
+def flipped(place):
+    """Bytes of which one, at a share of them all or counted from the end, is another."""
+
+    def change(old):
+        at = int(len(old) * place) if 0 < place < 1 else place
+        return old[:at] + bytes([old[at] ^ 0xFF]) + old[at:][1:]
+
+    return change
+
+
+DIM = (4, *SHAPE, 22, 1, 1, 1)
+DAMAGED = "cannot be read .*damaged or incomplete, fetch or make it again"
+NO_NIFTI = r"bold.nii.gz: cannot be read \(.*\); it is damaged or no NIfTI, fetch or make it again"
+NO_BRAIN = "bold.nii.gz: its header promises .* voxels, which is no image of a brain"
+FLAT = "bold.nii.gz: the data do not vary within the brain mask; check"
+OTHER_GRID = r"mask.nii.gz: the brain mask \(.*\) is not on the grid of .*; take mask and BOLD"
+NO_TR = "its JSON sidecars hold no RepetitionTime in seconds"
+EMPTY_MASK = "mask.nii.gz: the brain mask holds no voxel in MNI space"
+BAD = {  # label -> (damage, the sentence)
+    **{f"cut{n}": (bold(lambda b, n=n: b[: len(b) * n // 11]), DAMAGED) for n in range(1, 11)},
+    "garbagebehind": (bold(lambda b: b + b"garbage" * 9), f"Not a gzipped file.*{DAMAGED[14:]}"),
+    "wrongcrc": (bold(flipped(-8)), "bold.nii.gz: cannot be read .CRC check failed"),
+    "flippedbyte": (bold(flipped(0.5)), DAMAGED),
+    "empty": (bold(lambda b: b""), NO_NIFTI),
+    "nogzip": (bold(lambda b: b"no image" * 99), NO_NIFTI),
+    "gzipofnoimage": (bold(lambda b: gzip.compress(b"no image" * 99)), NO_NIFTI),
+    "promisesmore": (header(dim=(4, *SHAPE, 400, 1, 1, 1)), "fewer than the 400 volumes of its"),
+    "threed": (image(lambda d: d[..., 0]), "bold.nii.gz: has 3 dimensions, a BOLD run has 4"),
+    "fived": (image(lambda d: d[..., None, :]), "bold.nii.gz: has 5 dimensions"),
+    "onevolume": (image(lambda d: d[..., :1]), "the run has 1 volumes, .*--short-runs pad"),
+    "nineteen": (image(lambda d: d[..., :19]), "the run has 19 volumes, .*--short-runs pad"),
+    "allnan": (image(filled(np.nan)), FLAT),
+    "allinf": (image(filled(np.inf)), FLAT),
+    "allzero": (image(filled(0)), FLAT),
+    "allconstant": (image(filled(7)), FLAT),
+    "complexdata": (image(lambda d: d.astype(np.complex64)), "complex64 values, BOLD must be real"),
+    "rgbdata": (
+        image(lambda d: np.zeros(d.shape, [(c, "u1") for c in "RGB"])),
+        "values, BOLD must be real numbers",
+    ),
+    "bomb": (header(dim=(4, 10000, 10000, 10000, 22, 1, 1, 1)), NO_BRAIN),
+    "bombintime": (header(dim=(4, *SHAPE, 32000, 1, 1, 1)), "more than a file of .* can hold"),
+    "negativedim": (header(dim=(4, -23, *DIM[2:])), NO_BRAIN),
+    "zerodim": (header(dim=(4, 0, *DIM[2:])), NO_BRAIN),
+    "unknowntype": (header(datatype=9999), NO_NIFTI),
+    "singular": (header(srow=(0,) * 12, sform=1), "its affine places no voxel; make the file"),
+    "nanaffine": (header(srow=(np.nan,) * 12, sform=1), "its affine places no voxel"),
+    "zerozooms": (header(pixdim=(1, 0, 0, 0, 0.8, 0, 0, 0), sform=0, qform=0), OTHER_GRID),
+    "faraway": (header(srow=(-8, 0, 0, 9e3, 0, 8, 0, 0, 0, 0, 8, 0), sform=1), OTHER_GRID),
+    "maskelsewhere": (image(lambda d: d, "mask", AFFINE + np.eye(4)), OTHER_GRID),
+    "masksmaller": (image(lambda d: d[:-1], "mask"), OTHER_GRID),
+    "maskempty": (image(lambda d: d * 0, "mask"), EMPTY_MASK),
+    "masknan": (image(filled(np.nan), "mask"), EMPTY_MASK),
+    "maskfourd": (image(lambda d: np.stack([d, d], -1), "mask"), "mask.nii.gz: has 4 dimensions"),
+    "maskcut": (content("mask", lambda b: b[: len(b) // 2]), f"mask.nii.gz: {DAMAGED}"),
+    "maskcrc": (content("mask", flipped(-8)), "mask.nii.gz: cannot be read .CRC check failed"),
+    "maskbomb": (header("mask", dim=(3, 30000, 30000, 30000, 1, 1, 1, 1)), NO_BRAIN[5:]),
+    "maskabsent": (without_mask, "has no brain mask in its space .*; take it over from fMRIPrep"),
+    "trmissing": (sidecar("{}"), rf"{NO_TR} \(but None\); correct .*bold.json"),
+    "trnegative": (sidecar('{"RepetitionTime": -1}'), rf"{NO_TR} \(but -1\)"),
+    "trtext": (sidecar('{"RepetitionTime": "0.8"}'), rf"{NO_TR} \(but '0.8'\)"),
+    "trinms": (sidecar('{"RepetitionTime": 800}'), rf"{NO_TR} \(but 800\)"),
+    "trnan": (sidecar('{"RepetitionTime": NaN}'), rf"{NO_TR} \(but nan\)"),
+    "trhuge": (sidecar('{"RepetitionTime": 1e999}'), rf"{NO_TR} \(but inf\)"),
+    "jsoncut": (sidecar('{"RepetitionTime": 0.8'), "bold.json: is not valid JSON .*; correct it"),
+    "jsonlist": (sidecar("[0.8]"), "bold.json: holds list, not names and values; correct it"),
+    "jsonbinary": (sidecar(bytes(range(256))), "bold.json: is not valid JSON"),
+    "jsondeep": (sidecar("[" * 100_000), "bold.json: is not valid JSON .maximum recursion"),
+    "rowmissing": (confounds(rows(21)), "timeseries.tsv: has 21 rows but the run has 22 volumes"),
+    "commas": (confounds(rows(22, "a,b")), "timeseries.tsv: its columns are not separated by tabs"),
+    "fdtext": (
+        confounds(rows(22).replace("0.1", "much")),
+        "timeseries.tsv: framewise_displacement is no number .*; correct it",
+    ),
+    "tableempty": (confounds(""), "timeseries.tsv: is no confounds table"),
+    "tablebinary": (confounds(bytes(range(256))), "timeseries.tsv: is no confounds table"),
+    "circle": (circle, "bold.nii.gz: cannot be read .Too many levels of symbolic links.*mend it"),
+}
+GOOD = {  # odd, but all that is needed is there
+    "good": lambda bold: None,
+    "zerosbehind": bold(lambda b: b + bytes(64)),
+    "bomandcrlf": sidecar('\ufeff{\r\n"RepetitionTime": 0.8\r\n}\r\n'),
+    "tenmegabytes": sidecar(json.dumps({"RepetitionTime": 0.8, "x": "y" * 10_000_000})),
+    "tablecrlf": confounds("\ufeff" + rows(22).replace("\n", "\r\n")),
+    "nomotion": confounds("a\tb\n" + "1\t2\n" * 22),
+    "masknotbinary": image(lambda d: d * np.float32(0.3), "mask"),
+    "somenan": image(lambda d: np.where(np.arange(22) == 3, np.nan, d).astype(np.float32)),
+}
+
+
+@pytest.fixture(scope="module")
+def status(tmp_path_factory, reference_bundle):
+    """logs/status.tsv of one call for all of them, by label; and the call."""
+    folder = tmp_path_factory.mktemp("bad")
+    for label, damage in {**{k: v[0] for k, v in BAD.items()}, **GOOD}.items():
+        damage(write_run(folder / "in", label))
+    call = (folder / "in", folder / "out", "participant", "--weights", reference_bundle)
+    done = run_app(*call, "--nprocs", "2")
+    table = pd.read_csv(folder / "out" / "logs" / "status.tsv", sep="\t")
+    return table.set_index(table["participant_id"].str.removeprefix("sub-")), done, folder
+
+
+def test_there_are_enough():
+    assert len(BAD) >= 60
+
+
+def test_exit_code_and_recap(status):
+    table, done, _ = status
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert set(table.index) == set(BAD) | set(GOOD)
+    assert f"done: {len(GOOD)} run(s)\ncould not be done: {len(BAD)} " in done.stdout
+    assert len(done.stdout.splitlines()[-len(BAD) :]) == len(BAD)
+
+
+@pytest.mark.parametrize("label", BAD)
+def test_sentence(status, label):
+    table, done, _ = status
+    row = table.loc[label]
+    assert row["status"] == "failed"
+    assert re.search(BAD[label][1], row["reason"]), row["reason"]
+    assert row["reason"] in done.stdout
+    assert "\n" not in row["reason"]
+
+
+@pytest.mark.parametrize("label", GOOD)
+def test_odd_ones_are_done(status, label):
+    table, _, folder = status
+    assert table.loc[label, "status"] == "done"
+    assert len(list((folder / "out" / f"sub-{label}").rglob("*_embedding.tsv"))) == 1
+
+
+def test_nothing_is_left_of_what_failed(status):
+    _, _, folder = status
+    names = {path.name for path in (folder / "out").rglob("*") if path.is_file()}
+    assert not [name for name in names if name.endswith(".part")]
+    for label in BAD:
+        assert not list((folder / "out").rglob(f"sub-{label}_*_embedding.*"))

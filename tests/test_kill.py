@@ -1,0 +1,168 @@
+"""kill -9 at any moment: what is there is whole, and the next call ends with what is missing."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import ROOT, run_app
+from containers import run_files
+from test_bad_inputs import write_run
+
+LABELS = ("1", "2", "3", "4", "5", "6")
+N_KILLS = 50
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, reference_bundle):
+    """`in`, and `plain`: the outputs of a call that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("kill")
+    for label in LABELS:
+        write_run(folder / "in", label)
+    done = run_app(*call(folder, "plain", reference_bundle))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def call(folder, output, bundle):
+    call = (folder / "in", folder / output, "participant", "--weights", bundle)
+    return (*map(str, call), "--nprocs", "2")
+
+
+def whole_runs(files):
+    """Runs whose last file is there."""
+    return {
+        name.split("/")[-1].removesuffix("_desc-swift_embedding.json")
+        for name in files
+        if name.endswith("_embedding.json") and "/." not in name
+    }
+
+
+def test_fifty_times(folder, reference_bundle):
+    expected = run_files(folder / "plain")
+    rng, kills, ended = random.Random(1), 0, 0
+    output = folder / "killed"
+    stages = set()
+    while kills < N_KILLS:
+        command = [sys.executable, str(ROOT / "run.py"), *call(folder, "killed", reference_bundle)]
+        job = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            job.wait(rng.uniform(0.2, 5.5))
+            ended += 1
+            assert job.returncode == 0, job.stdout.read().decode()
+            assert run_files(output) == expected
+            shutil.rmtree(output)
+        except subprocess.TimeoutExpired:
+            if rng.random() < 0.2:  # the workers notice that they are alone
+                os.kill(job.pid, signal.SIGKILL)
+            else:
+                os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
+            kills += 1
+        finally:
+            job.stdout.close()
+        files = run_files(output) if output.exists() else {}
+        stages.add(len(whole_runs(files)))
+        for run in whole_runs(files):
+            of_run = {name for name in expected if run in name}
+            assert of_run <= files.keys()
+            assert [name for name in of_run if files[name] != expected[name]] == []
+    deadline = time.monotonic() + 20  # of workers that were left alone
+    while time.monotonic() < deadline and _work_is_going_on(folder):
+        time.sleep(0.2)
+    assert not _work_is_going_on(folder)
+    last = run_app(*call(folder, "killed", reference_bundle))
+    assert last.returncode == 0, last.stdout + last.stderr
+    assert run_files(output) == expected  # no temporary file, no work folder
+    assert len(stages) >= 4, "the kills came at one and the same moment"
+    print(f"{kills} kills, {ended} calls ended by themselves; runs done when killed: {stages}")
+
+
+def _work_is_going_on(folder) -> bool:
+    found = subprocess.run(["pgrep", "-f", str(folder / "killed")], capture_output=True)
+    return found.returncode == 0
+
+
+def test_second_call_skips_what_is_done(folder, reference_bundle):
+    shutil.copytree(folder / "plain", folder / "again")
+    before = {p: p.stat().st_mtime_ns for p in (folder / "again").rglob("*.json")}
+    done = run_app(*call(folder, "again", reference_bundle))
+    assert done.returncode == 0
+    assert "skipped: 6 run(s), done before" in done.stdout
+    assert done.stdout.endswith("done: 0 run(s), skipped: 6 run(s) done before\n")
+    of_runs = {p: t for p, t in before.items() if "func" in p.parts}
+    assert {p: p.stat().st_mtime_ns for p in of_runs} == of_runs
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--tail", "pad"], "other settings (Tail)"),
+        (["--frame", "hcp", "--fd-threshold", "0.2"], "other settings (Frame, FDThreshold)"),
+        (["--no-tokens"], "it has tokens, which are not wanted now"),
+        (["--precision", "bf16"], "another network (Precision)"),
+    ],
+)
+def test_other_settings_are_done_again(folder, tmp_path, reference_bundle, flags, why):
+    shutil.copytree(folder / "plain", tmp_path / "out")
+    arguments = call(folder, "x", reference_bundle)
+    arguments = (arguments[0], str(tmp_path / "out"), *arguments[2:], "--participant-label", "1")
+    done = run_app(*arguments, *flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"sub-1_task-a_space-MNI152NLin6Asym: again, since {why}" in done.stdout.replace(
+        "it was made from or by ", ""
+    )
+    again = run_app(*arguments, *flags)
+    assert again.stdout.endswith("done: 0 run(s), skipped: 1 run(s) done before\n")
+    forced = run_app(*arguments, *flags, "--force")
+    assert forced.stdout.endswith("done: 1 run(s)\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda root, out: change_bold(root), "another input (sub-1_task-a_space-MNI"),
+        (
+            lambda root, out: next(root.rglob("*confounds*")).write_text("a\tb\n" + "1\t1\n" * 22),
+            "another input (sub-1_task-a_desc-confounds_timeseries.tsv)",
+        ),
+        (lambda root, out: next(out.rglob("*qc.json")).unlink(), "desc-swift_qc.json is not there"),
+        (lambda root, out: next(out.rglob("*embedding.json")).write_text("{"), "cannot be read"),
+        (lambda root, out: next(out.rglob("*.safetensors")).unlink(), "tokens.safetensors is not"),
+    ],
+    ids=["bold", "confounds", "qc", "sidecar", "tokens"],
+)
+def test_what_changed_is_done_again(folder, tmp_path, reference_bundle, damage, why):
+    root, out = tmp_path / "in", tmp_path / "out"
+    write_run(root, "1")
+    arguments = (root, out, "participant", "--weights", reference_bundle)
+    assert run_app(*arguments).returncode == 0
+    expected = run_files(out)
+    damage(root, out)
+    done = run_app(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re_line(done.stdout, why)
+    if "input" not in why:
+        assert run_files(out) == expected
+    assert run_app(*arguments).stdout.endswith("skipped: 1 run(s) done before\n")
+
+
+def change_bold(root):
+    """One voxel of one volume."""
+    file = next(root.rglob("*_bold.nii.gz"))
+    image = nib.load(file)
+    data = np.asarray(image.dataobj).copy()
+    data[11, 14, 11, 10] += 1
+    nib.Nifti1Image(data, image.affine, image.header).to_filename(file)
+
+
+def re_line(text, why):
+    return [line for line in text.splitlines() if ": again, since " in line and why in line]
