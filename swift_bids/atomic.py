@@ -55,7 +55,9 @@ def work_folder(kept: Path | None, output_dir: Path, name: str) -> Iterator[Path
         return
     parent = output_dir.resolve() / ".swift_bids_work"
     folder = parent / name
-    folder.mkdir(parents=True)
+    while not folder.exists():
+        with suppress(FileNotFoundError):  # a job that ended has just removed the parent
+            folder.mkdir(parents=True)
     try:
         with _locked(folder / _LOCK):
             for other in parent.iterdir():

@@ -8,7 +8,6 @@ Developers").
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ import nibabel as nib
 import pandas as pd
 
 from swift_bids.cli import main as run_app
+from swift_bids.json_text import parse
 from swift_bids.outputs import output_path, write_json
 from swift_bids.quality import verdicts_of
 
@@ -34,7 +34,7 @@ def main(folder: Path) -> int:
     `product.json` tells what came of it in any case.
     """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8-sig"))
+        config = parse((folder / "config.json").read_text(encoding="utf-8-sig"))
         name = lay_out(config, folder / "work" / "fmriprep", folder)
     except (OSError, ValueError, KeyError) as error:
         _write_product(folder, [_message("error", f"config.json cannot be used: {error}")])
@@ -129,7 +129,7 @@ def _flags(config: dict[str, Any]) -> list[str]:
 
 def _products(output: Path, name: str) -> list[dict[str, Any]]:
     """The verdicts of the run as messages, and its chunks as a figure."""
-    qc = json.loads(output_path(output, name, "qc", ".json").read_text(encoding="utf-8"))
+    qc = parse(output_path(output, name, "qc", ".json").read_text(encoding="utf-8"))
     chunks = pd.read_csv(output_path(output, name, "timeseries", ".tsv"), sep="\t")
     products = [_message("info" if good else "warning", text) for good, text in verdicts_of(qc)]
     if qc["Model"]["RandomWeights"]:

@@ -6,7 +6,6 @@ original Lightning `.ckpt`. Nothing is matched silently: every name and every sh
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift_bids.errors import UsageError
+from swift_bids.json_text import parse
 
 if TYPE_CHECKING:
     import torch
@@ -124,7 +124,7 @@ def read_config(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     else:
         source = file.parent / "config.json"
         try:
-            content = json.loads(source.read_text(encoding="utf-8"))
+            content = parse(source.read_text(encoding="utf-8"))
             known = content["_ilex"]["constructor_kwargs"]
             about = dict(content.get("_swift_bids", {}))
         except FileNotFoundError as error:

@@ -56,7 +56,9 @@ def write_citations(output_dir: Path, settings: Mapping[str, Any]) -> None:
     settings
         As `swift_bids.outputs.settings_metadata` makes them.
     """
-    environment = Environment(loader=PackageLoader("swift_bids", "data"), undefined=StrictUndefined)
+    environment = Environment(  # noqa: S701 of Markdown, not HTML
+        loader=PackageLoader("swift_bids", "data"), undefined=StrictUndefined
+    )
     methods = environment.get_template("methods.j2").render(qc=settings).strip()
     references = "\n".join(f"- {what}: {work}" for what, work in REFERENCES.items())
     text = _CITATION.format(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from swift_bids import __version__
 from swift_bids.dataset import Dataset, understand_dataset
-from swift_bids.errors import UsageError
+from swift_bids.errors import PlainFormatter, UsageError, visible
 from swift_bids.parser import parse_arguments
 from swift_bids.stopping import listen
 from swift_bids.weights_cli import ACTIONS, run_weights
@@ -24,7 +24,9 @@ from swift_bids.workers import start_server
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the app and return its exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(PlainFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     log = logging.getLogger("swift_bids")
     log.setLevel(logging.INFO)
     understood = None
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run_weights(argv[1:])
         args = parse_arguments(argv)
         if args.dry_run == "json":  # alone on the standard output
-            logging.getLogger().handlers[0].setStream(sys.stderr)
+            handler.setStream(sys.stderr)
         log.setLevel(logging.DEBUG if args.verbose else logging.INFO)
         dataset = understand_dataset(args.bids_dir, args.derivatives)
         understood = dataset.understood
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run_participant_level(args, dataset)
     except UsageError as error:
         read_as = f" ({understood})" if understood else ""
-        print(f"swift-bids: error: {error}{read_as}", file=sys.stderr)
+        print(visible(f"swift-bids: error: {error}{read_as}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("swift-bids: interrupted", file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from swift_bids.errors import Problem, UsageError
+from swift_bids.json_text import parse
 from swift_bids.names import entities_in, is_in_space, plain
 from swift_bids.outputs import is_our_column
 from swift_bids.series import NEAR_ENOUGH
@@ -227,7 +227,7 @@ def _weighted(values: np.ndarray, weights: np.ndarray, codes: np.ndarray) -> np.
 
 
 def _read(name: str, sidecar: Path) -> tuple[dict[str, Any], np.ndarray]:
-    metadata = json.loads(sidecar.read_text(encoding="utf-8"))
+    metadata = parse(sidecar.read_text(encoding="utf-8"))
     with open(sidecar.with_suffix(".tsv"), encoding="utf-8", newline="") as file:
         columns, values = list(csv.reader(file, delimiter="\t"))[:2]
     n_figures = columns.index("swift000")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from swift_bids.errors import Problem, UsageError
+from swift_bids.json_text import parse
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def read_description(root: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        description = json.loads(file.read_text(encoding="utf-8-sig"))
+        description = parse(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{file}: cannot be read as JSON ({error}); correct it") from error
     return description if isinstance(description, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -13,6 +12,7 @@ import pandas as pd
 from swift_bids import __version__
 from swift_bids.dataset import Dataset, made_by_this_app, read_description
 from swift_bids.errors import UsageError
+from swift_bids.json_text import parse
 from swift_bids.outputs import (
     BIDS_VERSION,
     GENERATED_BY,
@@ -176,7 +176,7 @@ def _read_participants(root: Path) -> tuple[pd.DataFrame | None, dict[str, Any]]
             table = table.drop_duplicates("participant_id")
         sidecar = file.with_suffix(".json")
         text = sidecar.read_text(encoding="utf-8-sig") if sidecar.exists() else "{}"
-        return table, dict(json.loads(text))
+        return table, dict(parse(text))
     except (OSError, ValueError, KeyError, TypeError) as error:
         _LOG.warning("%s: its columns are not carried over (%s); mend the file", file, error)
         return None, {}

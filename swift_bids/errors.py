@@ -36,6 +36,20 @@ class Problem:
     crash_file: Path | None = None
 
 
+def visible(text: str) -> str:
+    """Text as a terminal may have it: what names of files could make it do is spelled out."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+class PlainFormatter(logging.Formatter):
+    """Messages without anything that is not visible."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 def report_problems(problems: Sequence[Problem], understood: str = "") -> int:
     """Log the recap of what could not be done, and return the exit code."""
     log = logging.getLogger("swift_bids")
@@ -43,5 +57,6 @@ def report_problems(problems: Sequence[Problem], understood: str = "") -> int:
         log.error("could not be done: %d%s", len(problems), understood and f" ({understood})")
     for problem in problems:
         details = f" (details: {problem.crash_file})" if problem.crash_file else ""
-        log.error("  %s: %s%s", problem.name, " ".join(problem.reason.split()), details)
+        name, reason = (" ".join(text.split()) for text in (problem.name, problem.reason))
+        log.error("  %s: %s%s", name, reason, details)
     return 1 if problems else 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from swift_bids.errors import UsageError
+from swift_bids.json_text import parse
 
 
 def read_filter_file(file: str | Path) -> dict[str, dict[str, Any]]:
@@ -22,7 +22,7 @@ def read_filter_file(file: str | Path) -> dict[str, dict[str, Any]]:
     """
     known = set(io_spec())
     try:
-        filters = json.loads(Path(file).read_text(encoding="utf-8-sig"))
+        filters = parse(Path(file).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UsageError(f"--bids-filter-file {file}: cannot be read ({error})") from error
     if not isinstance(filters, dict) or not all(isinstance(v, dict) for v in filters.values()):
@@ -89,4 +89,4 @@ def entities_of(kind: str, filters: dict[str, dict[str, Any]]) -> dict[str, Any]
 
 def io_spec() -> dict[str, dict[str, Any]]:
     """Kind of file (`bold`, `mask`, `confounds`) -> the entities it is found by."""
-    return json.loads(resources.files("swift_bids").joinpath("data/io_spec.json").read_text())
+    return parse(resources.files("swift_bids").joinpath("data/io_spec.json").read_text())

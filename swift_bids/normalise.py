@@ -262,7 +262,8 @@ def mask_voxels(mask: nib.Nifti1Image, mask_file: str | Path, frame: Frame) -> B
 def _grid(image: nib.Nifti1Image) -> str:
     size = " x ".join(map(str, image.shape[:3]))
     origin = ", ".join(f"{x:g}" for x in image.affine[:3, 3])
-    return f"{size} voxels, {''.join(nib.aff2axcodes(image.affine))}, first at {origin} mm"
+    axes = "".join(code or "?" for code in nib.aff2axcodes(image.affine))  # None: no such axis
+    return f"{size} voxels, {axes}, first at {origin} mm"
 
 
 def _check_same_grid(bold, bold_file, mask, mask_file) -> None:

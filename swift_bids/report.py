@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from swift_bids import __version__
 from swift_bids.citations import REFERENCES
@@ -21,7 +21,7 @@ from swift_bids.quality import verdicts_of
 _PROBLEMS, _CRASH_LINES = "problems.json", 60
 ENVIRONMENT = Environment(
     loader=PackageLoader("swift_bids", "data"),
-    autoescape=select_autoescape(default=True),
+    autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from swift_bids.bold import UNREADABLE, refuse_impossible
 from swift_bids.chunk import count_dummy_scans, plan_chunks, read_confounds
 from swift_bids.errors import InputError
+from swift_bids.json_text import parse
 from swift_bids.series import Series, model_repetition_time
 
 #: Units of time in a NIfTI header, in s.
@@ -172,8 +172,8 @@ def _seconds_per_unit(header: nib.Nifti1Header) -> float:
 def _read_json(file: str | Path) -> dict[str, Any]:
     refuse_absent(file)
     try:
-        content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse(Path(file).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise InputError(f"{file}: is not valid JSON ({error}); correct it") from error
     if not isinstance(content, dict):
         raise InputError(

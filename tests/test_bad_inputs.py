@@ -165,6 +165,7 @@ BAD = {  # label -> (damage, the sentence)
     "nanaffine": (header(srow=(np.nan,) * 12, sform=1), "its affine places no voxel"),
     "zerozooms": (header(pixdim=(1, 0, 0, 0, 0.8, 0, 0, 0), sform=0, qform=0), OTHER_GRID),
     "faraway": (header(srow=(-8, 0, 0, 9e3, 0, 8, 0, 0, 0, 0, 8, 0), sform=1), OTHER_GRID),
+    "axislost": (header(srow=(-8, 0, 0, 88, 1e16, 8, 0, 0, 0, 0, 8, 0), sform=1), OTHER_GRID),
     "maskelsewhere": (image(lambda d: d, "mask", AFFINE + np.eye(4)), OTHER_GRID),
     "masksmaller": (image(lambda d: d[:-1], "mask"), OTHER_GRID),
     "maskempty": (image(lambda d: d * 0, "mask"), EMPTY_MASK),
@@ -183,7 +184,7 @@ BAD = {  # label -> (damage, the sentence)
     "jsoncut": (sidecar('{"RepetitionTime": 0.8'), "bold.json: is not valid JSON .*; correct it"),
     "jsonlist": (sidecar("[0.8]"), "bold.json: holds list, not names and values; correct it"),
     "jsonbinary": (sidecar(bytes(range(256))), "bold.json: is not valid JSON"),
-    "jsondeep": (sidecar("[" * 100_000), "bold.json: is not valid JSON .maximum recursion"),
+    "jsondeep": (sidecar("[" * 100_000), "bold.json: is not valid JSON .brackets within brackets"),
     "rowmissing": (confounds(rows(21)), "timeseries.tsv: has 21 rows but the run has 22 volumes"),
     "commas": (confounds(rows(22, "a,b")), "timeseries.tsv: its columns are not separated by tabs"),
     "fdtext": (
@@ -254,3 +255,24 @@ def test_nothing_is_left_of_what_failed(status):
     assert not [name for name in names if name.endswith(".part")]
     for label in BAD:
         assert not list((folder / "out").rglob(f"sub-{label}_*_embedding.*"))
+
+
+def test_names_that_would_do_something(tmp_path, reference_bundle):
+    """To the terminal, or in a page: they are spelled out there."""
+    red, script = "\x1b[31mred\x1b[2J", "<script>alert(1)<script>"
+    (tmp_path / "in").mkdir()
+    write_run(tmp_path / "in", "1")
+    for label, task in (("2", red), ("3", script)):
+        file = write_run(tmp_path / "in", label)
+        for sibling in file.parent.iterdir():
+            sibling.rename(sibling.with_name(sibling.name.replace("task-a", f"task-{task}")))
+    call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", reference_bundle)
+    done = run_app(*call)
+    listed = run_app(*call, "--dry-run")
+    wrong = run_app(*call[:3], "--weights", red)
+    for said in (done, listed, wrong):
+        assert "\x1b" not in said.stdout + said.stderr
+    assert "x1b[31mred" in done.stdout
+    assert "x1b[31mred" in wrong.stderr
+    for page in (tmp_path / "out").glob("sub-*.html"):
+        assert script not in page.read_text()

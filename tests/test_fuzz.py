@@ -1,0 +1,169 @@
+"""Files and names that nobody would write: only the app's own errors may come of them."""
+
+import argparse
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_bad_inputs import file_of, write_run
+
+from swift_bids import arguments, names
+from swift_bids.checkpoint import read_config
+from swift_bids.chunk import count_dummy_scans, framewise_displacement, read_confounds
+from swift_bids.cluster import _read_plugin_file
+from swift_bids.dataset import understand_dataset
+from swift_bids.errors import InputError, UsageError
+from swift_bids.filters import read_filter_file
+from swift_bids.grid import FRAMES
+from swift_bids.normalise import normalise
+from swift_bids.options import build_parser
+from swift_bids.runs import complete_run
+from swift_bids.series import Series
+
+OURS = (InputError, UsageError, argparse.ArgumentTypeError)
+bounded = settings(
+    max_examples=200,
+    deadline=None,
+    derandomize=True,  # the same examples in every run of the tests
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=9,
+)
+
+
+@pytest.fixture(scope="module")
+def bold(tmp_path_factory):
+    """A good run; its files are damaged copies' origin."""
+    return write_run(tmp_path_factory.mktemp("fuzz") / "in", "1")
+
+
+def copied(bold, folder):
+    """The run in a folder of its own."""
+    for file in bold.parent.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder / bold.name
+
+
+def try_run(bold, matrix):
+    """What the app does with the files of a run before the network."""
+    mask, confounds = (file_of(bold, kind) for kind in ("mask", "confounds"))
+    about = {"name": "sub-1_task-a_space-MNI152NLin6Asym", "participant": "1", "others": ()}
+    files = {"bold": str(bold), "mask": str(mask), "confounds": str(confounds)}
+    run = complete_run(about | files | {"space": "MNI152NLin6Asym"}, list, None, "native", "skip")
+    framewise_displacement(read_confounds(confounds), run.n_volumes, confounds)
+    normalise(bold, mask, FRAMES["ukb"], Series(22, 0.8, 0, 0.8), matrix)
+
+
+@bounded
+@given(data=st.data(), kind=st.sampled_from(["bold", "mask"]))
+def test_bytes_of_a_header(bold, tmp_path, data, kind):
+    """Also those of nibabel that make it take memory, or read beyond the end."""
+    bold = copied(bold, tmp_path)
+    file = file_of(bold, kind)
+    raw = bytearray(gzip.decompress(file.read_bytes()))
+    for _ in range(data.draw(st.integers(1, 6))):
+        place = data.draw(st.integers(0, 351))
+        raw[place] = data.draw(st.integers(0, 255))
+    file.write_bytes(gzip.compress(bytes(raw), 1))
+    try:
+        try_run(bold, tmp_path / "matrix.npy")
+    except OURS:
+        pass
+
+
+@bounded
+@given(data=st.data(), kind=st.sampled_from(["bold", "mask", "confounds", "sidecar"]))
+def test_bytes_of_a_file(bold, tmp_path, data, kind):
+    bold = copied(bold, tmp_path)
+    file = file_of(bold, kind)
+    raw = bytearray(file.read_bytes())
+    start = data.draw(st.integers(0, len(raw)))
+    length = data.draw(st.integers(0, 64))
+    raw[start : start + length] = data.draw(st.binary(max_size=64))
+    file.write_bytes(bytes(raw))
+    try:
+        try_run(bold, tmp_path / "matrix.npy")
+    except OURS:
+        pass
+
+
+@bounded
+@given(content=json_values | st.fixed_dictionaries({"RepetitionTime": json_values}))
+def test_sidecars(bold, tmp_path, content):
+    bold = copied(bold, tmp_path)
+    file_of(bold, "sidecar").write_text(json.dumps(content))
+    try:
+        try_run(bold, tmp_path / "matrix.npy")
+    except OURS:
+        pass
+
+
+@bounded
+@given(
+    text=st.text(
+        alphabet=st.sampled_from("framewise_displacement\t\n\r,0.1n/a\"' \ufeff\0"), max_size=99
+    )
+)
+def test_confounds(tmp_path, text):
+    file = tmp_path / "confounds.tsv"
+    file.write_text(text, newline="")
+    try:
+        table = read_confounds(file)
+        count_dummy_scans(table)
+        framewise_displacement(table, len(table), file)
+    except OURS:
+        pass
+
+
+@bounded
+@given(content=json_values, text=st.text(max_size=60))
+def test_files_of_settings(tmp_path, content, text):
+    for written in (json.dumps(content), text):
+        for name in ("a.json", "config.json", "a.toml", "a.yml", "dataset_description.json"):
+            (tmp_path / name).write_text(written)
+        for read in (
+            lambda: read_filter_file(tmp_path / "a.json"),
+            lambda: read_config(tmp_path / "model.safetensors"),
+            lambda: arguments.typed_in(tmp_path / "a.toml", build_parser()),
+            lambda: _read_plugin_file(tmp_path / "a.yml", None),
+            lambda: understand_dataset(tmp_path),
+        ):
+            try:
+                read()
+            except OURS:
+                pass
+
+
+@bounded
+@given(text=st.text(max_size=30))
+def test_arguments_and_names(text):
+    names.entities_in(text)
+    names.is_in_space({"space": "x", "res": text}, text)
+    names.plain(text)
+    for parse in (
+        arguments.batch,
+        arguments.positive,
+        arguments.auto_or_count,
+        arguments.target_tr,
+        arguments.millimetres,
+        arguments.share,
+        arguments.device,
+        arguments.gigabytes,
+        arguments.labels_of,
+    ):
+        try:
+            parse(text)
+        except OURS:
+            pass
+
+
+def test_examples_leave_nothing(bold):
+    """The origin of the copies is as it was."""
+    assert Path(bold).exists()
+    try_run(bold, bold.parent / "matrix.npy")

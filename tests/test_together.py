@@ -1,0 +1,55 @@
+"""Several jobs on one output folder, by plan or by mistake: nothing is lost, nothing is left."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from conftest import ROOT, run_app
+from containers import run_files
+from test_bad_inputs import write_run
+
+LABELS = ("1", "2", "3", "4")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, reference_bundle):
+    """`in`, and `plain`: the outputs of one call."""
+    folder = tmp_path_factory.mktemp("together")
+    for label in LABELS:
+        write_run(folder / "in", label)
+    done = run_app(*call(folder, "plain", reference_bundle))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def call(folder, output, bundle, *options):
+    call = (folder / "in", folder / output, "participant", "--weights", bundle)
+    return (*map(str, call), "--nprocs", "2", *options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [["--batch", "1/2"], ["--batch", "2/2"]],
+        [["--force"], ["--force"], ["--force"]],  # the same participants, three times
+    ],
+    ids=["array", "mistake"],
+)
+def test_jobs_in_one_folder(folder, reference_bundle, options):
+    output = f"out{len(options)}"
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "run.py"), *call(folder, output, reference_bundle, *some)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for some in options
+    ]
+    said = [job.communicate(timeout=300)[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0] * len(jobs), said
+    assert run_files(folder / output) == run_files(folder / "plain")
+    status = pd.read_csv(folder / output / "logs" / "status.tsv", sep="\t")
+    assert list(status["participant_id"]) == [f"sub-{label}" for label in LABELS]
+    assert set(status["status"]) == {"done"}
