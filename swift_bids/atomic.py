@@ -20,6 +20,8 @@ from typing import IO, Any
 #: Where a file system has no locks, temporary files as old as this (s) are taken for left behind.
 _OLD = 86_400
 _PART, _LOCK = ".part", ".lock"
+#: In the output folder, for calls without --work-dir.
+WORK_FOLDER = ".swift_bids_work"
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -53,7 +55,7 @@ def work_folder(kept: Path | None, output_dir: Path, name: str) -> Iterator[Path
     if kept is not None:
         yield kept.resolve()
         return
-    parent = output_dir.resolve() / ".swift_bids_work"
+    parent = output_dir.resolve() / WORK_FOLDER
     folder = parent / name
     while not folder.exists():
         with suppress(FileNotFoundError):  # a job that ended has just removed the parent
@@ -67,9 +69,14 @@ def work_folder(kept: Path | None, output_dir: Path, name: str) -> Iterator[Path
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # another job's folder is in it; outputs are
-            parent.rmdir()
-            output_dir.rmdir()
+        remove_if_empty(parent, output_dir)
+
+
+def remove_if_empty(*folders: Path) -> None:
+    """Remove folders, the inner ones first, that hold nothing of another job or of the outputs."""
+    for folder in folders:
+        with suppress(OSError):  # something is in it, or it is a mount
+            folder.rmdir()
 
 
 @contextmanager

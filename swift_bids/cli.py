@@ -8,11 +8,12 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing.util import Finalize
 from pathlib import Path
 
 from swift_bids import __version__
+from swift_bids.atomic import WORK_FOLDER, remove_if_empty
 from swift_bids.dataset import Dataset, understand_dataset
 from swift_bids.errors import PlainFormatter, UsageError, visible
 from swift_bids.parser import parse_arguments
@@ -75,20 +76,14 @@ def _temporary_folder(args: argparse.Namespace, dataset: Dataset) -> Iterator[st
         from swift_bids.derivative import check_output_dir
 
         output_dir = check_output_dir(args.output_dir, dataset)
-        work_dir = (args.work_dir or output_dir / ".swift_bids_work").resolve()
+        work_dir = (args.work_dir or output_dir / WORK_FOLDER).resolve()
         work_dir.mkdir(parents=True, exist_ok=True)
         if not usual:
             os.environ["TMPDIR"] = str(work_dir)  # for multiprocessing, here and in workers
         # behind multiprocessing's own tidying, which is of priority -100
-        Finalize(None, _remove_if_empty, (work_dir, output_dir), exitpriority=-200)
+        Finalize(None, remove_if_empty, (work_dir, output_dir), exitpriority=-200)
     with tempfile.TemporaryDirectory(prefix="swift_bids_", dir=work_dir) as folder:
         yield folder
-
-
-def _remove_if_empty(*folders: Path) -> None:
-    for folder in folders:
-        with suppress(OSError):  # something is in it, or it is a mount
-            folder.rmdir()
 
 
 def _keep_libraries_out_of_home(caches: str, verbosity: int) -> None:

@@ -22,17 +22,21 @@ N_KILLS = 50
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, reference_bundle):
     """`in`, and `plain`: the outputs of a call that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("kill")
-    for label in LABELS:
+    return undisturbed(tmp_path_factory.mktemp("kill"), LABELS, reference_bundle)
+
+
+def undisturbed(folder, labels, bundle):
+    """Write runs to `in` of a folder and embed them to `plain`; returns the folder."""
+    for label in labels:
         write_run(folder / "in", label)
-    done = run_app(*call(folder, "plain", reference_bundle))
+    done = run_app(*call(folder, "plain", bundle))
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
-def call(folder, output, bundle):
+def call(folder, output, bundle, *options):
     call = (folder / "in", folder / output, "participant", "--weights", bundle)
-    return (*map(str, call), "--nprocs", "2")
+    return (*map(str, call), "--nprocs", "2", *options)
 
 
 def whole_runs(files):
@@ -152,7 +156,7 @@ def test_what_changed_is_done_again(folder, tmp_path, reference_bundle, damage, 
     damage(root, out)
     done = run_app(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re_line(done.stdout, why)
+    assert [x for x in done.stdout.splitlines() if ": again, since " in x and why in x]
     if "input" not in why:
         assert run_files(out) == expected
     assert run_app(*arguments).stdout.endswith("skipped: 1 run(s) done before\n")
@@ -165,7 +169,3 @@ def change_bold(root):
     data = np.asarray(image.dataobj).copy()
     data[11, 14, 11, 10] += 1
     nib.Nifti1Image(data, image.affine, image.header).to_filename(file)
-
-
-def re_line(text, why):
-    return [line for line in text.splitlines() if ": again, since " in line and why in line]

@@ -5,9 +5,9 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import ROOT, run_app
+from conftest import ROOT
 from containers import run_files
-from test_bad_inputs import write_run
+from test_kill import call, undisturbed
 
 LABELS = ("1", "2", "3", "4")
 
@@ -15,17 +15,7 @@ LABELS = ("1", "2", "3", "4")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, reference_bundle):
     """`in`, and `plain`: the outputs of one call."""
-    folder = tmp_path_factory.mktemp("together")
-    for label in LABELS:
-        write_run(folder / "in", label)
-    done = run_app(*call(folder, "plain", reference_bundle))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
-
-
-def call(folder, output, bundle, *options):
-    call = (folder / "in", folder / output, "participant", "--weights", bundle)
-    return (*map(str, call), "--nprocs", "2", *options)
+    return undisturbed(tmp_path_factory.mktemp("together"), LABELS, reference_bundle)
 
 
 @pytest.mark.parametrize(
