@@ -19,7 +19,7 @@ def labels_of(given: str) -> list[str]:
     In the file, what follows a `#` is a comment; of a participants.tsv the first column is read.
     """
     if not given.startswith("@"):
-        return given.replace(",", " ").split()
+        return [label.rstrip("/") for label in given.replace(",", " ").split()]
     try:
         text = Path(given[1:]).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from swift_bids.errors import refusals
+
 #: Where a file system has no locks, temporary files as old as this (s) are taken for left behind.
 _OLD = 86_400
 _PART, _LOCK = ".part", ".lock"
@@ -28,16 +30,22 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write(temporary path)` make a file in the same folder, then give it its name.
 
     A job that is killed meanwhile leaves no half-written file under the final name.
+
+    Raises
+    ------
+    OutputError
+        The disk is full, or the like.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}{_PART}")
-    with _locked(temporary) as file:
-        try:
-            write(temporary)
-            os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with refusals(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(temporary) as file:
+            try:
+                write(temporary)
+                os.fsync(file.fileno())
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
 
 
 def remove_parts(folder: Path, everywhere: bool = False) -> None:

@@ -15,11 +15,11 @@ from pathlib import Path
 from swift_bids import __version__
 from swift_bids.atomic import WORK_FOLDER, remove_if_empty
 from swift_bids.dataset import Dataset, understand_dataset
-from swift_bids.errors import PlainFormatter, UsageError, visible
+from swift_bids.errors import OutputError, PlainFormatter, UsageError, refusal, visible
 from swift_bids.parser import parse_arguments
 from swift_bids.stopping import listen
 from swift_bids.weights_cli import ACTIONS, run_weights
-from swift_bids.workers import start_server
+from swift_bids.workers import check_open_files, possible_processes, start_server
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[:1] == ["weights"] and (argv[1:] == [] or argv[1] in (*ACTIONS, "-h", "--help")):
             return run_weights(argv[1:])
+        check_open_files()
         args = parse_arguments(argv)
         if args.dry_run == "json":  # alone on the standard output
             handler.setStream(sys.stderr)
@@ -48,17 +49,19 @@ def main(argv: Sequence[str] | None = None) -> int:
                 from swift_bids.group import run_group_level
 
                 return run_group_level(args, dataset)
+            args.nprocs = possible_processes(args.nprocs)
             if args.nprocs > 1 and not args.dry_run:
                 start_server()  # before the imports of this process, so that both go on together
             from swift_bids.participant import run_participant_level
 
             return run_participant_level(args, dataset)
-    except UsageError as error:
+    except (UsageError, OutputError, OSError) as error:
+        said = refusal(error, error.filename or "a file") if isinstance(error, OSError) else error
         read_as = f" ({understood})" if understood else ""
-        print(visible(f"swift-bids: error: {error}{read_as}"), file=sys.stderr)
-        return 2
+        print(visible(f"swift-bids: error: {said}{read_as}"), file=sys.stderr)
+        log.debug("", exc_info=True)
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        print("swift-bids: interrupted", file=sys.stderr)
         return 130
 
 

@@ -65,6 +65,17 @@ def check_output_dir(output_dir: str | Path, dataset: Dataset) -> Path:
         As said.
     """
     output_dir = Path(output_dir).resolve()
+    try:
+        _check_place(output_dir, dataset)
+    except OSError as error:
+        raise UsageError(
+            f"output_dir {output_dir}: {error.filename} cannot be read ({error.strerror}); give a "
+            f"folder that can be written to"
+        ) from error
+    return output_dir
+
+
+def _check_place(output_dir: Path, dataset: Dataset) -> None:
     if output_dir in (dataset.root, dataset.raw):
         raise UsageError(f"output_dir {output_dir} is the input folder; give another one")
     for root in filter(None, (dataset.root, dataset.raw)):
@@ -79,8 +90,9 @@ def check_output_dir(output_dir: str | Path, dataset: Dataset) -> Path:
         )
     there = next(p for p in (output_dir, *output_dir.parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UsageError(f"output_dir {output_dir}: {there} cannot be written to")
-    return output_dir
+        raise UsageError(
+            f"output_dir {output_dir}: {there} cannot be written to; give a folder that can"
+        )
 
 
 def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
@@ -121,10 +133,7 @@ def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
 
 
 def write_participants(output_dir: Path, rows: pd.DataFrame, about: dict[str, Any]) -> None:
-    """Write what `participants_of` returned as participants.tsv and .json.
-
-    Jobs that run at the same time all write what they see; the last one sees everybody.
-    """
+    """Write what `participants_of` returned as participants.tsv and .json."""
     if len(rows):
         write_table(output_dir / "participants.tsv", rows)
         write_json(output_dir / "participants.json", about)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from swift_bids import __version__
 from swift_bids.dataset import Dataset
 from swift_bids.derivative import write_dataset_files
 from swift_bids.dry_run import count_chunks
-from swift_bids.errors import Problem
+from swift_bids.errors import OutputError, Problem
 from swift_bids.outputs import Provenance, output_path, settings_metadata, write_text
 from swift_bids.parcels import read_atlas
 from swift_bids.preflight import check_network
@@ -40,11 +40,14 @@ class Outcome:
         Runs that were embedded; that an earlier call had done.
     failed
         Runs that could not be done.
+    stopped
+        What asked the call to end meanwhile, such as Ctrl-C.
     """
 
     done: list[Run]
     skipped: list[Run]
     failed: list[Problem]
+    stopped: BaseException | None = None
 
 
 def embed_runs(
@@ -122,17 +125,20 @@ def embed_runs(
         stop_on_first_crash=args.stop_on_first_crash,
     )
     provenance = dataclasses.replace(provenance, device="cpu" if device == "cpu" else "cuda")
-    write_dataset_files(output_dir, dataset)
-    write_citations(output_dir, settings_metadata(provenance))
-    for participant in {run.participant for run in todo}:
-        settings = log_dir(output_dir, participant, execution) / "swift_bids.toml"
-        write_text(settings, tomli_w.dumps(_settings(args)))
+    try:
+        write_dataset_files(output_dir, dataset)
+        write_citations(output_dir, settings_metadata(provenance))
+        for participant in {run.participant for run in todo}:
+            settings = log_dir(output_dir, participant, execution) / "swift_bids.toml"
+            write_text(settings, tomli_w.dumps(_settings(args)))
+    except OutputError as error:
+        return Outcome([], skipped, [*failed, *_not_done(todo, str(error), output_dir)])
     if elsewhere:
         _LOG.info("%d run(s) on %s, as jobs of nipype's plugin %s", len(todo), device, plugin.name)
     else:
         _LOG.info("%d run(s) on %s, at most %d at a time", len(todo), device, args.nprocs)
-    done, crashed = _execute(args, todo, provenance, weights, execution, output_dir, inputs)
-    return Outcome(done, skipped, [*failed, *crashed])
+    now = _execute(args, todo, provenance, weights, execution, output_dir, inputs)
+    return dataclasses.replace(now, skipped=skipped, failed=[*failed, *now.failed])
 
 
 def _fingerprints(
@@ -187,8 +193,8 @@ def _execute(
     execution: Execution,
     output_dir: Path,
     inputs: Mapping[str, dict[str, str]],
-) -> tuple[list[Run], list[Problem]]:
-    """Build the workflows of the runs and execute them; return what is done, and what failed."""
+) -> Outcome:
+    """Build the workflows of the runs and execute them."""
     from swift_bids.execution import run_workflows
     from swift_bids.progress import Progress
     from swift_bids.workflow import chunks_done, remove_intermediate, workflow_name, workflow_of_run
@@ -222,17 +228,24 @@ def _execute(
                 if clean:
                     remove_intermediate(by_workflow[workflow], execution)
 
-        crashed, why = run_workflows(workflows, execution, output_dir, on_node)
+        crashed, why, stopped = run_workflows(workflows, execution, output_dir, on_node)
     done, failed = [], []
     for name, run in by_workflow.items():
         if name in ended and name not in crashed:
             done.append(run)
-            continue
-        reason, crash_file = crashed.get(name, (f"was not done, since {why}", None))
-        if output_path(output_dir, run.name, "embedding", ".json").exists():
-            reason += "; its embedding of an earlier call is still there"
-        failed.append(Problem(run.participant, run.name, reason, crash_file))
-    return done, failed
+        else:
+            reason, crash_file = crashed.get(name, (why, None))
+            failed += _not_done([run], reason, output_dir, crash_file)
+    return Outcome(done, [], failed, stopped)
+
+
+def _not_done(
+    runs: Sequence[Run], reason: str, output_dir: Path, crash_file: Path | None = None
+) -> Iterator[Problem]:
+    for run in runs:
+        earlier = output_path(output_dir, run.name, "embedding", ".json").exists()
+        still = "; its embedding of an earlier call is still there" if earlier else ""
+        yield Problem(run.participant, run.name, reason + still, crash_file)
 
 
 def _threads_of_run(processes: int, n_runs: int) -> int:

@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from nipype import Node, Workflow
 
 from swift_bids.cluster import SLURM_GRAPH, instance
+from swift_bids.errors import InputError, OutputError
 from swift_bids.plugin import RunByRun
 from swift_bids.slurm import LOOK, SHOWN, cancel_jobs, remove_empty_logs, wait_for_jobs
 from swift_bids.stopping import raise_if_asked
@@ -27,13 +29,16 @@ _ENDED = (
     "(--sbatch-args '--mem=... --time=...'); slurm-*.log in this folder may say more"
 )
 
+#: Bytes on a disk below which it is full: each step needs some kB for nipype's own files.
+_LEAST_ROOM = 100_000
+
 
 def run_workflows(
     workflows: Sequence[Workflow],
     execution: Execution,
     output_dir: Path,
     on_node: Callable[[str, str, str], None],
-) -> tuple[dict[str, tuple[str, Path]], str | None]:
+) -> tuple[dict[str, tuple[str, Path | None]], str, BaseException | None]:
     """Execute the workflows of all runs; one that fails does not stop the others.
 
     Parameters
@@ -43,10 +48,12 @@ def run_workflows(
 
     Returns
     -------
-    dict
+    crashed : dict
         Workflow name -> (reason, crash file), for the runs that failed.
-    str or None
-        Why the others that were not ended were not, where nipype itself failed.
+    why : str
+        Why the others that were not ended were not.
+    stopped : KeyboardInterrupt, SystemExit or None
+        What asked the call to end meanwhile.
     """
     # While it waits, nipype collects garbage again and again, 50 ms of a CPU a time, most of them
     # spent on what was imported.
@@ -55,26 +62,41 @@ def run_workflows(
     at_once = len(workflows) if execution.processes > 1 else 1
     if execution.plugin is not None:
         at_once = execution.plugin.runs_at_once or len(workflows)
-    why = None
+    why, stopped = "it was not begun", None
+    unwritten: list[str] = []
+    full = ""
     for first in range(0, len(workflows), at_once):
-        error = _run(workflows[first : first + at_once], execution, on_node)
+        error = _run(workflows[first : first + at_once], execution, on_node, unwritten)
         if error is not None:
-            why = f"nipype ended with {type(error).__name__}: {error}"
-            if execution.stop_on_first_crash:
-                why = "--stop-on-first-crash ended the call"
-                _end(execution)
-                break
+            full = full or _full(execution.work_dir, output_dir)
+            why = f"it was not done, since {_cause(error)}{full}"
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                why, stopped = "it was not done, since the call was interrupted", error
+            elif execution.stop_on_first_crash:
+                why = "it was not done, since --stop-on-first-crash ended the call"
+            else:
+                continue
+            _end(execution)
+            break
     logs = list(output_dir.glob(f"sub-*/log/{execution.log_name}"))
-    crashed = read_crashes(file for folder in logs for file in folder.glob("crash-*.txt"))
+    files = [file for folder in logs for file in folder.glob("crash-*.txt")]
+    crashed = read_crashes(files, unwritten, full)
     if execution.elsewhere:
         remove_empty_logs(logs)
-    return crashed, why
+    return crashed, why, stopped
 
 
 def _run(
-    workflows: Sequence[Workflow], execution: Execution, on_node: Callable[[str, str, str], None]
-) -> Exception | None:
-    """Execute workflows as one; return what nipype raises at the end when nodes failed."""
+    workflows: Sequence[Workflow],
+    execution: Execution,
+    on_node: Callable[[str, str, str], None],
+    unwritten: list[str],
+) -> BaseException | None:
+    """Execute workflows as one; return what nipype raises at the end when nodes failed, or what
+    asked the call to end.
+
+    Crash files that could not be written, on a disk that is full, are added to `unwritten`.
+    """
     whole = Workflow(name=WORKFLOW_NAME, base_dir=str(execution.work_dir))
     whole.config["execution"] = {
         "crashfile_format": "txt",
@@ -97,17 +119,34 @@ def _run(
             else:
                 whole.run(plugin=instance(execution.plugin, on_status, execution.log_name))
         elif execution.processes > 1:
-            whole.run(plugin=_processes(execution, on_status))
+            plugin = _processes(execution, on_status)
+            plugin.unwritten = unwritten
+            whole.run(plugin=plugin)
         else:
             whole.run(plugin="Linear", plugin_args={"status_callback": on_status})
-    except (KeyboardInterrupt, SystemExit):
-        _end(execution)
-        raise
+    except (KeyboardInterrupt, SystemExit) as error:
+        return error
     except Exception as error:
         if execution.elsewhere:  # what was submitted before nipype failed
             cancel_jobs(execution.log_name)
         return error
     return None
+
+
+def _cause(error: BaseException) -> str:
+    """What ended nipype; that it could not write a crash file is the smaller part of it."""
+    first = error.__context__
+    if isinstance(error, OSError) and isinstance(first, (InputError, OutputError)):
+        return str(first)
+    return f"nipype ended with {type(error).__name__}: {error}"
+
+
+def _full(*folders: Path) -> str:
+    """Of a full disk nipype tells as little as that a result is not there."""
+    for folder in folders:
+        if folder.exists() and shutil.disk_usage(folder).free < _LEAST_ROOM:
+            return f"; the disk of {folder} is full, make room there and call again"
+    return ""
 
 
 def _end(execution: Execution) -> None:
@@ -169,11 +208,18 @@ def _processes(execution: Execution, on_status: Callable[[Node, str], None]) -> 
     return RunByRun(arguments)
 
 
-def read_crashes(crash_files: Iterable[Path]) -> dict[str, tuple[str, Path]]:
-    """Find in nipype's crash files which run failed, and the error's own sentence."""
-    crashed = {}
-    for file in sorted(crash_files):
-        text = file.read_text(encoding="utf-8", errors="replace")
+def read_crashes(
+    crash_files: Iterable[Path], unwritten: Iterable[str] = (), hint: str = ""
+) -> dict[str, tuple[str, Path | None]]:
+    """Find in nipype's crash files, and in what would have been some, which run failed, and the
+    error's own sentence, or what happened and a hint."""
+    crashed: dict[str, tuple[str, Path | None]] = {}
+    texts: list[tuple[Path | None, str]] = [
+        (file, file.read_text(encoding="utf-8", errors="replace")) for file in sorted(crash_files)
+    ]
+    for file, text in [*texts, *((None, text) for text in unwritten)]:
+        if re.search("^(KeyboardInterrupt|SystemExit)", text, re.MULTILINE):
+            continue  # nipype takes the end of the call for the node's failure
         node = re.search(rf"^Node: {WORKFLOW_NAME}\.(\w+)\.(\w+)$", text, re.MULTILINE)
         errors = re.findall(r"^\s*([\w.]+(?:Error|Exception|Interrupt)): (.*)$", text, re.MULTILINE)
         own = [message for kind, message in errors if kind.startswith("swift_bids.errors.")]
@@ -182,5 +228,5 @@ def read_crashes(crash_files: Iterable[Path]) -> dict[str, tuple[str, Path]]:
         unexpected = ": ".join(errors[-1]) if errors else "it ended without an error message"
         workflow, step = node.groups() if node else ("", "")
         if own or workflow not in crashed:
-            crashed[workflow] = (own[-1] if own else f"{step} failed ({unexpected})", file)
+            crashed[workflow] = (own[-1] if own else f"{step} failed ({unexpected}){hint}", file)
     return crashed

@@ -29,6 +29,20 @@ _IGNORED = (
 )
 
 
+class UnreadableFolderError(Exception):
+    """A folder of a participant may not be listed.
+
+    Attributes
+    ----------
+    participant
+        Label without `sub-`.
+    """
+
+    def __init__(self, participant: str) -> None:
+        super().__init__(participant)
+        self.participant = participant
+
+
 @contextlib.contextmanager
 def index(
     root: Path, participants: Sequence[str], database_dir: Path | None = None
@@ -46,6 +60,11 @@ def index(
         Folder for indices that later calls find again, each named after the dataset, the
         participants, pybids' version and the times at which the folders changed: what pybids
         itself does not look at. None keeps nothing.
+
+    Raises
+    ------
+    UnreadableFolderError
+        For want of permissions; without that participant the others can be read.
     """
     from bids.layout import parse_file_entities
 
@@ -113,7 +132,13 @@ def _layout(root: Path, ignore: Sequence[str], **options) -> BIDSLayout:
 
     patterns = [re.compile(pattern) for pattern in ignore]
     indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=patterns)
-    return BIDSLayout(root, validate=False, config=_CONFIG, indexer=indexer, **options)
+    try:
+        return BIDSLayout(root, validate=False, config=_CONFIG, indexer=indexer, **options)
+    except PermissionError as error:
+        inside = re.match(rf"{re.escape(str(root))}/sub-([^/]+)", str(error.filename))
+        if inside is None:
+            raise
+        raise UnreadableFolderError(inside.group(1)) from error
 
 
 def _hash(content: list) -> str:

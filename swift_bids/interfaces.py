@@ -28,6 +28,7 @@ from swift_bids.chunk import (
 )
 from swift_bids.connectivity import write_parcels
 from swift_bids.crop import Coverage, crop
+from swift_bids.errors import refusals
 from swift_bids.grid import FRAMES
 from swift_bids.normalise import METHODS, MatrixFile, Normalisation, normalise
 from swift_bids.outputs import Provenance, output_path, write_run
@@ -39,6 +40,15 @@ from swift_bids.weights import Weights
 
 #: Written by the embed node, one line a chunk that is done; the progress bar reads it.
 PROGRESS_FILE = "chunks_done"
+
+
+class _Step(SimpleInterface):
+    """A step that writes to its folder in the work folder; the disk may be full."""
+
+    def _run_interface(self, runtime):
+        with refusals(runtime.cwd):
+            self._run_step(Path(runtime.cwd))
+        return runtime
 
 
 class _NormaliseInput(BaseInterfaceInputSpec):
@@ -56,13 +66,13 @@ class _NormaliseOutput(TraitedSpec):
     parcels = File(exists=True, desc="(used volume of the BOLD file, parcel) means, .npy")
 
 
-class Normalise(SimpleInterface):
+class Normalise(_Step):
     """BOLD + mask -> matrix of z-scores, and mean signals of parcels."""
 
     input_spec, output_spec = _NormaliseInput, _NormaliseOutput
 
-    def _run_interface(self, runtime):
-        matrix, parcels = (str(Path(runtime.cwd) / f"{n}.npy") for n in ("matrix", "parcels"))
+    def _run_step(self, folder: Path) -> None:
+        matrix, parcels = (str(folder / f"{n}.npy") for n in ("matrix", "parcels"))
         done = normalise(
             self.inputs.bold,
             self.inputs.mask,
@@ -78,7 +88,6 @@ class Normalise(SimpleInterface):
             "statistics": dataclasses.asdict(done),
             "parcels": parcels,
         }
-        return runtime
 
 
 class _CropInput(BaseInterfaceInputSpec):
@@ -91,16 +100,15 @@ class _CropOutput(TraitedSpec):
     coverage = traits.Dict(desc="fields of Coverage")
 
 
-class Crop(SimpleInterface):
+class Crop(_Step):
     """Mask + frame -> index map."""
 
     input_spec, output_spec = _CropInput, _CropOutput
 
-    def _run_interface(self, runtime):
-        index = str(Path(runtime.cwd) / "index.npy")
+    def _run_step(self, folder: Path) -> None:
+        index = str(folder / "index.npy")
         coverage = crop(self.inputs.mask, FRAMES[self.inputs.frame], index)
         self._results |= {"index": index, "coverage": dataclasses.asdict(coverage)}
-        return runtime
 
 
 class _ChunkInput(BaseInterfaceInputSpec):
@@ -117,12 +125,12 @@ class _ChunkOutput(TraitedSpec):
     chunks = File(exists=True, desc="table of chunks, .tsv")
 
 
-class Chunk(SimpleInterface):
+class Chunk(_Step):
     """Volumes in time and confounds -> table of chunks."""
 
     input_spec, output_spec = _ChunkInput, _ChunkOutput
 
-    def _run_interface(self, runtime):
+    def _run_step(self, folder: Path) -> None:
         series = Series(**self.inputs.series)
         displacement = None
         if self.inputs.confounds:
@@ -137,9 +145,8 @@ class Chunk(SimpleInterface):
             self.inputs.tail,
             self.inputs.short_runs,
         )
-        self._results["chunks"] = str(Path(runtime.cwd) / "chunks.tsv")
+        self._results["chunks"] = str(folder / "chunks.tsv")
         table.to_csv(self._results["chunks"], sep="\t", index=False)
-        return runtime
 
 
 class _EmbedInput(BaseInterfaceInputSpec):
@@ -160,12 +167,12 @@ class _EmbedOutput(TraitedSpec):
     tokens = File(exists=True, desc="(chunk, C, x, y, z, t) float32 .npy")
 
 
-class Embed(SimpleInterface):
+class Embed(_Step):
     """Matrix, index map and chunks -> tokens."""
 
     input_spec, output_spec = _EmbedInput, _EmbedOutput
 
-    def _run_interface(self, runtime):
+    def _run_step(self, folder: Path) -> None:
         import torch
 
         from swift_bids.inference import choose_device, embed_chunks
@@ -173,7 +180,7 @@ class Embed(SimpleInterface):
         torch.set_num_threads(self.inputs.threads)
         device, _ = choose_device(self.inputs.device)  # a cluster's machine may have none
         weights = Weights(**self.inputs.weights)
-        with open(Path(runtime.cwd) / PROGRESS_FILE, "w", buffering=1) as progress:
+        with open(folder / PROGRESS_FILE, "w", buffering=1) as progress:
             tokens = embed_chunks(
                 MatrixFile(self.inputs.matrix),
                 np.load(self.inputs.index),
@@ -184,9 +191,8 @@ class Embed(SimpleInterface):
                 self.inputs.precision,
                 on_chunks=lambda n: progress.write("chunk\n" * n),
             )
-        self._results["tokens"] = str(Path(runtime.cwd) / "tokens.npy")
+        self._results["tokens"] = str(folder / "tokens.npy")
         np.save(self._results["tokens"], tokens)
-        return runtime
 
 
 class _AggregateInput(BaseInterfaceInputSpec):
@@ -209,12 +215,12 @@ class _AggregateOutput(TraitedSpec):
     pass
 
 
-class Aggregate(SimpleInterface):
+class Aggregate(_Step):
     """Tokens -> embeddings, figures and the run's BIDS-Derivatives."""
 
     input_spec, output_spec = _AggregateInput, _AggregateOutput
 
-    def _run_interface(self, runtime):
+    def _run_step(self, folder: Path) -> None:
         from swift_bids.figures import draw_run
 
         run = Run(**self.inputs.run)
@@ -251,7 +257,6 @@ class Aggregate(SimpleInterface):
             tokens if self.inputs.keep_tokens else None,
             self.inputs.fingerprint,
         )
-        return runtime
 
 
 def _parcels(atlas: str, frame: str) -> Parcels:

@@ -41,6 +41,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         labels = getattr(args, name)
         if labels is not None and name.endswith("participant_label"):
             labels = [label for given in labels for label in arguments.labels_of(given)]
+            if paths := [label for label in labels if "/" in label]:
+                parser.error(f"{paths[0]} is no participant's label, but a path")
         setattr(args, name, labels and [label.removeprefix(prefix) for label in labels])
     for name, why in (
         ("batch", "the group level needs everybody"),

@@ -6,22 +6,23 @@ import argparse
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from swift_bids.atomic import remove_parts, work_folder
+from swift_bids.atomic import exclusive, remove_parts, work_folder
 from swift_bids.dataset import Dataset
 from swift_bids.derivative import check_output_dir, participants_of, write_participants
 from swift_bids.dry_run import print_runs
 from swift_bids.embedding import Outcome, embed_runs
-from swift_bids.errors import Problem, UsageError, report_problems
+from swift_bids.errors import OutputError, Problem, UsageError, refusal, report_problems
 from swift_bids.filters import read_filter_file
 from swift_bids.grid import FRAME_OF_VARIANT
 from swift_bids.index import check_database_dir
 from swift_bids.preflight import check_atlas
 from swift_bids.query import SPACES, Selection, find_runs
 from swift_bids.runs import Run
-from swift_bids.status import write_status
+from swift_bids.status import STATUS_FILE, write_status
 from swift_bids.weights import find_weights
 
 _LOG = logging.getLogger("swift_bids")
@@ -40,8 +41,7 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
     )
     if not labels and not problems:
         slice_of = f" in slice {args.batch[0]} of {args.batch[1]}" if args.batch else ""
-        _LOG.warning("nothing to do: no participant is left%s", slice_of)
-        return 0
+        raise UsageError(f"nothing to do: no participant is left{slice_of}")
     selection = _selection(args, dataset)
     frame = FRAME_OF_VARIANT[args.variant] if args.frame == "auto" else args.frame
     if args.dry_run:
@@ -75,17 +75,27 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
                 _LOG.warning("%s: %s", run.name, warning)
             if run.others:
                 _LOG.debug("%s: taken; not taken: %s", run.name, ", ".join(run.others))
-        if not runs:
-            return _recap([], problems, dataset.understood)
-        outcome = embed_runs(args, runs, dataset, weights, frame, output_dir, work_dir, log_name)
-    _remove_parts(output_dir, {run.participant for run in runs})
+        outcome = Outcome([], [], [])
+        if runs:
+            outcome = embed_runs(
+                args, runs, dataset, weights, frame, output_dir, work_dir, log_name
+            )
     problems += outcome.failed
-    _write_reports(
-        output_dir, _with_a_page_to_write(output_dir, outcome, problems), problems, log_name
-    )
-    write_participants(output_dir, *participants_of(output_dir, dataset))
-    write_status(output_dir, outcome.done, outcome.skipped, problems, log_name)
-    return _recap(outcome.done, problems, dataset.understood, len(outcome.skipped))
+    if not runs and all(problem.name == f"sub-{problem.participant}" for problem in problems):
+        _recap([], problems, dataset.understood)
+        return 2  # nobody has a run that is asked for
+    if runs and outcome.stopped is None:
+        _remove_parts(output_dir, {run.participant for run in runs})
+        _write_reports(output_dir, outcome, problems, log_name)
+        # of jobs that run at the same time one looks and writes after the other: all are in it
+        with _or_problem(problems, "participants.tsv"), exclusive(output_dir):
+            write_participants(output_dir, *participants_of(output_dir, dataset))
+    with _or_problem(problems, STATUS_FILE.as_posix()):
+        write_status(output_dir, outcome.done, outcome.skipped, problems, log_name)
+    code = _recap(outcome.done, problems, dataset.understood, len(outcome.skipped))
+    if outcome.stopped is not None:
+        raise outcome.stopped
+    return code
 
 
 def _remove_parts(output_dir: Path, participants: Iterable[str]) -> None:
@@ -107,15 +117,27 @@ def _with_a_page_to_write(
 
 
 def _write_reports(
-    output_dir: Path, participants: Iterable[str], problems: Sequence[Problem], log_name: str
+    output_dir: Path, outcome: Outcome, problems: list[Problem], log_name: str
 ) -> None:
+    """Write the pages; one that cannot be written is a problem, too."""
     from swift_bids.report import keep_problems
 
-    for participant in sorted(participants):
+    for participant in sorted(_with_a_page_to_write(output_dir, outcome, problems)):
         own = [p for p in problems if p.participant == participant]
-        if own:
-            keep_problems(output_dir / f"sub-{participant}" / "log" / log_name, own)
-        _write_report(output_dir, participant, own)
+        with _or_problem(problems, f"sub-{participant}.html", participant):
+            if own:
+                keep_problems(output_dir / f"sub-{participant}" / "log" / log_name, own)
+            _write_report(output_dir, participant, own)
+
+
+@contextmanager
+def _or_problem(problems: list[Problem], name: str, participant: str = "") -> Iterator[None]:
+    """Note a file that cannot be written; the call goes on to its recap."""
+    try:
+        yield
+    except (OutputError, OSError) as error:
+        reason = refusal(error, name) if isinstance(error, OSError) else str(error)
+        problems.append(Problem(participant, name, reason))
 
 
 def _remake_reports(

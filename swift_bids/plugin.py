@@ -52,6 +52,8 @@ class RunByRun(MultiProcPlugin):
 
     def __init__(self, plugin_args: dict[str, Any]) -> None:
         super().__init__(plugin_args=plugin_args)
+        #: Texts of crash files that could not be written; the disk is full, most often.
+        self.unwritten: list[str] = []
         self._nodes: dict[int, tuple[Node, bool]] = {}  # task -> node, whether to update hashes
 
     def _sort_jobs(self, jobids: np.ndarray, scheduler: str = "tsort") -> np.ndarray:
@@ -95,6 +97,14 @@ class RunByRun(MultiProcPlugin):
             elif error is not None:  # such as a result that cannot be sent back
                 self._fail(taskid, f"RuntimeError: {error!r}")
         return super()._get_result(taskid)
+
+    def _report_crash(self, node: Node, result: dict[str, Any] | None = None) -> str:
+        try:
+            return super()._report_crash(node, result=result)
+        except OSError:
+            traceback = "".join(result["traceback"]) if result else ""
+            self.unwritten.append(f"Node: {node.fullname}\n\n{traceback}")
+            return ""
 
     def _clear_task(self, taskid: int) -> None:
         super()._clear_task(taskid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -9,13 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swift_bids.absent import no_space, what_is_there
 from swift_bids.dataset import Dataset
 from swift_bids.errors import InputError, Problem, UsageError
 from swift_bids.filters import check_entities, entities_of, io_spec
-from swift_bids.index import index
+from swift_bids.index import UnreadableFolderError, index
 from swift_bids.names import (
     check_name,
     entities_in,
@@ -25,6 +26,9 @@ from swift_bids.names import (
     stem_of,
 )
 from swift_bids.runs import Run, complete_run
+
+if TYPE_CHECKING:
+    from bids.layout import BIDSLayout
 
 _LOG = logging.getLogger("swift_bids")
 #: Spaces the network can read, in order of preference; others only when asked for by --space.
@@ -123,7 +127,9 @@ def find_runs(
     problems: list[Problem] = []
     for start in range(0, len(participants), PARTICIPANTS_AT_ONCE):
         some = participants[start : start + PARTICIPANTS_AT_ONCE]
-        with index(dataset.root, some, selection.database_dir) as layout:
+        with contextlib.ExitStack() as stack:
+            layout, some, unreadable = _index(dataset, some, selection, stack)
+            problems += unreadable
             # One query for all: a query for each participant would cost some 10 ms a time.
             files = {kind: _by_participant(dataset, layout, kind, filters) for kind in io_spec()}
             for participant in some:
@@ -133,6 +139,26 @@ def find_runs(
                 problems += unusable
     _tell_unmatched(runs, problems, selection)
     return runs, problems
+
+
+def _index(
+    dataset: Dataset,
+    participants: Sequence[str],
+    selection: Selection,
+    stack: contextlib.ExitStack,
+) -> tuple[BIDSLayout, list[str], list[Problem]]:
+    """The index of participants, those who are in it, and a problem for each other one."""
+    readable, problems = list(participants), []
+    while True:
+        try:
+            layout = index(dataset.root, readable, selection.database_dir)
+            return stack.enter_context(layout), readable, problems
+        except UnreadableFolderError as error:
+            label = error.participant
+            readable.remove(label)
+            folder = dataset.root / f"sub-{label}"
+            reason = f"{folder}, or a folder in it, cannot be read; mend its permissions"
+            problems.append(Problem(label, f"sub-{label}", reason))
 
 
 def _participant_runs(

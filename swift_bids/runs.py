@@ -91,7 +91,7 @@ def complete_run(
         The run cannot be embedded.
     """
     for path in filter(None, (run["bold"], run["mask"], run["confounds"])):
-        refuse_absent(path)
+        refuse_unreadable(path)
     repetition_time = _repetition_time(run["bold"], inherited)
     header, n_volumes = _header(run["bold"])
     header_tr = header.get_zooms()[3] * _seconds_per_unit(header)
@@ -113,10 +113,11 @@ def complete_run(
     return complete
 
 
-def refuse_absent(file: str | Path) -> None:
-    """Raise InputError where a name leads to no file: not fetched, or links that form a circle."""
+def refuse_unreadable(file: str | Path) -> None:
+    """Raise InputError where a name leads to no file that can be read: its content was not fetched,
+    links form a circle, permissions are missing."""
     try:
-        os.stat(file)
+        open(file, "rb").close()
     except FileNotFoundError as error:
         raise InputError(f"the content of {file} is not here (datalad get {file})") from error
     except OSError as error:
@@ -170,7 +171,7 @@ def _seconds_per_unit(header: nib.Nifti1Header) -> float:
 
 
 def _read_json(file: str | Path) -> dict[str, Any]:
-    refuse_absent(file)
+    refuse_unreadable(file)
     try:
         content = parse(Path(file).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:

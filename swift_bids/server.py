@@ -3,12 +3,23 @@
 import atexit
 import logging
 import os
+import sys
+from types import TracebackType
 
 # That its cache of fonts cannot be written, where a call ends before it is.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 from swift_bids import figures, inference, interfaces  # noqa: E402, F401
 
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an error; but a worker that starts when the call was just interrupted finds nothing of
+    it any more, which is none."""
+    if not isinstance(error, (FileNotFoundError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _tell
 # It has nothing to tidy up, and whoever reads the app's output through a pipe waits for its end:
 # taking torch apart would be 0.3 s.
 atexit.register(os._exit, 0)

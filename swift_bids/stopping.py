@@ -3,7 +3,9 @@ does so, nipype or not."""
 
 from __future__ import annotations
 
+import os
 import signal
+from contextlib import suppress
 from types import FrameType
 
 _asked: BaseException | None = None
@@ -28,5 +30,8 @@ def raise_if_asked() -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     global _asked
+    said = "interrupted" if number == signal.SIGINT else "asked to stop"
+    with suppress(OSError):  # a terminal that is gone
+        os.write(2, f"swift-bids: {said}\n".encode())  # at once; print could be within a print
     _asked = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
     raise _asked

@@ -20,6 +20,8 @@ from swift_bids.errors import UsageError
 _start_method = "spawn"
 #: It takes seconds to import: once, and while this process still looks for its runs.
 _IMPORTED = ["swift_bids.server"]
+#: What the app needs at most, beside what is open when it starts.
+_OPEN_FILES = 32
 
 
 def count_cpus() -> int:
@@ -27,6 +29,46 @@ def count_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def check_open_files() -> None:
+    """Refuse to begin where the pipes to workers, and files besides, cannot be opened: some
+    libraries end in a traceback there, or wait for ever.
+
+    Raises
+    ------
+    UsageError
+        As said.
+    """
+    opened: list[int] = []
+    try:
+        for _ in range(_OPEN_FILES):
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        raise UsageError(
+            f"only {len(opened)} more files can be opened ({error.strerror}), {_OPEN_FILES} are "
+            f"needed; raise the limit, for example with ulimit -n 1024"
+        ) from error
+    finally:
+        for handle in opened:
+            os.close(handle)
+
+
+def possible_processes(wanted: int) -> int:
+    """`wanted`, or 1 and a warning where workers have nothing to share: their locks lie in
+    /dev/shm, of which a container may have too little."""
+    if wanted > 1:
+        try:
+            multiprocessing.Lock()
+        except OSError as error:
+            logging.getLogger("swift_bids").warning(
+                "one process in place of %d, since workers cannot share memory (/dev/shm: %s); "
+                "make room there, for example with docker run --shm-size 64m",
+                wanted,
+                error.strerror,
+            )
+            return 1
+    return wanted
 
 
 def start_method() -> str:

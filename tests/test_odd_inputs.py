@@ -227,7 +227,7 @@ def test_calls_that_can_do_nothing(tmp_path, reference_bundle):
     call = (tmp_path / "in", tmp_path / "out")
     weights = ("--weights", reference_bundle)
     empty = run_app(*call, "participant", "--batch", "2/2", *weights)
-    assert (empty.returncode, "no participant is left in slice 2 of 2" in empty.stdout) == (0, True)
+    assert (empty.returncode, "no participant is left in slice 2 of 2" in empty.stderr) == (2, True)
     odd = run_app(*call, "participant", "-w", tmp_path / "w[1]", *weights)
     assert odd.returncode == 2
     assert "nipype cannot work in a folder with [ ]" in odd.stderr

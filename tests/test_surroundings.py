@@ -1,0 +1,294 @@
+"""Calls that cannot be carried out, and machines that lack something: a sentence, and nothing
+half-done is left."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, missing, run_app, write_bundle
+from containers import run_files
+from test_bad_inputs import file_of, write_run
+
+NO_ROOM = r"cannot be written or read \(No space left on device\); make room there and call again"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, reference_bundle):
+    """`in`, three runs, and `plain`: their outputs on a machine that has everything."""
+    folder = tmp_path_factory.mktemp("surroundings")
+    for label in "123":
+        write_run(folder / "in", label)
+    done = run_app(*call(folder / "in", folder / "plain", reference_bundle))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def call(bids_dir, output_dir, bundle, *options):
+    return (bids_dir, output_dir, "participant", "--weights", bundle, "--nprocs", "2", *options)
+
+
+def run_behind(prefix, *arguments):
+    """The app behind another program, which takes something from it."""
+    command = [*prefix, sys.executable, str(ROOT / "run.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert "Traceback" not in done.stdout + done.stderr
+    return done
+
+
+def with_mount(place, options, then=":"):
+    """A prefix: for the app a disk of its own lies at `place`; afterwards `then` is done there."""
+    namespace = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    if not shutil.which("unshare") or subprocess.run([*namespace, "true"]).returncode:
+        missing("this user may mount nothing, not even in a namespace")
+    mount = f"mount -t tmpfs -o {options} tmpfs {shlex.quote(str(place))}"
+    return [*namespace, "sh", "-c", f'{mount} && "$@"; code=$?; {then}; exit $code', "sh"]
+
+
+def as_its_permissions_say():
+    """A prefix: root, too, reads only what it may."""
+    if os.geteuid() != 0:
+        return []
+    if not shutil.which("setpriv"):
+        missing("setpriv is not installed")
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+
+
+def parts_in(folder):
+    return [path for path in folder.rglob("*") if path.name.endswith(".part")]
+
+
+def test_the_disk_gets_full(folder, reference_bundle):
+    """Runs that were done before stay, the others say why, and a call with room does only those."""
+    output, kept = folder / "full", folder / "kept"
+    output.mkdir()
+    small = with_mount(output, "size=1m", f"cp -a {shlex.quote(f'{output}/.')} {kept}")
+    arguments = call(folder / "in", output, reference_bundle, "-w", folder / "work")
+    kept.mkdir()
+    full = run_behind(small, *arguments)
+    assert full.returncode == 1
+    recap = full.stdout[full.stdout.index("\ndone: ") :]
+    assert recap.startswith("\ndone: 2 run(s)\ncould not be done: ")
+    assert len([line for line in recap.splitlines() if line.startswith("  sub-")]) >= 1
+    assert re.search(rf"^  sub-\d_task-a_.*: /.*{NO_ROOM}", recap, re.MULTILINE)
+    assert parts_in(kept) == []
+    expected, there = run_files(folder / "plain"), run_files(kept)
+    of_runs = {name for name in there if "/func/" in name}
+    assert len(of_runs) >= 18
+    assert {name for name in of_runs if there[name] != expected[name]} == set()
+    again = run_app(*call(folder / "in", kept, reference_bundle))
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.endswith("done: 1 run(s), skipped: 2 run(s) done before\n")
+    assert run_files(kept) == expected
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize(
+    ("size", "on", "sentence"),
+    [
+        ("8k", "output", rf"/output/.*: {NO_ROOM}"),
+        ("300k", "work", "the disk of /.*/work is full, make room there and call again"),
+    ],
+)
+def test_the_disk_is_full(folder, reference_bundle, tmp_path, size, on, sentence, processes):
+    (tmp_path / on).mkdir()
+    options = ("-w", tmp_path / "work", "--nprocs", processes, "--participant-label", "1")
+    arguments = call(folder / "in", tmp_path / "output", reference_bundle, *options)
+    full = run_behind(with_mount(tmp_path / on, f"size={size}"), *arguments)
+    assert full.returncode == 1
+    assert re.search(rf"^  sub-1_task-a_space-MNI152NLin6Asym: .*{sentence}", full.stdout, re.M)
+    assert parts_in(tmp_path) == []
+
+
+def test_the_disk_is_full_at_the_group_level(folder, tmp_path):
+    place = tmp_path / "full"
+    place.mkdir()
+    shutil.copytree(folder / "plain", tmp_path / "copy")
+    fill = f"cp -a {tmp_path}/copy/. {place}; head -c 9m /dev/zero 2>/dev/null >{place}/rest"
+    filled = ["sh", "-c", f'{fill}; exec "$@"', "sh"]
+    full = run_behind([*with_mount(place, "size=5m"), *filled], folder / "in", place, "group")
+    assert full.returncode == 1
+    assert re.search(rf"^swift-bids: error: {place}/.*{NO_ROOM}", full.stderr)
+
+
+def test_a_folder_that_can_only_be_read(folder, reference_bundle, tmp_path):
+    read_only = with_mount(tmp_path, "ro")
+    done = run_behind(read_only, *call(folder / "in", tmp_path / "out", reference_bundle))
+    assert done.returncode == 2
+    assert f"{tmp_path} cannot be written to; give a folder that can" in done.stderr
+
+
+def test_no_shared_memory(folder, reference_bundle, tmp_path):
+    arguments = call(folder / "in", tmp_path, reference_bundle, "--participant-label", "1")
+    done = run_behind(with_mount("/dev/shm", "ro"), *arguments)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"one process in place of 2, .*/dev/shm.*--shm-size", done.stdout)
+    assert done.stdout.endswith("done: 1 run(s)\n")
+
+
+def test_few_open_files(folder, reference_bundle, tmp_path):
+    arguments = call(folder / "in", tmp_path, reference_bundle, "--participant-label", "1")
+    few = run_behind(["sh", "-c", 'ulimit -n 20; exec "$@"', "sh"], *arguments)
+    assert few.returncode == 2
+    assert re.search(r"only \d+ more files can be opened .*ulimit -n 1024", few.stderr)
+
+
+def test_few_open_files_and_no_home_are_enough(folder, reference_bundle, tmp_path):
+    arguments = call(folder / "in", tmp_path, reference_bundle, "--participant-label", "1")
+    little = ["sh", "-c", 'ulimit -n 40; export HOME=/proc/1/none; exec "$@"', "sh"]
+    enough = run_behind(little, *arguments)
+    assert (enough.returncode, enough.stderr) == (0, "")
+
+
+def test_what_may_not_be_read(folder, reference_bundle, tmp_path):
+    """Folders that may not be listed stopped the others, too."""
+    files = {}
+    for label, kind in (("1", "bold"), ("2", "mask"), ("3", "confounds"), ("4", "sidecar")):
+        files[label] = file_of(write_run(tmp_path / "in", label), kind)
+        files[label].chmod(0)
+    for label, closed in (("5", "sub-5"), ("6", "sub-6/func"), ("7", "")):
+        write_run(tmp_path / "in", label)
+        if closed:
+            (tmp_path / "in" / closed).chmod(0)
+    arguments = call(tmp_path / "in", tmp_path / "out", reference_bundle)
+    done = run_behind(as_its_permissions_say(), *arguments)
+    (tmp_path / "in" / "sub-5").chmod(0o700)
+    (tmp_path / "in" / "sub-6" / "func").chmod(0o700)
+    assert done.returncode == 1
+    assert "\ndone: 1 run(s)\ncould not be done: 6 " in done.stdout
+    for file in files.values():
+        assert f"{file}: cannot be read (Permission denied); mend it\n" in done.stdout
+    for label in "56":
+        folder = tmp_path / "in" / f"sub-{label}"
+        said = f"  sub-{label}: {folder}, or a folder in it, cannot be read; mend its permissions"
+        assert said in done.stdout
+
+
+def test_an_output_folder_that_may_not_be_read(folder, reference_bundle, tmp_path):
+    (tmp_path / "closed").mkdir(0)
+    arguments = call(folder / "in", tmp_path / "closed" / "out", reference_bundle)
+    done = run_behind(as_its_permissions_say(), *arguments)
+    assert done.returncode == 2
+    assert "cannot be read (Permission denied); give a folder that can be" in done.stderr
+
+
+def cut(folder, state, config):
+    file = write_bundle(folder, state, config) / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-999])
+
+
+def of_another_shape(folder, state, config):
+    name = next(name for name in state if state[name].ndim > 1)
+    write_bundle(folder, state | {name: state[name][:, :-1].contiguous()}, config)
+
+
+def with_nan(folder, state, config):
+    name = next(iter(state))
+    spoiled = state[name].clone()
+    spoiled.view(-1)[0] = float("nan")
+    write_bundle(folder, state | {name: spoiled}, config)
+
+
+WEIGHTS = {
+    "cut": (cut, "model.safetensors: is damaged or no safetensors file"),
+    "shape": (of_another_shape, r"model.safetensors: .*\(\d+, \d+.*\).*\(\d+, \d+.*\)"),
+    "nan": (with_nan, "model.safetensors: .*NaN or infinite values in "),
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_weights_that_cannot_be_used(folder, tmp_path, reference_state, recipe, kind):
+    damage, sentence = WEIGHTS[kind]
+    damage(tmp_path / "weights", reference_state("full"), recipe.load_case("full")[0])
+    done = run_app(*call(folder / "in", tmp_path / "out", tmp_path / "weights"))
+    assert done.returncode == 2
+    assert re.search(sentence, done.stderr), done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+CALLS = {  # name -> (options, the sentence)
+    "unknownkeys": (["--config-file", "unknown.toml"], "unknown.toml: there is no flag --colour"),
+    "configpath": (["--config-file", "path.toml"], "1/../../else is no participant's label"),
+    "nogpu": (["--device", "cuda"], "no CUDA|GPU"),
+    "emptyslice": (["--batch", "4/4"], "nothing to do: no participant is left in slice 4 of 4"),
+    "noweights": (["--weights", "nowhere"], "nowhere: .*there is no such"),
+    "pathaslabel": (["--participant-label", "../else"], "../else is no participant's label"),
+}
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_calls_that_cannot_be_carried_out(folder, tmp_path, reference_bundle, kind):
+    options, sentence = CALLS[kind]
+    (tmp_path / "unknown.toml").write_text('[arguments]\ncolour = "red"\n')
+    (tmp_path / "path.toml").write_text('[arguments]\nparticipant_label = ["1/../../else"]\n')
+    (tmp_path / "else").mkdir()
+    (tmp_path / "out" / "sub-1").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    arguments = call(folder / "in", "out", reference_bundle, *options)
+    done = run_app(*arguments, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 2
+    assert re.search(sentence, done.stderr), done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_filters_choose_and_name_nothing(folder, tmp_path, reference_bundle):
+    """What a filter file asks for is looked for among the files; no path is made of it."""
+    filters = tmp_path / "filters.json"
+    filters.write_text('{"bold": {"task": "../../else", "subject": "../1"}}')
+    arguments = call(folder / "in", tmp_path / "out", reference_bundle)
+    done = run_app(*arguments, "--bids-filter-file", filters)
+    assert done.returncode == 2  # nobody has such a run
+    assert "that --bids-filter-file lets through" in done.stdout
+    assert list(tmp_path.iterdir()) == [filters]
+
+
+@pytest.mark.parametrize("inside", ["sub-1", "sub-1/func/new", "."])
+def test_output_in_the_input(folder, reference_bundle, inside):
+    done = run_app(*call(folder / "in", folder / "in" / inside, reference_bundle))
+    assert done.returncode == 2
+    assert re.search("output_dir /.* (lies in the input's data|is the input folder)", done.stderr)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_ctrl_c_at_any_moment(folder, reference_bundle, tmp_path, processes):
+    """While it imports, searches, reads, computes and writes: it ends within 5 s."""
+    command = [sys.executable, ROOT / "run.py", *call(folder / "in", tmp_path, reference_bundle)]
+    command = [*map(str, command), "--nprocs", str(processes), "--force"]
+    took = []
+    for moment in (0.4, 1.2, 2.0, 2.8, 3.6):
+        job = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        time.sleep(moment)
+        begin = time.monotonic()
+        os.killpg(job.pid, signal.SIGINT)
+        said, errors = job.communicate(timeout=60)
+        took.append(time.monotonic() - begin)
+        if job.returncode == 0:  # it was done
+            break
+        assert job.returncode == 130
+        assert "Traceback" not in said + errors
+        assert errors == "swift-bids: interrupted\n"
+        if "could not be done" in said:
+            last = said[said.index("could not be done") :].splitlines()[1:]
+            assert last
+            assert {line.split(": ", 1)[1] for line in last} <= {
+                "it was not done, since the call was interrupted",
+                "it was not done, since the call was interrupted; its embedding of an earlier "
+                "call is still there",
+            }
+    assert len(took) >= 3
+    print(f"ended after (s): {', '.join(f'{s:.2f}' for s in took)}")
+    assert max(took) < 5
+    assert parts_in(tmp_path) == []
+    assert not (tmp_path / ".swift_bids_work").exists()
