@@ -1,6 +1,6 @@
 # make demo   the app on a small dataset, from nothing
 # make test   all tests
-# make lint   style
+# make lint   style and types
 # make docs   the documentation, docs/_build/html/index.html
 # make image, make sif, make test-containers   the image, the file for Apptainer, and their tests
 # make lock   requirements.lock anew, after a change of pyproject.toml or to newer versions
@@ -32,6 +32,7 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 docs: $(VENV)/installed
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html

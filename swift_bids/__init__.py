@@ -6,6 +6,7 @@ wait for torch.
 
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 _VERSION_FILE = Path(__file__).resolve().parent.parent / "version"
 #: The number in the repository's `version` file, or in a checkout-less installation its copy.
@@ -16,7 +17,7 @@ __version__ = (
 __all__ = ["SwiFT", "__version__", "embed"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name == "SwiFT":
         from swift_bids.model import SwiFT
 

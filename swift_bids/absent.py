@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swift_bids.names import label_in
+from swift_bids.names import FoundFile, label_in
 
 if TYPE_CHECKING:
     from swift_bids.query import Selection
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _REMEDY = "run fMRIPrep with --output-spaces MNI152NLin6Asym:res-2"
 
 
-def no_space(candidates: Sequence, selection: Selection) -> str:
+def no_space(candidates: Sequence[FoundFile], selection: Selection) -> str:
     """A run that is in none of the spaces and resolutions asked for."""
     spaces = sorted(
         {
@@ -32,7 +32,7 @@ def no_space(candidates: Sequence, selection: Selection) -> str:
     )
 
 
-def _modifier(bold) -> str | None:
+def _modifier(bold: FoundFile) -> str | None:
     resolution = label_in(bold, "res")
     return f"res-{resolution}" if resolution else None
 

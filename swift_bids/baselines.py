@@ -54,7 +54,8 @@ def collect_connectivity(output_dir: Path, runs: pd.DataFrame) -> Connectivity:
     """Read the parcels' time series of all runs, one after the other."""
     codes, participants = pd.factorize(runs["participant_id"])
     weights = runs["n_included"].to_numpy(np.float32)
-    atlas = parcels = None
+    atlas: tuple[str, str | None] | None = None
+    parcels: list[str] | None = None
     with_file = 0
     problems = []
     for place, name in enumerate(runs["name"]):
@@ -87,7 +88,7 @@ def collect_connectivity(output_dir: Path, runs: pd.DataFrame) -> Connectivity:
         weight[codes[place]] += weights[place] * known
         if each is not None:
             each[place] = edges
-    if parcels is None:
+    if atlas is None or parcels is None:
         return Connectivity(None, None, "no run has time series of parcels", tuple(problems))
     with np.errstate(invalid="ignore"):
         total /= weight

@@ -20,6 +20,8 @@ from swift_bids.windows import attention_pieces
 #: Tokens that one pass through a block works on during inference: with them, their queries, keys,
 #: values and hidden layer, a few MB, which stay in a core's cache.
 TOKENS_AT_ONCE = 2048
+#: What a block's two residuals are multiplied by, if by anything.
+Factors = Tensor | tuple[None, None]
 
 
 class Attention(nn.Module):
@@ -42,8 +44,11 @@ class Attention(nn.Module):
             return _attend_cpu(*qkv.flatten(1, 2)).view(pieces, dim, tokens).transpose(1, 2)
         head = dim // self.num_heads
         # The fused kernels of GPUs want multiples of 8; zeros change neither scores nor results.
+        q, k, v = F.pad(qkv, (0, -head % 8))
         x = F.scaled_dot_product_attention(
-            *F.pad(qkv, (0, -head % 8)),
+            q,
+            k,
+            v,
             dropout_p=self.attn_drop if self.training else 0.0,
             scale=head**-0.5,
         )
@@ -82,8 +87,8 @@ def _pieces_on(device: torch.device, *sizes: tuple[int, ...]) -> tuple[tuple[Ten
     # What is made in inference mode cannot be used with gradients later.
     with torch.inference_mode(False):
         return tuple(
-            (torch.as_tensor(index, device=device), padded)
-            for index, padded in attention_pieces(*sizes)
+            (torch.as_tensor(same_size.index, device=device), same_size.padded)
+            for same_size in attention_pieces(*sizes)
         )
 
 
@@ -132,7 +137,7 @@ class Block(nn.Module):
             x = self._in_place(x, grid, keep)
         return x.view(b, *grid, dim)
 
-    def _in_place(self, x: Tensor, grid: tuple[int, ...], keep: Sequence) -> Tensor:
+    def _in_place(self, x: Tensor, grid: tuple[int, ...], keep: Factors) -> Tensor:
         """Inference: every token lies in one piece, so a piece's result may replace its input."""
         for index, padded in self.pieces(grid, x.device):
             step = max(1, TOKENS_AT_ONCE // (len(x) * index.shape[1])) if x.is_cpu else len(index)
@@ -141,14 +146,16 @@ class Block(nn.Module):
                 x.index_copy_(1, where, y)
         return x
 
-    def _functional(self, x: Tensor, grid: tuple[int, ...], keep: Sequence) -> Tensor:
+    def _functional(self, x: Tensor, grid: tuple[int, ...], keep: Factors) -> Tensor:
         """The same with gradients: pieces side by side, then put back in grid order."""
         pieces = self.pieces(grid, x.device)
         done = [self._attend(x, index, padded, keep) for index, padded in pieces]
         order = torch.cat([where for _, where in done])
         return torch.cat([y for y, _ in done], dim=1)[:, torch.argsort(order)]
 
-    def _attend(self, x: Tensor, index: Tensor, padded: bool, keep: Sequence):
+    def _attend(
+        self, x: Tensor, index: Tensor, padded: bool, keep: Factors
+    ) -> tuple[Tensor, Tensor]:
         """Results of pieces of one size (B, token, C), and their positions in the grid."""
         b, _, dim = x.shape
         where = index.flatten()
@@ -163,14 +170,16 @@ class Block(nn.Module):
         y = self._add(y, self.mlp(self.norm2(y)), self.mlp.linear2, self.mlp.drop, keep[1])
         return y, where
 
-    def _add(self, y: Tensor, x: Tensor, layer: nn.Linear, drop: nn.Dropout, factor) -> Tensor:
+    def _add(
+        self, y: Tensor, x: Tensor, layer: nn.Linear, drop: nn.Dropout, factor: Tensor | None
+    ) -> Tensor:
         """y + layer(x)."""
         if not self.training:
             return linear(x, layer, add=y)
         added = drop(layer(x))
         return y + (added if factor is None else added * factor)
 
-    def _kept_samples(self, x: Tensor) -> Tensor | tuple[None, None]:
+    def _kept_samples(self, x: Tensor) -> Factors:
         """Stochastic depth: factors (2 residuals, B, 1, 1), 0 or 1 / (1 - rate)."""
         if not (self.training and self.drop_path > 0):
             return None, None

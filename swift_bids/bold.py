@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
@@ -34,11 +35,11 @@ DEFLATE_AT_MOST = 1032
 #: First bytes of a NIfTI-2 file, the size of its header in either byte order.
 _NIFTI2_START = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
 #: What a damaged or truncated image raises, in the gzip layer or in nibabel.
-UNREADABLE = (
+UNREADABLE: tuple[type[Exception], ...] = (
     OSError,
     EOFError,
     zlib.error,
-    isal_zlib.error,
+    cast(type[Exception], isal_zlib.error),  # isal's stub has an instance for the class
     ImageFileError,
     HeaderDataError,
     WrapStructError,
@@ -129,10 +130,16 @@ def brain_rows(
         yield rows
 
 
+def _stored(bold: nib.Nifti1Image) -> ArrayProxy:
+    """The data of an image that was opened from a file, as they lie there."""
+    return cast(ArrayProxy, bold.dataobj)
+
+
 def _reader_of(bold: nib.Nifti1Image, fsl: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """A function from a flat volume as it is stored to the values of its brain voxels."""
     shape, affine = bold.shape[:3], bold.affine
-    slope, inter = np.float64(bold.dataobj.slope), np.float64(bold.dataobj.inter)
+    stored = _stored(bold)
+    slope, inter = np.float64(stored.slope), np.float64(stored.inter)
 
     def scaled(values: np.ndarray) -> np.ndarray:
         return values if (slope, inter) == (1, 0) else values * slope + inter
@@ -146,7 +153,7 @@ def _reader_of(bold: nib.Nifti1Image, fsl: np.ndarray) -> Callable[[np.ndarray],
 
 def _volumes(bold: nib.Nifti1Image, bold_file: str | Path) -> Iterator[np.ndarray]:
     """Yield blocks (volume, X * Y * Z) of unscaled numbers, voxels in NIfTI's order (x fastest)."""
-    stored = bold.dataobj
+    stored = _stored(bold)
     if stored.dtype.kind not in "iuf":
         raise InputError(f"{bold_file}: holds {stored.dtype} values, BOLD must be real numbers")
     unscaled = ArrayProxy(stored.file_like, (stored.shape, stored.dtype, stored.offset))

@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel as nib
 import pandas as pd
@@ -113,8 +113,8 @@ def _repetition_time(config: dict[str, Any], folder: Path) -> float:
         for key in ("tr", "RepetitionTime"):
             if given.get(key):
                 return float(given[key])
-    header = nib.load(folder / config["fmri"]).header
-    zooms = header.get_zooms()
+    image = cast(nib.Nifti1Image, nib.load(folder / config["fmri"]))
+    zooms = image.header.get_zooms()
     if len(zooms) < 4 or not 0 < zooms[3] < 30:
         raise ValueError("no TR in config.json, and none in seconds in the header")
     return float(zooms[3])
@@ -131,6 +131,7 @@ def _products(output: Path, name: str) -> list[dict[str, Any]]:
     """The verdicts of the run as messages, and its chunks as a figure."""
     qc = parse(output_path(output, name, "qc", ".json").read_text(encoding="utf-8"))
     chunks = pd.read_csv(output_path(output, name, "timeseries", ".tsv"), sep="\t")
+    products: list[dict[str, Any]]
     products = [_message("info" if good else "warning", text) for good, text in verdicts_of(qc)]
     if qc["Model"]["RandomWeights"]:
         products.insert(0, _message("danger", "Random weights: the embeddings mean nothing."))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -163,7 +164,7 @@ def chunk_rows(start: int, length: int) -> np.ndarray:
     reverse, which keeps the change from volume to volume that one repeated volume would lack.
     """
     beyond = max(0, start + CHUNK_VOLUMES - length)
-    mode = "reflect" if length > 1 else "edge"
+    mode: Literal["reflect", "edge"] = "reflect" if length > 1 else "edge"
     return np.pad(np.arange(length), (0, beyond), mode=mode)[start : start + CHUNK_VOLUMES]
 
 

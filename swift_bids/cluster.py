@@ -122,7 +122,9 @@ def _read_plugin_file(file: Path, network_args: str | None) -> Plugin:
     arguments = {key: value for key, value in arguments.items() if value is not None}
     for key, kind, what in (("sbatch_args", str, "text"), ("max_jobs", int, "a number from 1 on")):
         value = arguments.get(key)
-        if value is not None and (not isinstance(value, kind) or (kind is int and value < 1)):
+        if value is not None and (
+            not isinstance(value, kind) or (isinstance(value, int) and value < 1)
+        ):
             raise refuse(f"{key} is {value!r}, not {what}")
     if name in _NOT_AWAITED:
         raise refuse(f"{name} submits its jobs and does not wait for them; take another")

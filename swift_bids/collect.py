@@ -121,7 +121,9 @@ def collect_runs(output_dir: Path, wanted: Wanted) -> tuple[Embedded, list[Probl
     UsageError
         There is none.
     """
-    rows, features, problems = [], [], []
+    rows: list[dict[str, Any]] = []
+    features: list[np.ndarray] = []
+    problems: list[Problem] = []
     for sidecar in sorted(output_dir.glob(f"sub-*/**/*{_SIDECAR}")):
         name = sidecar.name.removesuffix(_SIDECAR)
         if not wanted.has(name):

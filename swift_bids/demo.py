@@ -86,7 +86,9 @@ def make_motion(rng: np.random.Generator, liveliness: float) -> pd.DataFrame:
     return motion
 
 
-def make_run(head: Head, brain: np.ndarray, seed: list[int], liveliness: float):
+def make_run(
+    head: Head, brain: np.ndarray, seed: list[int], liveliness: float
+) -> tuple[np.ndarray, pd.DataFrame]:
     """One run: (91, 109, 91, volume) int16 and its confounds table."""
     rng = np.random.default_rng(seed)
     motion = make_motion(rng, liveliness)
@@ -136,7 +138,7 @@ def write_real_run(root: Path) -> None:
     """Lay out nibabel's functional.nii (SPM-normalised, 17 x 21 x 3 voxels) as a fMRIPrep run."""
     source = resources.files("nibabel") / "tests" / "data" / "functional.nii"
     with resources.as_file(source) as file:
-        image = nib.load(file)
+        image = nib.Nifti1Image.from_filename(file)
         data = np.asarray(image.dataobj)
     mean = data.mean(axis=3)
     images = {

@@ -133,7 +133,7 @@ def embed_runs(
             write_text(settings, tomli_w.dumps(_settings(args)))
     except OutputError as error:
         return Outcome([], skipped, [*failed, *_not_done(todo, str(error), output_dir)])
-    if elsewhere:
+    if plugin is not None and plugin.elsewhere:
         _LOG.info("%d run(s) on %s, as jobs of nipype's plugin %s", len(todo), device, plugin.name)
     else:
         _LOG.info("%d run(s) on %s, at most %d at a time", len(todo), device, args.nprocs)
@@ -229,7 +229,8 @@ def _execute(
                     remove_intermediate(by_workflow[workflow], execution)
 
         crashed, why, stopped = run_workflows(workflows, execution, output_dir, on_node)
-    done, failed = [], []
+    done: list[Run] = []
+    failed: list[Problem] = []
     for name, run in by_workflow.items():
         if name in ended and name not in crashed:
             done.append(run)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nipype import Node, Workflow
 
-from swift_bids.cluster import SLURM_GRAPH, instance
+from swift_bids.cluster import SLURM_GRAPH, Plugin, instance
 from swift_bids.errors import InputError, OutputError
 from swift_bids.plugin import RunByRun
 from swift_bids.slurm import LOOK, SHOWN, cancel_jobs, remove_empty_logs, wait_for_jobs
@@ -113,9 +113,9 @@ def _run(
         on_node(node._hierarchy.rpartition(".")[2], node.name, status)
 
     try:
-        if execution.elsewhere:
+        if execution.plugin is not None and execution.plugin.elsewhere:
             if execution.plugin.name == SLURM_GRAPH:
-                _run_graph(whole, workflows, execution, on_node)
+                _run_graph(whole, workflows, execution, execution.plugin, on_node)
             else:
                 whole.run(plugin=instance(execution.plugin, on_status, execution.log_name))
         elif execution.processes > 1:
@@ -163,6 +163,7 @@ def _run_graph(
     whole: Workflow,
     workflows: Sequence[Workflow],
     execution: Execution,
+    plugin: Plugin,
     on_node: Callable[[str, str, str], None],
 ) -> None:
     """Submit all jobs, wait for them, and report the runs whose last step was done."""
@@ -173,7 +174,7 @@ def _run_graph(
     for name, result in results.items():
         result.unlink(missing_ok=True)  # of an earlier call
         on_node(name, "normalise", "start")
-    whole.run(plugin=instance(execution.plugin, mark=execution.log_name))
+    whole.run(plugin=instance(plugin, mark=execution.log_name))
     wait_for_jobs(execution.log_name)
     until = time.monotonic() + SHOWN
     while time.monotonic() < until and not all(map(_is_shown, results.values())):

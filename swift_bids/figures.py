@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +54,7 @@ def draw_run(
         # Without the date and version of the library, the same input gives the same bytes.
         write_atomically(
             figure_path(output_dir, run.name, name),
-            lambda file, figure=figure: figure.savefig(
-                file, format="png", dpi=80, metadata={"Software": None}
-            ),
+            partial(figure.savefig, format="png", dpi=80, metadata={"Software": None}),
         )
 
 

@@ -76,7 +76,7 @@ def entities_of(kind: str, filters: dict[str, dict[str, Any]]) -> dict[str, Any]
     """
     from bids.layout import Query
 
-    def query_value(value):
+    def query_value(value: Any) -> Any:
         if value is None:
             return Query.NONE
         if isinstance(value, str) and value.startswith("Query."):

@@ -12,12 +12,16 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation
 
 from swift_bids.errors import InputError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 #: Voxels of the FSL MNI152 2 mm grid along x (to the left), y (forward), z (up).
 FSL_SHAPE = (91, 109, 91)
@@ -62,7 +66,7 @@ class Frame:
         """Where FSL voxels (3, voxel) lie in the input: whether the crop keeps each (voxel,), and
         the indices (3, kept voxel) in 96^3 of those."""
         low, high = (np.array(limit)[:, None] for limit in zip(*self.kept))
-        inside = ((position >= low) & (position < high)).all(axis=0)
+        inside = np.all((position >= low) & (position < high), axis=0)
         return inside, position[:, inside] + np.array(self.offset)[:, None]
 
 
@@ -181,17 +185,18 @@ def template_brain() -> np.ndarray:
     nilearn takes a second to import and to make it.
     """
     with resources.as_file(resources.files("swift_bids") / "data/template_brain.nii.gz") as file:
-        image = nib.load(file)
+        image = nib.Nifti1Image.from_filename(file)
         return to_fsl_grid(np.asarray(image.dataobj), image.affine, order=0) != 0
 
 
 def slab_extent(fsl: np.ndarray) -> tuple[int, int, int]:
     """Extent in mm along x, y, z of flat FSL positions (voxel,), outer edge to outer edge."""
     position = np.unravel_index(fsl, FSL_SHAPE)
-    return tuple(2 * int(axis.max() - axis.min() + 1) for axis in position)
+    x, y, z = (2 * int(axis.max() - axis.min() + 1) for axis in position)
+    return x, y, z
 
 
-def flat_storage_index(shape: tuple[int, int, int], affine: np.ndarray, fsl: np.ndarray):
+def flat_storage_index(shape: tuple[int, ...], affine: np.ndarray, fsl: np.ndarray) -> np.ndarray:
     """Where the voxels at flat FSL positions lie in a volume stored in Fortran order (NIfTI's).
 
     Only for a grid for which `is_fsl_grid` holds: an image of indices is turned round as the
@@ -201,7 +206,7 @@ def flat_storage_index(shape: tuple[int, int, int], affine: np.ndarray, fsl: np.
     return to_fsl_grid(storage, affine, order=0).reshape(-1)[fsl]
 
 
-def interpolation_weights(shape: tuple[int, int, int], affine: np.ndarray, fsl: np.ndarray):
+def interpolation_weights(shape: tuple[int, ...], affine: np.ndarray, fsl: np.ndarray) -> csr_array:
     """Weights that interpolate a volume of any grid linearly at flat positions of the FSL grid.
 
     `weights @ volume` is what `scipy.ndimage.affine_transform` of order 1 gives at these places,

@@ -162,7 +162,7 @@ def _probe(
     args: argparse.Namespace,
 ) -> None:
     """Predict each target from embeddings and from baselines, for the same participants."""
-    features, usable = _feature_sets(results) if targets else ({}, None)
+    features, usable = _feature_sets(results) if targets else ({}, np.empty(0, dtype=bool))
     tables = []
     for target in targets:
         with _timed(f"probe of {target.name}"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
@@ -112,6 +111,6 @@ def shortened(text: str, most: int = 32) -> str:
     return text.replace("$", r"\$")
 
 
-def thin(count: int, most: int) -> Sequence[int]:
+def thin(count: int, most: int) -> np.ndarray:
     """Places spread evenly over `count`, at most so many."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(int)

@@ -123,8 +123,8 @@ def _principal_components(features: np.ndarray) -> tuple[np.ndarray, tuple[str, 
     places, pca = principal_components(features, count)
     places = np.pad(places, ((0, 0), (0, 2 - count)))
     share = np.pad(pca.explained_variance_ratio_, (0, 2 - count))
-    labels = tuple(f"component {i + 1} ({share[i]:.0%} of the variance)" for i in range(2))
-    return places, labels
+    x, y = (f"component {i + 1} ({share[i]:.0%} of the variance)" for i in range(2))
+    return places, (x, y)
 
 
 def _umap(features: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swift_bids.dataset import Dataset
 from swift_bids.errors import UsageError
@@ -127,7 +127,7 @@ def check_database_dir(database_dir: Path | None, dataset: Dataset) -> Path | No
     return database_dir
 
 
-def _layout(root: Path, ignore: Sequence[str], **options) -> BIDSLayout:
+def _layout(root: Path, ignore: Sequence[str], **options: Any) -> BIDSLayout:
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
     patterns = [re.compile(pattern) for pattern in ignore]

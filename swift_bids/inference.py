@@ -104,7 +104,7 @@ def embed_chunks(
     network: nn.Module,
     batch_size: int | None = None,
     precision: str = "float32",
-    on_chunks: Callable[[int], None] = lambda n: None,
+    on_chunks: Callable[[int], object] = lambda n: None,
 ) -> np.ndarray:
     """Run the network over the chunks of one run.
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
+    Bunch,
     File,
     SimpleInterface,
     TraitedSpec,
@@ -38,6 +40,9 @@ from swift_bids.runs import Run
 from swift_bids.series import Series
 from swift_bids.weights import Weights
 
+if TYPE_CHECKING:
+    from swift_bids.model import SwiFT
+
 #: Written by the embed node, one line a chunk that is done; the progress bar reads it.
 PROGRESS_FILE = "chunks_done"
 
@@ -45,7 +50,7 @@ PROGRESS_FILE = "chunks_done"
 class _Step(SimpleInterface):
     """A step that writes to its folder in the work folder; the disk may be full."""
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Bunch) -> Bunch:
         with refusals(runtime.cwd):
             self._run_step(Path(runtime.cwd))
         return runtime
@@ -264,7 +269,7 @@ def _parcels(atlas: str, frame: str) -> Parcels:
 
 
 @lru_cache(maxsize=1)
-def _load_once(file: str, sha256: str, device: str, compiled: bool):
+def _load_once(file: str, sha256: str, device: str, compiled: bool) -> SwiFT:
     """The network, kept between the runs that one process embeds."""
     network = load_backbone(file, device)
     if compiled:

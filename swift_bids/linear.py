@@ -40,8 +40,8 @@ def linear(x: Tensor, layer: nn.Linear, add: Tensor | None = None, gelu: bool = 
     add
         (..., out), a residual.
     """
-    fused = _FUSED is not None and x.is_cpu and x.dtype == torch.float32
-    if not (fused and is_plain_inference(layer)):
+    fits = x.is_cpu and x.dtype == torch.float32
+    if _FUSED is None or not (fits and is_plain_inference(layer)):
         y = layer(x) if add is None else add + layer(x)
         return F.gelu(y) if gelu else y
     if add is not None:

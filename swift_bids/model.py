@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from swift_bids.blocks import Block
 from swift_bids.linear import linear
 
 #: Constructor arguments of both released variants (`_ilex.constructor_kwargs` of their bundles).
-RELEASED_CONFIG = {
+RELEASED_CONFIG: dict[str, Any] = {
     "img_size": (96, 96, 96, 20),
     "in_chans": 1,
     "embed_dim": 36,

@@ -32,6 +32,7 @@ class VoxelMoments:
         """Take in float32 (volume, voxel), NaN where there is no value."""
         known = ~np.isnan(rows)
         values = rows.astype(np.float64)
+        count: np.ndarray | np.float64
         if known.all():
             count = np.float64(len(rows))
         else:

@@ -3,8 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from swift_bids.errors import InputError
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file that the query found.
+
+    Attributes
+    ----------
+    path, filename
+        Its path in the dataset, and the last part of that.
+    entities
+        As pybids calls and reads them.
+    """
+
+    path: str
+    filename: str
+    entities: dict[str, Any]
 
 
 def entities_in(name: str) -> dict[str, str]:
@@ -32,7 +51,7 @@ def stem_of(filename: str, end: str) -> str:
     return filename.split(end)[0]
 
 
-def label_in(bold, entity: str) -> str | None:
+def label_in(bold: FoundFile, entity: str) -> str | None:
     """An entity of a file as text; of a run, an echo and a resolution, 01 is the same as 1."""
     value = bold.entities.get(entity)
     if value is None:
@@ -45,7 +64,7 @@ def plain(label: str) -> str:
     return str(int(label)) if label.isdecimal() else label
 
 
-def check_name(bold, candidates: Sequence) -> None:
+def check_name(bold: FoundFile, candidates: Sequence[FoundFile]) -> None:
     """Refuse a run of whose name there are two files, and a name that is none of BIDS.
 
     Raises

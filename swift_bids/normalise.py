@@ -129,9 +129,11 @@ def normalise(
             rows = _passed_to(means.add, rows, series.first_volume)
         if series.resampled:
             rows = _passed_to(as_recorded.add, rows, series.first_volume)
-        for block in in_time(_remembered(rows, kept) if keep else rows, series):
+        for block in in_time(_passed_to(kept.append, rows, 0) if keep else rows, series):
             moments.add(block)
     if parcels is not None:
+        if parcel_file is None:
+            raise TypeError("parcels need a parcel_file")
         np.save(parcel_file, means.values)
     mean, std = moments.of_all()
     if not (moments.high > moments.low).any():
@@ -145,12 +147,12 @@ def normalise(
         np.lib.format.write_array_header_1_0(file, header)
         if keep:
             for block in in_time(_taken(kept), series):
-                file.write(z_scores.of(block))
+                file.write(z_scores.of(block).data)
         else:
             with open_bold(bold_file) as bold:
                 rows = Gaps().marked(brain_rows(bold, bold_file, brain.fsl), series.first_volume)
                 for block in in_time(rows, series):
-                    file.write(z_scores.of(block))
+                    file.write(z_scores.of(block).data)
     varies = as_recorded.std > 0
     of_mean_volume = (moments.mean[moments.count > 0] - mean) / std
     return Normalisation(
@@ -223,15 +225,16 @@ class _ZScores:
         if method == "global":
             center, spread = moments.of_all()
             lowest = (moments.low[known].min() - center) / spread
+            self._center, self._spread = np.float32(center), np.float32(spread)
         else:
             # Each voxel then has mean 0 and sum of squares count - 1: the global standard deviation
             # follows without another look at the data.
             varies = known & ~moments.constant
             count = moments.count[varies]
             std = moments.std * np.sqrt((count - 1).sum() / (count.sum() - 1))
-            center, spread = moments.mean, np.where(varies, std, np.nan)
-            lowest = ((moments.low - center)[varies] / spread[varies]).min()
-        self._center, self._spread = np.float32(center), np.float32(spread)
+            centers, spreads = moments.mean, np.where(varies, std, np.nan)
+            lowest = ((moments.low - centers)[varies] / spreads[varies]).min()
+            self._center, self._spread = np.float32(centers), np.float32(spreads)
         self.background = np.float32(lowest)
 
     def of(self, rows: np.ndarray) -> np.ndarray:
@@ -266,7 +269,9 @@ def _grid(image: nib.Nifti1Image) -> str:
     return f"{size} voxels, {axes}, first at {origin} mm"
 
 
-def _check_same_grid(bold, bold_file, mask, mask_file) -> None:
+def _check_same_grid(
+    bold: nib.Nifti1Image, bold_file: str | Path, mask: nib.Nifti1Image, mask_file: str | Path
+) -> None:
     if mask.shape != bold.shape[:3] or not np.allclose(mask.affine, bold.affine, atol=1e-3):
         raise InputError(
             f"{mask_file}: the brain mask ({_grid(mask)}) is not on the grid of {bold_file} "
@@ -284,12 +289,6 @@ def _passed_to(
         start += len(block)
         if len(used):
             take(used)
-        yield block
-
-
-def _remembered(blocks: Iterable[np.ndarray], kept: list[np.ndarray]) -> Iterator[np.ndarray]:
-    for block in blocks:
-        kept.append(block)
         yield block
 
 

@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -118,14 +119,16 @@ def embed(
     ):
         if choice not in choices:
             raise UsageError(f"{choice!r} is none of {', '.join(choices)}")
-    for name, number, least in (
+    numbers: tuple[tuple[str, Any, float], ...] = (
         ("tr", tr, 0.05),
         ("target_tr", tr if target_tr in ("auto", "native") else target_tr, 0.05),
         ("dummy_scans", dummy_scans, 0),
         ("chunk_stride", chunk_stride, 1),
-    ):
+    )
+    for name, number, least in numbers:
         whole = name in ("dummy_scans", "chunk_stride")
-        if not isinstance(number, Integral if whole else Real) or not number >= least:
+        of_kind = isinstance(number, Integral if whole else Real)
+        if not of_kind or not number >= least:
             kind = "a whole number" if whole else "a number"
             raise UsageError(f"{name} {number!r} is not {kind} from {least} on")
     where, _ = choose_device(device)
@@ -141,7 +144,9 @@ def embed(
             n_volumes = image.shape[3]
         series = Series(n_volumes, tr, dummy_scans, model_repetition_time(str(target_tr), tr))
         chunks = plan_chunks(series, stride=chunk_stride, tail=tail, short_runs=short_runs)
-        statistics = normalise(*files, place, series, Path(folder) / "matrix.npy", normalisation)
+        statistics = normalise(
+            files[0], files[1], place, series, Path(folder) / "matrix.npy", normalisation
+        )
         crop(files[1], place, Path(folder) / "index.npy")
         matrix, index = (np.load(Path(folder) / name) for name in ("matrix.npy", "index.npy"))
     was_training = network.training

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from swift_bids import __version__, arguments
 from swift_bids.precision import PRECISIONS
@@ -47,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     choice = parser.add_argument_group("which runs")
     choice.add_argument("-d", "--derivatives", type=Path, metavar="PATH", help="fMRIPrep output")
-    several = {"nargs": "+", "metavar": "LABEL"}
+    several: dict[str, Any] = {"nargs": "+", "metavar": "LABEL"}
     choice.add_argument(
         "--participant-label",
         **several,
@@ -178,7 +179,7 @@ def build_parser() -> argparse.ArgumentParser:
     chunks.add_argument("--no-tokens", action="store_true", help="do not keep the whole output")
 
     group = parser.add_argument_group("group level")
-    column = {"nargs": "+", "metavar": "COLUMN"}
+    column: dict[str, Any] = {"nargs": "+", "metavar": "COLUMN"}
     group.add_argument(
         "--target",
         **column,
@@ -258,7 +259,6 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="remove what --work-dir holds of a run before it is embedded, and when it is done",
     )
-
     resources.add_argument(
         "--force", action="store_true", help="embed runs again that an earlier call has done"
     )

@@ -7,10 +7,12 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from nibabel.spatialimages import SpatialImage
 
 from swift_bids.bold import UNREADABLE
 from swift_bids.errors import InputError
@@ -98,7 +100,7 @@ def read_atlas(atlas_file: str | Path) -> Parcels:
         The file cannot be read, is no such image, or its table does not fit it.
     """
     try:
-        image = nib.load(atlas_file)
+        image = cast(SpatialImage, nib.load(atlas_file))
         values = np.asarray(image.dataobj)
     except UNREADABLE as error:
         raise InputError(f"{atlas_file}: the atlas cannot be read ({error})") from error
@@ -186,7 +188,7 @@ def denoise(means: np.ndarray, confounds: pd.DataFrame | None) -> tuple[np.ndarr
             break
         used += more
     design = np.stack([np.ones(n_volumes), np.linspace(-1, 1, n_volumes)], axis=1)
-    if used:
+    if confounds is not None and used:
         values = confounds[used].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
         values = np.nan_to_num(values)  # derivatives have no first value
         spread = values.std(axis=0)

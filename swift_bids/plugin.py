@@ -49,6 +49,8 @@ class RunByRun(MultiProcPlugin):
     """
 
     _run_of: np.ndarray | None = None
+    pool: ProcessPoolExecutor  # nipype's, as is the next
+    processors: int
 
     def __init__(self, plugin_args: dict[str, Any]) -> None:
         super().__init__(plugin_args=plugin_args)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from scipy.stats import rankdata
+from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegressionCV, RidgeCV
@@ -92,6 +93,7 @@ def probe(
     sets[DUMMY] = np.zeros((len(design.y), 1))
     permuted = permuted_targets(design, repetitions[0], n_permutations)
     # (set, folds, targets): the true target in each repetition, and permuted ones in the first
+    tasks: list[tuple[str, Folds, np.ndarray | list[np.ndarray]]]
     tasks = [(name, folds, [design.y]) for name in sets for folds in repetitions]
     for part in np.array_split(permuted, n_jobs):
         tasks += [(name, repetitions[0], part) for name in features if len(part)]
@@ -110,7 +112,7 @@ def probe(
 
 
 def _predict(
-    x: np.ndarray, design: Design, folds: Folds, targets: np.ndarray | list, dummy: bool
+    x: np.ndarray, design: Design, folds: Folds, targets: np.ndarray | list[np.ndarray], dummy: bool
 ) -> list[np.ndarray]:
     """Predictions of every participant by the folds that it is not trained in, for each target.
 
@@ -157,7 +159,9 @@ def _prepare(x: np.ndarray, covariates: np.ndarray | None, train: np.ndarray) ->
     return make_pipeline(*steps).fit(x[train]).transform(x)
 
 
-def _fit(x: np.ndarray, y: np.ndarray, design: Design, train: np.ndarray, dummy: bool):
+def _fit(
+    x: np.ndarray, y: np.ndarray, design: Design, train: np.ndarray, dummy: bool
+) -> BaseEstimator:
     if dummy and design.classes:  # the same class in all folds, so that it is exactly at chance
         return DummyClassifier(strategy="constant", constant=int(design.y.min())).fit(x, y)
     if dummy:

@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from swift_bids.errors import InputError, Problem, UsageError
 from swift_bids.filters import check_entities, entities_of, io_spec
 from swift_bids.index import UnreadableFolderError, index
 from swift_bids.names import (
+    FoundFile,
     check_name,
     entities_in,
     is_in_space,
@@ -75,7 +77,7 @@ class Selection:
     filters: dict[str, dict[str, Any]] = field(default_factory=dict)
     database_dir: Path | None = None
 
-    def has(self, bold) -> bool:
+    def has(self, bold: FoundFile) -> bool:
         """Whether a BOLD file is of a session, task, run and echo that is asked for."""
         numbers = {"run": self.runs, "echo": self.echoes}
         wanted = {"session": self.sessions, "task": self.tasks} | {
@@ -85,7 +87,7 @@ class Selection:
             labels is None or label_in(bold, entity) in labels for entity, labels in wanted.items()
         )
 
-    def rank(self, bold) -> tuple[int, int] | None:
+    def rank(self, bold: FoundFile) -> tuple[int, int] | None:
         """Preference for the space and resolution of a BOLD file, lowest first; None: not asked
         for. In a space, 2 mm comes first, then the native resolution, then any other."""
         resolution = label_in(bold, "res") or "native"
@@ -96,15 +98,6 @@ class Selection:
             if is_in_space(entities, space):
                 return number, {"2": 0, "native": 1}.get(resolution, 2)
         return None
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file that the query found, by its path in the dataset, with pybids' entities."""
-
-    path: str
-    filename: str
-    entities: dict[str, Any]
 
 
 def find_runs(
@@ -148,7 +141,8 @@ def _index(
     stack: contextlib.ExitStack,
 ) -> tuple[BIDSLayout, list[str], list[Problem]]:
     """The index of participants, those who are in it, and a problem for each other one."""
-    readable, problems = list(participants), []
+    readable = list(participants)
+    problems: list[Problem] = []
     while True:
         try:
             layout = index(dataset.root, readable, selection.database_dir)
@@ -162,7 +156,11 @@ def _index(
 
 
 def _participant_runs(
-    dataset: Dataset, layout, participant: str, files: dict[str, list], selection: Selection
+    dataset: Dataset,
+    layout: BIDSLayout,
+    participant: str,
+    files: dict[str, list[FoundFile]],
+    selection: Selection,
 ) -> tuple[list[Run], list[Problem]]:
     if not files["bold"]:
         reason = what_is_there(dataset.root / f"sub-{participant}", selection)
@@ -170,7 +168,7 @@ def _participant_runs(
     chosen = [bold for bold in files["bold"] if selection.has(bold)]
     if not chosen:
         values = {
-            name: sorted({label_in(b, name) for b in files["bold"] if name in b.entities})
+            name: sorted({v for b in files["bold"] if (v := label_in(b, name)) is not None})
             for name in ("session", "task", "run", "echo")
         }
         there = [f"{name}s {', '.join(labels)}" for name, labels in values.items() if labels]
@@ -179,7 +177,8 @@ def _participant_runs(
 
     # A run's mask and confounds lie beside it; a copy in another folder is another's.
     masks, confounds = _by_folder(files["mask"]), _by_folder(files["confounds"])
-    variants: dict[str, list] = defaultdict(list)  # the same run in several spaces, resolutions
+    # the same run in several spaces, resolutions
+    variants: dict[str, list[FoundFile]] = defaultdict(list)
     for bold in chosen:
         variants[_SPATIAL.sub("", stem_of(bold.filename, "_desc-"))].append(bold)
 
@@ -207,7 +206,7 @@ def _participant_runs(
             runs.append(
                 complete_run(
                     run,
-                    lambda bold=best: _inherited_sidecars(dataset, layout, bold),
+                    partial(_inherited_sidecars, dataset, layout, best),
                     selection.dummy_scans,
                     selection.target_tr,
                     selection.short_runs,
@@ -218,7 +217,7 @@ def _participant_runs(
     return runs, problems
 
 
-def _by_folder(files: Iterable) -> dict[str, dict[str, str]]:
+def _by_folder(files: Iterable[FoundFile]) -> dict[str, dict[str, str]]:
     """Folder -> beginning of the name -> path."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for file in files:
@@ -233,7 +232,8 @@ def _moved(path: str, root: Path, new_root: Path) -> str:
 
 def _tell_unmatched(runs: Sequence[Run], problems: Sequence[Problem], selection: Selection) -> None:
     """Warn of labels that are asked for and that no run has; a typing error else goes unseen."""
-    names = [entities_in(found.name) for found in (*runs, *problems)]
+    found: list[Run | Problem] = [*runs, *problems]
+    names = [entities_in(one.name) for one in found]
     for entity, labels in (
         ("ses", selection.sessions),
         ("task", selection.tasks),
@@ -266,8 +266,8 @@ def _of_all_echoes(stem: str, paths: dict[str, str]) -> str | None:
 
 
 def _by_participant(
-    dataset: Dataset, layout, kind: str, filters: dict[str, dict[str, Any]]
-) -> dict[str, list[_File]]:
+    dataset: Dataset, layout: BIDSLayout, kind: str, filters: dict[str, dict[str, Any]]
+) -> dict[str, list[FoundFile]]:
     """Files of one kind, by the participant in their names."""
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -276,15 +276,15 @@ def _by_participant(
         found = layout.get(**entities_of(kind, filters))
     except (ValueError, KeyError, TypeError, SQLAlchemyError) as error:  # no such Query, no regex
         raise UsageError(f"--bids-filter-file: {kind}: {str(error).splitlines()[0]}") from error
-    files: dict[str, list[_File]] = defaultdict(list)
+    files: dict[str, list[FoundFile]] = defaultdict(list)
     for file in found:
         path = _moved(file.path, layout.root, dataset.root)
         participant = file.filename.split("_")[0].removeprefix("sub-")
-        files[participant].append(_File(path, file.filename, file.entities))
+        files[participant].append(FoundFile(path, file.filename, file.entities))
     return files
 
 
-def _inherited_sidecars(dataset: Dataset, layout, bold) -> Iterable[str]:
+def _inherited_sidecars(dataset: Dataset, layout: BIDSLayout, bold: FoundFile) -> Iterable[str]:
     """Sidecars of folders above, and beside, that apply: all their entities are the file's."""
     from bids.layout import Query
 

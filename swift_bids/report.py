@@ -108,8 +108,9 @@ def _methods(runs: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], list[
         "ResampledToFSL2mm",
         "SpatialInterpolation",
         "DummyScansRemoved",
+        "ModelRepetitionTime",
+        "TemporalInterpolation",
     )
-    of_run += ("ModelRepetitionTime", "TemporalInterpolation")
     ways: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for run in runs:
         qc = run["qc"]

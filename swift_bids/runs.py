@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -143,7 +143,7 @@ def _repetition_time(bold: str, inherited: Callable[[], Iterable[str]]) -> float
 def _header(bold: str) -> tuple[nib.Nifti1Header, int]:
     """Header of a 4D image that lies somewhere in space, and its number of volumes."""
     try:
-        header = nib.load(bold).header
+        header = cast(nib.Nifti1Image, nib.load(bold)).header
         shape, affine = header.get_data_shape(), header.get_best_affine()
     except UNREADABLE as error:
         raise InputError(

@@ -37,9 +37,10 @@ def write_status(
     """
     file = output_dir / STATUS_FILE
     file.parent.mkdir(parents=True, exist_ok=True)
+    new: dict[tuple[str, str], list[str | None]]
     new = {(r.participant, r.name): ["done", None, None, call] for r in done}
     for p in problems:
-        details = p.crash_file and p.crash_file.relative_to(output_dir).as_posix()
+        details = p.crash_file.relative_to(output_dir).as_posix() if p.crash_file else None
         new[p.participant, p.name] = ["failed", " ".join(p.reason.split()), details, call]
     with exclusive(file.parent):
         rows = _rows(file)

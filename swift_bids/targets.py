@@ -68,7 +68,8 @@ def choose_targets(
     UsageError
         An asked-for column is not there.
     """
-    targets, why_not = [], {}
+    targets: list[Target] = []
+    why_not: dict[str, str] = {}
     for name in columns if asked is None else dict.fromkeys(asked):
         column = _column(table, name, "--target")
         target = as_target(name, column)

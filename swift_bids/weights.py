@@ -204,7 +204,7 @@ def hub_file(
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it counts its retries aloud
     files = ("config.json", "model.safetensors")
     registered = REGISTRY.get(repo_id, {}).get("revision")
-    place = {"revision": revision or registered, "local_dir": local_dir}
+    place: dict[str, Any] = {"revision": revision or registered, "local_dir": local_dir}
     try:
         paths = [hf_hub_download(repo_id, f, **place, local_files_only=True) for f in files]
         return Path(os.path.abspath(paths[-1]))

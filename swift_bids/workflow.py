@@ -80,7 +80,7 @@ def workflow_of_run(
     """
     series = dataclasses.asdict(run.series)
     of_parcels = {"atlas": str(atlas)} if atlas else {}
-    nodes = {
+    interfaces = {
         "normalise": Normalise(
             bold=run.bold,
             mask=run.mask,
@@ -126,7 +126,7 @@ def workflow_of_run(
             # Its files lie outside the working folder, where nipype's cache cannot see them.
             overwrite=name == "aggregate" or None,
         )
-        for name, interface in nodes.items()
+        for name, interface in interfaces.items()
     }
     logs, plugin = log_dir(output_dir, run.participant, execution), execution.plugin
     for node in nodes.values():
