@@ -1,6 +1,7 @@
 # make demo   the app on a small dataset, from nothing
 # make test   all tests
 # make lint   style and types
+# make audit  known vulnerabilities of what the images hold; needs internet
 # make docs   the documentation, docs/_build/html/index.html
 # make image, make sif, make test-containers   the image, the file for Apptainer, and their tests
 # make lock   requirements.lock anew, after a change of pyproject.toml or to newer versions
@@ -11,7 +12,7 @@ TORCH  ?= torch==2.13.0
 DEMO   ?= demo
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint docs image sif test-containers lock clean
+.PHONY: demo test lint audit docs image sif test-containers lock clean
 demo: $(VENV)/installed
 	$(BIN)/python -m swift_bids.demo $(DEMO)
 	$(BIN)/python run.py $(DEMO)/fmriprep $(DEMO)/swift_bids participant --weights $(DEMO)/weights --random-weights -w $(DEMO)/work
@@ -33,6 +34,10 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --requirement requirements.lock --disable-pip
 
 docs: $(VENV)/installed
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html

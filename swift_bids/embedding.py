@@ -25,6 +25,8 @@ from swift_bids.weights import Weights
 from swift_bids.workers import in_worker
 
 if TYPE_CHECKING:  # it brings nipype
+    from nipype import Workflow
+
     from swift_bids.workflow import Execution
 
 _LOG = logging.getLogger("swift_bids")
@@ -200,8 +202,9 @@ def _execute(
     from swift_bids.workflow import chunks_done, remove_intermediate, workflow_name, workflow_of_run
 
     by_workflow = {workflow_name(run): run for run in runs}
-    workflows = [
-        workflow_of_run(
+
+    def workflow_of(run: Run) -> Workflow:
+        return workflow_of_run(
             run,
             provenance,
             weights,
@@ -211,8 +214,7 @@ def _execute(
             not args.no_tokens,
             args.atlas,
         )
-        for run in runs
-    ]
+
     clean = args.work_dir is None or args.clean_workdir
     if clean:
         for run in runs:
@@ -228,7 +230,7 @@ def _execute(
                 if clean:
                     remove_intermediate(by_workflow[workflow], execution)
 
-        crashed, why, stopped = run_workflows(workflows, execution, output_dir, on_node)
+        crashed, why, stopped = run_workflows(runs, workflow_of, execution, output_dir, on_node)
     done: list[Run] = []
     failed: list[Problem] = []
     for name, run in by_workflow.items():

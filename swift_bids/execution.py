@@ -18,6 +18,7 @@ from nipype import Node, Workflow
 from swift_bids.cluster import SLURM_GRAPH, Plugin, instance
 from swift_bids.errors import InputError, OutputError
 from swift_bids.plugin import RunByRun
+from swift_bids.runs import Run
 from swift_bids.slurm import LOOK, SHOWN, cancel_jobs, remove_empty_logs, wait_for_jobs
 from swift_bids.stopping import raise_if_asked
 from swift_bids.workers import start_method
@@ -34,7 +35,8 @@ _LEAST_ROOM = 100_000
 
 
 def run_workflows(
-    workflows: Sequence[Workflow],
+    runs: Sequence[Run],
+    workflow_of: Callable[[Run], Workflow],
     execution: Execution,
     output_dir: Path,
     on_node: Callable[[str, str, str], None],
@@ -43,6 +45,8 @@ def run_workflows(
 
     Parameters
     ----------
+    workflow_of
+        Makes the workflow of a run.
     on_node
         Called with (workflow name, node name, `start`, `end` or `exception`) as nodes go.
 
@@ -59,14 +63,20 @@ def run_workflows(
     # spent on what was imported.
     gc.freeze()
     logging.getLogger("nipype").propagate = False  # it has a handler of its own
-    at_once = len(workflows) if execution.processes > 1 else 1
-    if execution.plugin is not None:
-        at_once = execution.plugin.runs_at_once or len(workflows)
+    at_once = _runs_at_once(execution, len(runs))
+    processes = execution.processes
     why, stopped = "it was not begun", None
     unwritten: list[str] = []
     full = ""
-    for first in range(0, len(workflows), at_once):
-        error = _run(workflows[first : first + at_once], execution, on_node, unwritten)
+    for first in range(0, len(runs), at_once):
+        workers = None
+        if execution.processes > 1 and not execution.elsewhere:
+            workers = _workers(execution, processes, on_node)
+        workflows = [workflow_of(run) for run in runs[first : first + at_once]]
+        error = _run(workflows, execution, on_node, workers)
+        if workers is not None:
+            unwritten += workers.unwritten
+            processes = workers.processors  # fewer where one was killed
         if error is not None:
             full = full or _full(execution.work_dir, output_dir)
             why = f"it was not done, since {_cause(error)}{full}"
@@ -86,17 +96,24 @@ def run_workflows(
     return crashed, why, stopped
 
 
+def _runs_at_once(execution: Execution, n_runs: int) -> int:
+    """nipype looks through all that is not done yet, and holds it, again and again: for as many
+    runs as keep the processes busy it costs nothing, for thousands seconds a run."""
+    if execution.plugin is not None and execution.plugin.runs_at_once is not None:
+        return execution.plugin.runs_at_once
+    if execution.elsewhere:
+        return n_runs
+    return max(100, 10 * execution.processes) if execution.processes > 1 else 1
+
+
 def _run(
     workflows: Sequence[Workflow],
     execution: Execution,
     on_node: Callable[[str, str, str], None],
-    unwritten: list[str],
+    workers: RunByRun | None,
 ) -> BaseException | None:
     """Execute workflows as one; return what nipype raises at the end when nodes failed, or what
-    asked the call to end.
-
-    Crash files that could not be written, on a disk that is full, are added to `unwritten`.
-    """
+    asked the call to end."""
     whole = Workflow(name=WORKFLOW_NAME, base_dir=str(execution.work_dir))
     whole.config["execution"] = {
         "crashfile_format": "txt",
@@ -107,21 +124,15 @@ def _run(
         "create_report": "false",  # it would write the environment, secrets included, to the disk
     }
     whole.add_nodes(list(workflows))
-
-    def on_status(node: Node, status: str) -> None:
-        raise_if_asked()
-        on_node(node._hierarchy.rpartition(".")[2], node.name, status)
-
+    on_status = _on_status(on_node)
     try:
         if execution.plugin is not None and execution.plugin.elsewhere:
             if execution.plugin.name == SLURM_GRAPH:
                 _run_graph(whole, workflows, execution, execution.plugin, on_node)
             else:
                 whole.run(plugin=instance(execution.plugin, on_status, execution.log_name))
-        elif execution.processes > 1:
-            plugin = _processes(execution, on_status)
-            plugin.unwritten = unwritten
-            whole.run(plugin=plugin)
+        elif workers is not None:
+            whole.run(plugin=workers)
         else:
             whole.run(plugin="Linear", plugin_args={"status_callback": on_status})
     except (KeyboardInterrupt, SystemExit) as error:
@@ -131,6 +142,16 @@ def _run(
             cancel_jobs(execution.log_name)
         return error
     return None
+
+
+def _on_status(on_node: Callable[[str, str, str], None]) -> Callable[[Node, str], None]:
+    """`on_node` as nipype calls it."""
+
+    def on_status(node: Node, status: str) -> None:
+        raise_if_asked()
+        on_node(node._hierarchy.rpartition(".")[2], node.name, status)
+
+    return on_status
 
 
 def _cause(error: BaseException) -> str:
@@ -195,15 +216,17 @@ def _is_shown(file: Path) -> bool:
     return file.parent.is_dir() and file.name in os.listdir(file.parent)
 
 
-def _processes(execution: Execution, on_status: Callable[[Node, str], None]) -> RunByRun:
+def _workers(
+    execution: Execution, processes: int, on_node: Callable[[str, str, str], None]
+) -> RunByRun:
     arguments = {
-        "status_callback": on_status,
-        "n_procs": execution.processes,
+        "status_callback": _on_status(on_node),
         "mp_context": start_method(),
         **({"n_gpu_procs": 1} if execution.device.startswith("cuda") else {}),
         "raise_insufficient": False,
         **(execution.plugin.arguments if execution.plugin is not None else {}),
     }
+    arguments["n_procs"] = min(processes, arguments.get("n_procs", processes))
     if execution.memory_gb is not None:
         arguments["memory_gb"] = execution.memory_gb
     return RunByRun(arguments)

@@ -17,7 +17,7 @@ fMRIPrep's output; the first line of the log says which one was understood.
 swift-bids weights {fetch,convert,verify} prepares weights for machines without internet.
 
 exit codes: 0 everything asked for was done, 1 something could not be done (the recap at the end
-says what), 2 the call itself is wrong or there are no weights, 130 interrupted, 143 terminated.
+says what), 2 the call itself is wrong or there is nothing to do, 130 interrupted, 143 terminated.
 """
 
 

@@ -19,7 +19,7 @@ from swift_bids.errors import OutputError, Problem, UsageError, refusal, report_
 from swift_bids.filters import read_filter_file
 from swift_bids.grid import FRAME_OF_VARIANT
 from swift_bids.index import check_database_dir
-from swift_bids.preflight import check_atlas
+from swift_bids.preflight import check_atlas, check_work_dir
 from swift_bids.query import SPACES, Selection, find_runs
 from swift_bids.runs import Run
 from swift_bids.status import STATUS_FILE, write_status
@@ -52,14 +52,7 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
     output_dir = check_output_dir(args.output_dir, dataset)
     if args.reports_only:
         return _remake_reports(output_dir, labels, problems, dataset.understood)
-    if args.work_dir is not None and args.work_dir.exists() and not args.work_dir.is_dir():
-        raise UsageError(f"--work-dir {args.work_dir}: is a file, not a folder")
-    if odd := set("[]*?") & set(str((args.work_dir or output_dir).resolve())):
-        raise UsageError(
-            f"{'--work-dir' if args.work_dir else 'output_dir'} {args.work_dir or output_dir}: "
-            f"nipype cannot work in a folder with {' '.join(sorted(odd))} in its path; give "
-            f"another folder with -w"
-        )
+    check_work_dir(args.work_dir, output_dir)
     if args.atlas is not None:
         check_atlas(args.atlas)
     log_name = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4()}"

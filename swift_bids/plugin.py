@@ -111,6 +111,7 @@ class RunByRun(MultiProcPlugin):
     def _clear_task(self, taskid: int) -> None:
         super()._clear_task(taskid)
         del self._nodes[taskid]
+        del self._taskresult[taskid]  # nipype keeps the results of all nodes to the end
 
     def _after_a_kill(self) -> None:
         """Begin again what was under way, with one worker; what ran alone then has failed."""

@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from swift_bids.chunk import CHUNK_VOLUMES
 from swift_bids.errors import InputError, UsageError
 from swift_bids.grid import MODEL_SHAPE
 from swift_bids.parcels import read_atlas
+
+#: root, and whom a server of files takes root of another machine for.
+_NOBODY_ELSE = (0, 65534)
+
+
+def check_work_dir(work_dir: Path | None, output_dir: Path) -> None:
+    """Refuse a work folder in which nipype cannot work, or must not.
+
+    Parameters
+    ----------
+    work_dir
+        `--work-dir`; None for one within `output_dir`.
+
+    Raises
+    ------
+    UsageError
+        It is a file, nipype would take its path for a pattern, or it holds steps of somebody else:
+        nipype unpickles the results that lie there, which can run any code.
+    """
+    if work_dir is not None and work_dir.exists() and not work_dir.is_dir():
+        raise UsageError(f"--work-dir {work_dir}: is a file, not a folder")
+    if odd := set("[]*?") & set(str((work_dir or output_dir).resolve())):
+        raise UsageError(
+            f"{'--work-dir' if work_dir else 'output_dir'} {work_dir or output_dir}: nipype cannot "
+            f"work in a folder with {' '.join(sorted(odd))} in its path; give another folder with "
+            f"-w"
+        )
+    for steps in work_dir.glob("swift_bids_*_wf") if work_dir is not None else ():
+        owner = steps.lstat().st_uid
+        if owner not in (os.geteuid(), *_NOBODY_ELSE):
+            raise UsageError(
+                f"--work-dir {work_dir}: {steps.name} in it belongs to another user (uid {owner}), "
+                f"whose results could run any code; give a folder of your own"
+            )
 
 
 def check_atlas(atlas_file: Path) -> None:

@@ -9,6 +9,7 @@ import zipfile
 import pytest
 from conftest import ROOT
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from swift_bids import __version__
 
@@ -51,16 +52,37 @@ def output_of(*command, cwd):
     return done.stdout
 
 
-def test_lock_holds_what_is_asked_for():
-    """Else: make lock. That the lock is whole, test_installation shows."""
+def locked():
+    """Name -> version in requirements.lock."""
     lock = (ROOT / "requirements.lock").read_text()
     pins = dict(re.findall(r"^([a-z0-9-]+)==(\S+) \\$", lock, re.MULTILINE))
     assert len(re.findall(r"^ {4}--hash=sha256:", lock, re.MULTILINE)) > 2 * len(pins)
+    return pins
+
+
+def asked_for():
+    """Name -> requirement in pyproject.toml."""
     asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    requirements = {r.name: r for r in map(Requirement, asked) if r.name != "torch"}
+    return {requirement.name: requirement for requirement in map(Requirement, asked)}
+
+
+def test_lock_holds_what_is_asked_for():
+    """Else: make lock. That the lock is whole, test_installation shows."""
+    pins = locked()
+    requirements = {name: r for name, r in asked_for().items() if name != "torch"}
     assert requirements.keys() <= pins.keys()
     for name, requirement in requirements.items():
         assert requirement.specifier.contains(pins[name]), requirement
+
+
+def test_no_version_with_known_holes():
+    """docs/security.md says below which."""
+    page = (ROOT / "docs" / "security.md").read_text()
+    bounds = dict(re.findall(r"^\| ([a-z0-9-]+) \| ([\d.]+) \|", page, re.MULTILINE))
+    assert len(bounds) >= 9
+    assert str(asked_for()["torch"].specifier) == f">={bounds.pop('torch')}"
+    for name, bound in bounds.items():
+        assert Version(locked()[name]) >= Version(bound), name
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from conftest import start_job
 from nipype import Node, Workflow
 from nipype.interfaces.utility import Function
 
-from swift_bids.execution import read_crashes
+from swift_bids.execution import read_crashes, run_workflows
 from swift_bids.plugin import RunByRun
-from swift_bids.workflow import WORKFLOW_NAME
+from swift_bids.workflow import WORKFLOW_NAME, Execution
 
 
 def die():
@@ -54,11 +54,42 @@ def test_a_node_that_is_always_killed_stops_no_other(tmp_path):
     )
     with pytest.raises(RuntimeError, match="embed was killed"):
         whole.run(plugin=plugin)
+    assert plugin._taskresult == {}  # nipype kept all of them
     done = {name for name, status in ended if status == "end"}
     assert done == {"run0_wf", "run2_wf", "run3_wf"}
     crashed = read_crashes((tmp_path / "crashes").glob("crash-*.txt"))
     assert list(crashed) == ["run1_wf"]
     assert "memory ran out: it needs about" in crashed["run1_wf"][0]
+
+
+def workflow_of(number):
+    node = Node(Function(["number"], ["out"], function=live), name="aggregate")
+    node.inputs.number = number
+    workflow = Workflow(name=f"run{number}_wf")
+    workflow.add_nodes([node])
+    return workflow
+
+
+def test_of_many_runs_some_at_a_time(tmp_path, monkeypatch):
+    """What nipype holds, and looks through at each step, grows with the runs it is given."""
+    monkeypatch.setattr("swift_bids.execution._runs_at_once", lambda execution, n_runs: 2)
+    events = []
+
+    def make(number):
+        events.append(f"made {number}")
+        return workflow_of(number)
+
+    on_node = lambda run, node, status: events.append(f"{status} {run[3]}")  # noqa: E731
+    execution = Execution(
+        work_dir=tmp_path, device="cpu", batch_size=None, threads=1, processes=2, log_name="log"
+    )
+    crashed, _, stopped = run_workflows(range(5), make, execution, tmp_path, on_node)
+    assert (crashed, stopped) == ({}, None)
+    assert [event for event in events if event[:4] == "made"] == [f"made {n}" for n in range(5)]
+    for number in (2, 4):  # a pair begins when the one before has ended
+        before = events[: events.index(f"made {number}")]
+        assert {f"end {n}" for n in range(number)} <= set(before)
+    assert {f"end {n}" for n in range(5)} <= set(events)
 
 
 def test_a_call_ends_when_a_worker_was_killed_once(tmp_path, reference_bundle):

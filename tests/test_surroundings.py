@@ -248,6 +248,19 @@ def test_filters_choose_and_name_nothing(folder, tmp_path, reference_bundle):
     assert list(tmp_path.iterdir()) == [filters]
 
 
+def test_steps_of_somebody_else(folder, reference_bundle, tmp_path):
+    """nipype unpickles what lies there."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder to somebody else")
+    steps = tmp_path / "work" / "swift_bids_0_5_0_wf"
+    steps.mkdir(parents=True)
+    os.chown(steps, 4242, 4242)
+    arguments = call(folder / "in", tmp_path / "out", reference_bundle, "-w", tmp_path / "work")
+    done = run_app(*arguments)
+    assert done.returncode == 2
+    assert f"{steps.name} in it belongs to another user (uid 4242)" in done.stderr
+
+
 @pytest.mark.parametrize("inside", ["sub-1", "sub-1/func/new", "."])
 def test_output_in_the_input(folder, reference_bundle, inside):
     done = run_app(*call(folder / "in", folder / "in" / inside, reference_bundle))
