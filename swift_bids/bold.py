@@ -32,6 +32,8 @@ VOLUMES_AT_ONCE, BYTES_AT_ONCE = 8, 32_000_000
 MOST_VOXELS = 512**3
 #: Bytes that deflate, gzip's method, makes of one at most.
 DEFLATE_AT_MOST = 1032
+#: What to do about a file that is not what its name says.
+AGAIN = "take it over from fMRIPrep's output again"
 #: First bytes of a NIfTI-2 file, the size of its header in either byte order.
 _NIFTI2_START = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
 #: What a damaged or truncated image raises, in the gzip layer or in nibabel.
@@ -82,7 +84,7 @@ def open_bold(bold_file: str | Path) -> Iterator[nib.Nifti1Image]:
     """Open a 4D image as `open_image` does; InputError where it is none."""
     with open_image(bold_file) as image:
         if image.ndim != 4:
-            raise InputError(f"{bold_file}: has {image.ndim} dimensions, a BOLD run has 4")
+            raise InputError(f"{bold_file}: has {image.ndim} dimensions, a BOLD run has 4; {AGAIN}")
         yield image
 
 
@@ -98,7 +100,9 @@ def refuse_impossible(file: str | Path, header: nib.Nifti1Header) -> None:
     shape = tuple(int(n) for n in header.get_data_shape())  # Python's, which cannot overflow
     size = " x ".join(map(str, shape))
     if min(shape, default=0) < 1 or math.prod(shape[:3]) > MOST_VOXELS:
-        raise InputError(f"{file}: its header promises {size} voxels, which is no image of a brain")
+        raise InputError(
+            f"{file}: its header promises {size} voxels, which is no image of a brain; {AGAIN}"
+        )
     promised = math.prod(shape) * header.get_data_dtype().itemsize
     there = Path(file).stat().st_size
     if promised > there * (DEFLATE_AT_MOST if str(file).endswith(".gz") else 1):
@@ -155,7 +159,9 @@ def _volumes(bold: nib.Nifti1Image, bold_file: str | Path) -> Iterator[np.ndarra
     """Yield blocks (volume, X * Y * Z) of unscaled numbers, voxels in NIfTI's order (x fastest)."""
     stored = _stored(bold)
     if stored.dtype.kind not in "iuf":
-        raise InputError(f"{bold_file}: holds {stored.dtype} values, BOLD must be real numbers")
+        raise InputError(
+            f"{bold_file}: holds {stored.dtype} values, BOLD must be real numbers; {AGAIN}"
+        )
     unscaled = ArrayProxy(stored.file_like, (stored.shape, stored.dtype, stored.offset))
     n_voxels = int(np.prod(stored.shape[:3]))
     at_once = BYTES_AT_ONCE // max(1, n_voxels * stored.dtype.itemsize)

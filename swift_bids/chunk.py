@@ -63,7 +63,7 @@ def framewise_displacement(
     if len(confounds) != n_volumes:
         raise InputError(
             f"{confounds_file}: has {len(confounds)} rows but the run has {n_volumes} volumes; "
-            f"the table belongs to another run"
+            f"the table belongs to another run, take this one's over from fMRIPrep's output"
         )
     for column in ("framewise_displacement", "FramewiseDisplacement"):
         if column in confounds:

@@ -16,7 +16,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from swift_bids.bold import brain_rows, open_bold, open_image
+from swift_bids.bold import AGAIN, brain_rows, open_bold, open_image
 from swift_bids.errors import InputError
 from swift_bids.grid import BrainVoxels, Frame, brain_voxels, is_fsl_grid
 from swift_bids.moments import VoxelMoments
@@ -250,7 +250,7 @@ def load_mask(mask_file: str | Path) -> nib.Nifti1Image:
     with open_image(mask_file) as stored:
         mask = nib.squeeze_image(stored) if stored.shape[3:] == (1,) else stored
         if mask.ndim != 3:
-            raise InputError(f"{mask_file}: has {mask.ndim} dimensions, a brain mask has 3")
+            raise InputError(f"{mask_file}: has {mask.ndim} dimensions, a brain mask 3; {AGAIN}")
         return nib.Nifti1Image(np.asarray(mask.dataobj), mask.affine, dtype=mask.get_data_dtype())
 
 
@@ -266,7 +266,8 @@ def _grid(image: nib.Nifti1Image) -> str:
     size = " x ".join(map(str, image.shape[:3]))
     origin = ", ".join(f"{x:g}" for x in image.affine[:3, 3])
     axes = "".join(code or "?" for code in nib.aff2axcodes(image.affine))  # None: no such axis
-    return f"{size} voxels, {axes}, first at {origin} mm"
+    zooms = " x ".join(f"{x:.3g}" for x in nib.affines.voxel_sizes(image.affine))
+    return f"{size} voxels of {zooms} mm, {axes}, first at {origin} mm"
 
 
 def _check_same_grid(

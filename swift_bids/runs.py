@@ -11,7 +11,7 @@ from typing import Any, cast
 import nibabel as nib
 import numpy as np
 
-from swift_bids.bold import UNREADABLE, refuse_impossible
+from swift_bids.bold import AGAIN, UNREADABLE, refuse_impossible
 from swift_bids.chunk import count_dummy_scans, plan_chunks, read_confounds
 from swift_bids.errors import InputError
 from swift_bids.json_text import parse
@@ -133,9 +133,9 @@ def _repetition_time(bold: str, inherited: Callable[[], Iterable[str]]) -> float
             metadata = _read_json(file) | metadata
     value = metadata.get("RepetitionTime")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 30:
+        instead = "" if value is None else f" (but {value!r})"
         raise InputError(
-            f"its JSON sidecars hold no RepetitionTime in seconds (but {value!r}); correct "
-            f"{own.name}"
+            f"its JSON sidecars hold no RepetitionTime in seconds{instead}; correct {own.name}"
         )
     return float(value)
 
@@ -151,7 +151,7 @@ def _header(bold: str) -> tuple[nib.Nifti1Header, int]:
         ) from error
     refuse_impossible(bold, header)
     if len(shape) != 4:
-        raise InputError(f"{bold}: has {len(shape)} dimensions, a BOLD run has 4")
+        raise InputError(f"{bold}: has {len(shape)} dimensions, a BOLD run has 4; {AGAIN}")
     if not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
         raise InputError(f"{bold}: its affine places no voxel; make the file again")
     return header, shape[3]

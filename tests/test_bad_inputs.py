@@ -129,7 +129,7 @@ def flipped(place):
 DIM = (4, *SHAPE, 22, 1, 1, 1)
 DAMAGED = "cannot be read .*damaged or incomplete, fetch or make it again"
 NO_NIFTI = r"bold.nii.gz: cannot be read \(.*\); it is damaged or no NIfTI, fetch or make it again"
-NO_BRAIN = "bold.nii.gz: its header promises .* voxels, which is no image of a brain"
+NO_BRAIN = "bold.nii.gz: its header promises .* voxels, which is no image of a brain; take it over"
 FLAT = "bold.nii.gz: the data do not vary within the brain mask; check"
 OTHER_GRID = r"mask.nii.gz: the brain mask \(.*\) is not on the grid of .*; take mask and BOLD"
 NO_TR = "its JSON sidecars hold no RepetitionTime in seconds"
@@ -143,18 +143,21 @@ BAD = {  # label -> (damage, the sentence)
     "nogzip": (bold(lambda b: b"no image" * 99), NO_NIFTI),
     "gzipofnoimage": (bold(lambda b: gzip.compress(b"no image" * 99)), NO_NIFTI),
     "promisesmore": (header(dim=(4, *SHAPE, 400, 1, 1, 1)), "fewer than the 400 volumes of its"),
-    "threed": (image(lambda d: d[..., 0]), "bold.nii.gz: has 3 dimensions, a BOLD run has 4"),
-    "fived": (image(lambda d: d[..., None, :]), "bold.nii.gz: has 5 dimensions"),
+    "threed": (image(lambda d: d[..., 0]), "bold.nii.gz: has 3 dimensions, .*; take it over"),
+    "fived": (image(lambda d: d[..., None, :]), "bold.nii.gz: has 5 dimensions, .*; take it over"),
     "onevolume": (image(lambda d: d[..., :1]), "the run has 1 volumes, .*--short-runs pad"),
     "nineteen": (image(lambda d: d[..., :19]), "the run has 19 volumes, .*--short-runs pad"),
     "allnan": (image(filled(np.nan)), FLAT),
     "allinf": (image(filled(np.inf)), FLAT),
     "allzero": (image(filled(0)), FLAT),
     "allconstant": (image(filled(7)), FLAT),
-    "complexdata": (image(lambda d: d.astype(np.complex64)), "complex64 values, BOLD must be real"),
+    "complexdata": (
+        image(lambda d: d.astype(np.complex64)),
+        "complex64 values, .* real numbers; take it over",
+    ),
     "rgbdata": (
         image(lambda d: np.zeros(d.shape, [(c, "u1") for c in "RGB"])),
-        "values, BOLD must be real numbers",
+        "values, BOLD must be real numbers; take it over",
     ),
     "bomb": (header(dim=(4, 10000, 10000, 10000, 22, 1, 1, 1)), NO_BRAIN),
     "bombintime": (header(dim=(4, *SHAPE, 32000, 1, 1, 1)), "more than a file of .* can hold"),
@@ -166,16 +169,22 @@ BAD = {  # label -> (damage, the sentence)
     "zerozooms": (header(pixdim=(1, 0, 0, 0, 0.8, 0, 0, 0), sform=0, qform=0), OTHER_GRID),
     "faraway": (header(srow=(-8, 0, 0, 9e3, 0, 8, 0, 0, 0, 0, 8, 0), sform=1), OTHER_GRID),
     "axislost": (header(srow=(-8, 0, 0, 88, 1e16, 8, 0, 0, 0, 0, 8, 0), sform=1), OTHER_GRID),
-    "maskelsewhere": (image(lambda d: d, "mask", AFFINE + np.eye(4)), OTHER_GRID),
+    "maskelsewhere": (
+        image(lambda d: d, "mask", AFFINE + np.eye(4)),
+        r"7 x 9 x 9 mm, LAS.* is not on the grid of .* 8 x 8 x 8 mm",
+    ),
     "masksmaller": (image(lambda d: d[:-1], "mask"), OTHER_GRID),
     "maskempty": (image(lambda d: d * 0, "mask"), EMPTY_MASK),
     "masknan": (image(filled(np.nan), "mask"), EMPTY_MASK),
-    "maskfourd": (image(lambda d: np.stack([d, d], -1), "mask"), "mask.nii.gz: has 4 dimensions"),
+    "maskfourd": (
+        image(lambda d: np.stack([d, d], -1), "mask"),
+        "mask.nii.gz: has 4 dimensions, .*; take it over",
+    ),
     "maskcut": (content("mask", lambda b: b[: len(b) // 2]), f"mask.nii.gz: {DAMAGED}"),
     "maskcrc": (content("mask", flipped(-8)), "mask.nii.gz: cannot be read .CRC check failed"),
     "maskbomb": (header("mask", dim=(3, 30000, 30000, 30000, 1, 1, 1, 1)), NO_BRAIN[5:]),
     "maskabsent": (without_mask, "has no brain mask in its space .*; take it over from fMRIPrep"),
-    "trmissing": (sidecar("{}"), rf"{NO_TR} \(but None\); correct .*bold.json"),
+    "trmissing": (sidecar("{}"), rf"{NO_TR}; correct .*bold.json"),
     "trnegative": (sidecar('{"RepetitionTime": -1}'), rf"{NO_TR} \(but -1\)"),
     "trtext": (sidecar('{"RepetitionTime": "0.8"}'), rf"{NO_TR} \(but '0.8'\)"),
     "trinms": (sidecar('{"RepetitionTime": 800}'), rf"{NO_TR} \(but 800\)"),
@@ -185,7 +194,7 @@ BAD = {  # label -> (damage, the sentence)
     "jsonlist": (sidecar("[0.8]"), "bold.json: holds list, not names and values; correct it"),
     "jsonbinary": (sidecar(bytes(range(256))), "bold.json: is not valid JSON"),
     "jsondeep": (sidecar("[" * 100_000), "bold.json: is not valid JSON .brackets within brackets"),
-    "rowmissing": (confounds(rows(21)), "timeseries.tsv: has 21 rows but the run has 22 volumes"),
+    "rowmissing": (confounds(rows(21)), "timeseries.tsv: has 21 rows but the run has 22 .*take"),
     "commas": (confounds(rows(22, "a,b")), "timeseries.tsv: its columns are not separated by tabs"),
     "fdtext": (
         confounds(rows(22).replace("0.1", "much")),
@@ -266,6 +275,10 @@ def test_names_that_would_do_something(tmp_path, reference_bundle):
         file = write_run(tmp_path / "in", label)
         for sibling in file.parent.iterdir():
             sibling.rename(sibling.with_name(sibling.name.replace("task-a", f"task-{task}")))
+    label = f"4{red}<img src=x onerror=alert(1)>"
+    for sibling in write_run(tmp_path / "in", "4").parent.iterdir():
+        sibling.rename(sibling.with_name(sibling.name.replace("sub-4", f"sub-{label}")))
+    (tmp_path / "in" / "sub-4").rename(tmp_path / "in" / f"sub-{label}")
     call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", reference_bundle)
     done = run_app(*call)
     listed = run_app(*call, "--dry-run")
@@ -274,5 +287,8 @@ def test_names_that_would_do_something(tmp_path, reference_bundle):
         assert "\x1b" not in said.stdout + said.stderr
     assert "x1b[31mred" in done.stdout
     assert "x1b[31mred" in wrong.stderr
-    for page in (tmp_path / "out").glob("sub-*.html"):
+    pages = list((tmp_path / "out").glob("sub-*.html"))
+    assert f"sub-{label}.html" in {page.name for page in pages}
+    for page in pages:
         assert script not in page.read_text()
+        assert "<img src=x" not in page.read_text()
