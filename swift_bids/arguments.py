@@ -10,6 +10,10 @@ from pathlib import Path
 
 from swift_bids.errors import UsageError
 
+#: In GB.
+_LEAST_MEMORY = 0.5
+#: Of numbers that count something.
+_DIGITS = 9
 _MEMORY_UNITS = {"K": 1e-6, "M": 1e-3, "G": 1.0, "T": 1e3}
 
 
@@ -44,7 +48,7 @@ def typed_in(config_file: Path, parser: argparse.ArgumentParser) -> list[str]:
     try:
         settings = tomllib.loads(config_file.read_text(encoding="utf-8"))["arguments"]
         settings = dict(settings)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
             f"--config-file {config_file}: is no settings file with a table [arguments] ({error!r})"
         ) from error
@@ -58,7 +62,11 @@ def typed_in(config_file: Path, parser: argparse.ArgumentParser) -> list[str]:
         if name not in flags:
             raise UsageError(f"--config-file {config_file}: there is no flag --{name}")
         flag = flags[name].option_strings[-1]
+        if any("\0" in str(one) for one in (value if isinstance(value, list) else [value])):
+            raise UsageError(f"--config-file {config_file}: {name} holds a null character")
         if flags[name].nargs == 0:
+            if not isinstance(value, bool):
+                raise UsageError(f"--config-file {config_file}: {name} is neither true nor false")
             typed += [flag] * bool(value)
         elif name == "batch" and isinstance(value, list):
             typed.append(f"{flag}={'/'.join(map(str, value))}")
@@ -82,14 +90,14 @@ def batch(text: str) -> tuple[int, int]:
 
 def positive(text: str) -> int:
     """A whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
+    if not text.isdecimal() or len(text) > _DIGITS or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 1 on, of {_DIGITS} digits")
     return int(text)
 
 
 def auto_or_count(text: str) -> str:
     """`auto`, or a number of volumes."""
-    if text != "auto" and not text.isdecimal():
+    if text != "auto" and (not text.isdecimal() or len(text) > _DIGITS):
         raise argparse.ArgumentTypeError(f"{text} is neither auto nor a number of volumes")
     return text
 
@@ -129,7 +137,12 @@ def gigabytes(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])?B?", text.upper())
     if match is None or float(match.group(1)) == 0:
         raise argparse.ArgumentTypeError(f"{text} is no amount of memory, such as 8000 or 8G")
-    return float(match.group(1)) * _MEMORY_UNITS[match.group(2) or "M"]
+    amount = float(match.group(1)) * _MEMORY_UNITS[match.group(2) or "M"]
+    if amount < _LEAST_MEMORY:
+        raise argparse.ArgumentTypeError(
+            f"{text} is {amount:g} GB, too little for anything; without a unit it is MB, write 8G"
+        )
+    return amount
 
 
 def _number(text: str) -> float:

@@ -6,6 +6,7 @@ original Lightning `.ckpt`. Nothing is matched silently: every name and every sh
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ def read_config(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Constructor arguments, and what a bundle says of its origin; UsageError without the first."""
     if file.suffix == ".ckpt":
         source, known = file, _load_checkpoint(file).get("hyper_parameters", {})
-        known = known if isinstance(known, Mapping) else vars(known)
+        known = vars(known) if isinstance(known, argparse.Namespace) else known
         about: dict[str, Any] = {}
     else:
         source = file.parent / "config.json"
@@ -133,6 +134,8 @@ def read_config(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             raise UsageError(f"{source}: cannot be read ({error.strerror})") from error
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{source}: holds no _ilex.constructor_kwargs ({error!r})") from error
+    if not isinstance(known, Mapping):
+        raise UsageError(f"{source}: says nothing of the network, but {known!r:.40}")
     absent = [key for key in _CONFIG_KEYS if key not in known]
     if absent:
         raise UsageError(f"{source}: does not say {', '.join(absent)} of the network")
@@ -141,7 +144,11 @@ def read_config(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
     if file.suffix == ".ckpt":
-        return dict(_load_checkpoint(file)["state_dict"])
+        tensors = _load_checkpoint(file)["state_dict"]
+        named = isinstance(tensors, Mapping) and all(isinstance(name, str) for name in tensors)
+        if not named or not all(hasattr(tensor, "isfinite") for tensor in tensors.values()):
+            raise UsageError(f"{file}: its state_dict holds other things than named tensors")
+        return dict(tensors)
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -153,7 +160,6 @@ def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
 
 def _load_checkpoint(file: Path) -> dict[str, Any]:
     """Read a Lightning checkpoint as plain tensors and settings; other pickles are refused."""
-    import argparse
     import pickle
 
     import torch

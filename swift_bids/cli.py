@@ -25,6 +25,7 @@ from swift_bids.workers import check_open_files, possible_processes, start_serve
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the app and return its exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    logging.raiseExceptions = False  # of a reader of the log that went away, such as head
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(PlainFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

@@ -24,6 +24,13 @@ LOCAL = ("MultiProc", "LegacyMultiProc", "Linear")
 SLURM, SLURM_GRAPH = "SLURM", "SLURMGraph"
 #: They return when all is submitted, and nobody could tell when it is done.
 _NOT_AWAITED = ("CondorDAGMan", "Debug", "PBSGraph", "SGEGraph")
+#: Arguments of plugins that are looked at, and what they must be.
+_KINDS: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
+    ("sbatch_args", str, "text"),
+    ("max_jobs", int, "a number from 1 on"),
+    ("n_procs", int, "a number from 1 on"),
+    ("memory_gb", (int, float), "a number of GB"),
+)
 #: Jobs at once, and CPUs of the network's, where nothing else is said.
 MOST_JOBS, NETWORK_CPUS = 100, 4
 
@@ -120,11 +127,11 @@ def _read_plugin_file(file: Path, network_args: str | None) -> Plugin:
     if not isinstance(arguments, dict):
         raise refuse("plugin_args is no table of names and values")
     arguments = {key: value for key, value in arguments.items() if value is not None}
-    for key, kind, what in (("sbatch_args", str, "text"), ("max_jobs", int, "a number from 1 on")):
+    for key, kinds, what in _KINDS:
         value = arguments.get(key)
-        if value is not None and (
-            not isinstance(value, kind) or (isinstance(value, int) and value < 1)
-        ):
+        if value is None:
+            continue
+        if not isinstance(value, kinds) or (isinstance(value, (int, float)) and not value > 0):
             raise refuse(f"{key} is {value!r}, not {what}")
     if name in _NOT_AWAITED:
         raise refuse(f"{name} submits its jobs and does not wait for them; take another")

@@ -19,6 +19,8 @@ from swift_bids.outputs import is_our_column
 from swift_bids.series import NEAR_ENOUGH
 
 _LOG = logging.getLogger("swift_bids")
+#: Columns of seconds.
+_TRS = ("repetition_time", "model_tr")
 _SIDECAR = "_desc-swift_embedding.json"
 #: Entities that get a column of their own; `name` holds them all. Not called as the entities are:
 #: pybids reads the keys of a sidecar as entities of the files that inherit it.
@@ -132,7 +134,7 @@ def collect_runs(output_dir: Path, wanted: Wanted) -> tuple[Embedded, list[Probl
             row, values = _read(name, sidecar)
             if features and len(values) != len(features[0]):
                 raise ValueError(f"{len(values)} features, the others have {len(features[0])}")
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        except (OSError, ValueError, KeyError, IndexError, TypeError, csv.Error) as error:
             reason = f"{sidecar} or its table cannot be read ({error!r}); embed the run again"
             problems.append(Problem(entities_in(name).get("sub", ""), name, reason))
             continue
@@ -228,6 +230,10 @@ def _weighted(values: np.ndarray, weights: np.ndarray, codes: np.ndarray) -> np.
     return (weighted / total.where(total > 0)).to_numpy()
 
 
+def _is_tr(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _read(name: str, sidecar: Path) -> tuple[dict[str, Any], np.ndarray]:
     metadata = parse(sidecar.read_text(encoding="utf-8"))
     with open(sidecar.with_suffix(".tsv"), encoding="utf-8", newline="") as file:
@@ -256,6 +262,9 @@ def _read(name: str, sidecar: Path) -> tuple[dict[str, Any], np.ndarray]:
     for column, value in zip(columns[:n_figures], values):
         number = float("nan") if value == "n/a" else float(value)
         row[column] = int(number) if column.startswith("n_") else number
+    for column, value in row.items():
+        if isinstance(value, (list, dict)) or (column in _TRS and not _is_tr(value)):
+            raise ValueError(f"{column} is {value!r}")
     features = np.array(values[n_figures:], dtype=np.float32)
     if not np.isfinite(features).all():
         raise ValueError("a feature is no number")

@@ -134,7 +134,25 @@ def made_by_this_app(description: dict[str, Any]) -> bool:
     return isinstance(first, dict) and first.get("Name") == "swift_bids"
 
 
+def resolved(path: str | Path, what: str) -> Path:
+    """The absolute path without links.
+
+    Raises
+    ------
+    UsageError
+        Its links form a circle, or its name is none that outputs can repeat.
+    """
+    try:
+        str(path).encode()
+        return Path(path).resolve()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{what} {path}: the name is not UTF-8; rename the folder") from error
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UsageError(f"{what} {path}: leads nowhere ({error}); give another folder") from error
+
+
 def _existing_folder(path: str | Path, what: str) -> Path:
+    resolved(path, what)
     path = Path(path)
     if not path.is_dir():
         what_is = "is a file, not a folder" if path.exists() else "there is no such folder"

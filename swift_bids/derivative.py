@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from swift_bids import __version__
-from swift_bids.dataset import Dataset, made_by_this_app, read_description
+from swift_bids.dataset import Dataset, made_by_this_app, read_description, resolved
 from swift_bids.errors import UsageError
 from swift_bids.json_text import parse
 from swift_bids.outputs import (
@@ -64,7 +64,7 @@ def check_output_dir(output_dir: str | Path, dataset: Dataset) -> Path:
     UsageError
         As said.
     """
-    output_dir = Path(output_dir).resolve()
+    output_dir = resolved(output_dir, "output_dir")
     try:
         _check_place(output_dir, dataset)
     except OSError as error:

@@ -20,7 +20,7 @@ from swift_bids.outputs import Provenance, output_path, settings_metadata, write
 from swift_bids.parcels import read_atlas
 from swift_bids.preflight import check_network
 from swift_bids.resume import NOT_DONE, input_fingerprint, why_again
-from swift_bids.runs import Run
+from swift_bids.runs import Run, refuse_unreadable
 from swift_bids.weights import Weights
 from swift_bids.workers import in_worker
 
@@ -204,6 +204,8 @@ def _execute(
     by_workflow = {workflow_name(run): run for run in runs}
 
     def workflow_of(run: Run) -> Workflow:
+        for file in filter(None, (run.bold, run.mask, run.confounds)):
+            refuse_unreadable(file)
         return workflow_of_run(
             run,
             provenance,

@@ -22,7 +22,7 @@ from swift_bids.runs import Run
 from swift_bids.slurm import LOOK, SHOWN, cancel_jobs, remove_empty_logs, wait_for_jobs
 from swift_bids.stopping import raise_if_asked
 from swift_bids.workers import start_method
-from swift_bids.workflow import WORKFLOW_NAME, Execution
+from swift_bids.workflow import STEPS, WORKFLOW_NAME, Execution, workflow_name
 
 #: Why a job left no result and no error.
 _ENDED = (
@@ -67,12 +67,18 @@ def run_workflows(
     processes = execution.processes
     why, stopped = "it was not begun", None
     unwritten: list[str] = []
+    unmade: dict[str, tuple[str, Path | None]] = {}
     full = ""
     for first in range(0, len(runs), at_once):
         workers = None
         if execution.processes > 1 and not execution.elsewhere:
             workers = _workers(execution, processes, on_node)
-        workflows = [workflow_of(run) for run in runs[first : first + at_once]]
+        workflows = []
+        for run in runs[first : first + at_once]:
+            try:
+                workflows.append(workflow_of(run))
+            except InputError as gone:  # since the call began
+                unmade[workflow_name(run)] = str(gone), None
         error = _run(workflows, execution, on_node, workers)
         if workers is not None:
             unwritten += workers.unwritten
@@ -84,16 +90,15 @@ def run_workflows(
                 why, stopped = "it was not done, since the call was interrupted", error
             elif execution.stop_on_first_crash:
                 why = "it was not done, since --stop-on-first-crash ended the call"
-            else:
-                continue
-            _end(execution)
-            break
+            _end(execution)  # nipype leaves what is under way where it fails itself
+            if stopped is not None or execution.stop_on_first_crash:
+                break
     logs = list(output_dir.glob(f"sub-*/log/{execution.log_name}"))
     files = [file for folder in logs for file in folder.glob("crash-*.txt")]
     crashed = read_crashes(files, unwritten, full)
     if execution.elsewhere:
         remove_empty_logs(logs)
-    return crashed, why, stopped
+    return crashed | unmade, why, stopped
 
 
 def _runs_at_once(execution: Execution, n_runs: int) -> int:
@@ -221,15 +226,21 @@ def _workers(
 ) -> RunByRun:
     arguments = {
         "status_callback": _on_status(on_node),
-        "mp_context": start_method(),
         **({"n_gpu_procs": 1} if execution.device.startswith("cuda") else {}),
         "raise_insufficient": False,
         **(execution.plugin.arguments if execution.plugin is not None else {}),
     }
+    arguments["mp_context"] = start_method()
     arguments["n_procs"] = min(processes, arguments.get("n_procs", processes))
     if execution.memory_gb is not None:
         arguments["memory_gb"] = execution.memory_gb
     return RunByRun(arguments)
+
+
+def _step_in(crash: str) -> int:
+    """Place in the workflow of the step that a crash file is of."""
+    node = re.search(r"^Node: .*\.(\w+)$", crash, re.MULTILINE)
+    return STEPS.index(node.group(1)) if node and node.group(1) in STEPS else len(STEPS)
 
 
 def read_crashes(
@@ -241,8 +252,11 @@ def read_crashes(
     texts: list[tuple[Path | None, str]] = [
         (file, file.read_text(encoding="utf-8", errors="replace")) for file in sorted(crash_files)
     ]
-    for file, text in [*texts, *((None, text) for text in unwritten)]:
-        if re.search("^(KeyboardInterrupt|SystemExit)", text, re.MULTILINE):
+    texts += [(None, text) for text in unwritten]
+    # Of the steps of a run that failed the first has the cause.
+    texts.sort(key=lambda of_file: _step_in(of_file[1]), reverse=True)
+    for file, text in texts:
+        if re.search(r"^\s*(KeyboardInterrupt|SystemExit)\b", text, re.MULTILINE):
             continue  # nipype takes the end of the call for the node's failure
         node = re.search(rf"^Node: {WORKFLOW_NAME}\.(\w+)\.(\w+)$", text, re.MULTILINE)
         errors = re.findall(r"^\s*([\w.]+(?:Error|Exception|Interrupt)): (.*)$", text, re.MULTILINE)

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swift_bids.dataset import Dataset
+from swift_bids.dataset import Dataset, resolved
 from swift_bids.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _IGNORED = (
     r"^/(?!sub-)[^/]+/",  # a copy of a participant there must not be taken for the participant
     r"^/sub-[^/]+/(ses-[^/]+/)?(anat|figures|log|fmap|dwi|perf)(/|$)",
     r"\.(html|svg|h5|gii|dtseries\.nii|dscalar\.nii)$",
+    "[\udc80-\udcff]",  # bytes that are no UTF-8, which a database of names cannot hold
 )
 
 
@@ -118,7 +119,7 @@ def check_database_dir(database_dir: Path | None, dataset: Dataset) -> Path | No
     """
     if database_dir is None:
         return None
-    database_dir = database_dir.resolve()
+    database_dir = resolved(database_dir, "--bids-database-dir")
     for root in filter(None, (dataset.root, dataset.raw)):
         if database_dir.is_relative_to(root):
             raise UsageError(

@@ -61,7 +61,7 @@ def label_in(bold: FoundFile, entity: str) -> str | None:
 
 def plain(label: str) -> str:
     """A label without leading zeros where it is a number."""
-    return str(int(label)) if label.isdecimal() else label
+    return (label.lstrip("0") or "0") if label.isdecimal() else label
 
 
 def check_name(bold: FoundFile, candidates: Sequence[FoundFile]) -> None:

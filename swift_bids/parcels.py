@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from nibabel.spatialimages import SpatialImage
 
-from swift_bids.bold import UNREADABLE
+from swift_bids.bold import UNREADABLE, refuse_impossible
 from swift_bids.errors import InputError
 from swift_bids.grid import FSL_SHAPE, MODEL_SHAPE, Frame, template_brain, to_fsl_grid
 from swift_bids.names import entities_in
@@ -101,11 +101,16 @@ def read_atlas(atlas_file: str | Path) -> Parcels:
     """
     try:
         image = cast(SpatialImage, nib.load(atlas_file))
+        if isinstance(image, nib.Nifti1Image):
+            refuse_impossible(atlas_file, image.header)
         values = np.asarray(image.dataobj)
     except UNREADABLE as error:
         raise InputError(f"{atlas_file}: the atlas cannot be read ({error})") from error
+    if not np.isfinite(image.affine).all() or np.linalg.det(image.affine[:3, :3]) == 0:
+        raise InputError(f"{atlas_file}: its affine places no voxel; make the atlas again")
     values = values.reshape(values.shape[:3]) if values.shape[3:] == (1,) else values
-    whole = values.ndim == 3 and np.isfinite(values).all() and (values == np.round(values)).all()
+    whole = values.ndim == 3 and values.dtype.kind in "biuf" and np.isfinite(values).all()
+    whole = whole and (values == np.round(values)).all()
     if not whole or np.abs(values).max(initial=0) > np.iinfo(np.int32).max:
         raise InputError(f"{atlas_file}: an atlas is a 3D image of whole numbers, one a parcel")
     on_grid = to_fsl_grid(values.astype(np.int32), image.affine, order=0).reshape(-1)

@@ -77,17 +77,21 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
     if not runs and all(problem.name == f"sub-{problem.participant}" for problem in problems):
         _recap([], problems, dataset.understood)
         return 2  # nobody has a run that is asked for
-    if runs and outcome.stopped is None:
-        _remove_parts(output_dir, {run.participant for run in runs})
-        _write_reports(output_dir, outcome, problems, log_name)
-        # of jobs that run at the same time one looks and writes after the other: all are in it
-        with _or_problem(problems, "participants.tsv"), exclusive(output_dir):
-            write_participants(output_dir, *participants_of(output_dir, dataset))
+    stopped = outcome.stopped
+    _remove_parts(output_dir, {run.participant for run in runs})
+    if runs and stopped is None:
+        try:
+            _write_reports(output_dir, outcome, problems, log_name)
+            # of jobs that run at once one looks and writes after the other: all are in it
+            with _or_problem(problems, "participants.tsv"), exclusive(output_dir):
+                write_participants(output_dir, *participants_of(output_dir, dataset))
+        except (KeyboardInterrupt, SystemExit) as asked:  # the recap is still due
+            stopped = asked
     with _or_problem(problems, STATUS_FILE.as_posix()):
         write_status(output_dir, outcome.done, outcome.skipped, problems, log_name)
     code = _recap(outcome.done, problems, dataset.understood, len(outcome.skipped))
-    if outcome.stopped is not None:
-        raise outcome.stopped
+    if stopped is not None:
+        raise stopped
     return code
 
 
@@ -142,8 +146,10 @@ def _remake_reports(
     there = [label for label in labels if (output_dir / f"sub-{label}").is_dir()]
     if not there:
         raise UsageError(f"{output_dir} holds no outputs of the asked-for participants")
+    problems = list(problems)
     for participant in there:
-        _write_report(output_dir, participant, last_problems(output_dir, participant))
+        with _or_problem(problems, f"sub-{participant}.html", participant):
+            _write_report(output_dir, participant, last_problems(output_dir, participant))
     return report_problems(problems, understood)
 
 

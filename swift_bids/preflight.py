@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from swift_bids.chunk import CHUNK_VOLUMES
+from swift_bids.dataset import resolved
 from swift_bids.errors import InputError, UsageError
 from swift_bids.grid import MODEL_SHAPE
 from swift_bids.parcels import read_atlas
 
-#: root, and whom a server of files takes root of another machine for.
-_NOBODY_ELSE = (0, 65534)
+#: Whose files are trusted beside one's own.
+_ROOT = 0
 
 
 def check_work_dir(work_dir: Path | None, output_dir: Path) -> None:
@@ -28,21 +30,37 @@ def check_work_dir(work_dir: Path | None, output_dir: Path) -> None:
         It is a file, nipype would take its path for a pattern, or it holds steps of somebody else:
         nipype unpickles the results that lie there, which can run any code.
     """
-    if work_dir is not None and work_dir.exists() and not work_dir.is_dir():
-        raise UsageError(f"--work-dir {work_dir}: is a file, not a folder")
+    if work_dir is not None:
+        there = resolved(work_dir, "--work-dir")
+        there = next(path for path in (there, *there.parents) if path.exists())
+        if not there.is_dir():
+            raise UsageError(f"--work-dir {work_dir}: {there} is a file, not a folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise UsageError(
+                f"--work-dir {work_dir}: {there} cannot be written to; give a folder that can"
+            )
     if odd := set("[]*?") & set(str((work_dir or output_dir).resolve())):
         raise UsageError(
             f"{'--work-dir' if work_dir else 'output_dir'} {work_dir or output_dir}: nipype cannot "
             f"work in a folder with {' '.join(sorted(odd))} in its path; give another folder with "
             f"-w"
         )
-    for steps in work_dir.glob("swift_bids_*_wf") if work_dir is not None else ():
-        owner = steps.lstat().st_uid
-        if owner not in (os.geteuid(), *_NOBODY_ELSE):
+    for path in _kept_steps(work_dir) if work_dir is not None else ():
+        owner = path.lstat().st_uid
+        if owner not in (os.geteuid(), _ROOT):
             raise UsageError(
-                f"--work-dir {work_dir}: {steps.name} in it belongs to another user (uid {owner}), "
-                f"whose results could run any code; give a folder of your own"
+                f"--work-dir {work_dir}: {path} belongs to another user (uid {owner}), whose "
+                f"results could run any code; give a folder of your own"
             )
+
+
+def _kept_steps(work_dir: Path) -> Iterator[Path]:
+    """Folders and results that earlier calls left."""
+    for steps in work_dir.glob("swift_bids_*_wf"):
+        yield steps
+        for folder, folders, files in os.walk(steps):
+            yield from (Path(folder, name) for name in folders)
+            yield from (Path(folder, name) for name in files if name.endswith(".pklz"))
 
 
 def check_atlas(atlas_file: Path) -> None:
@@ -53,6 +71,8 @@ def check_atlas(atlas_file: Path) -> None:
     UsageError
         As `swift_bids.parcels.read_atlas` says it.
     """
+    if atlas_file.exists() and not atlas_file.is_file():  # a pipe would keep us waiting
+        raise UsageError(f"--atlas: {atlas_file} is no file that can be read; give an image")
     try:
         read_atlas(atlas_file)
     except InputError as error:

@@ -274,7 +274,8 @@ def _by_participant(
     check_entities(kind, filters, layout.entities)
     try:
         found = layout.get(**entities_of(kind, filters))
-    except (ValueError, KeyError, TypeError, SQLAlchemyError) as error:  # no such Query, no regex
+    # no such Query, no regex, a number beyond all
+    except (ValueError, KeyError, TypeError, OverflowError, SQLAlchemyError) as error:
         raise UsageError(f"--bids-filter-file: {kind}: {str(error).splitlines()[0]}") from error
     files: dict[str, list[FoundFile]] = defaultdict(list)
     for file in found:

@@ -85,11 +85,15 @@ def last_problems(output_dir: Path, participant: str) -> list[Problem]:
     file = calls[-1] / _PROBLEMS if calls else None
     if file is None or not file.exists():
         return []
-    kept = json.loads(file.read_text(encoding="utf-8"))["problems"]
-    return [
-        Problem(**p | {"crash_file": p["crash_file"] and file.with_name(p["crash_file"])})
-        for p in kept
-    ]
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))["problems"]
+        return [
+            Problem(**p | {"crash_file": p["crash_file"] and file.with_name(p["crash_file"])})
+            for p in kept
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{file} cannot be read ({error!r}), so what failed in that call is not known"
+        return [Problem(participant, f"sub-{participant}", reason)]
 
 
 def _crash_text(problem: Problem) -> str:
@@ -122,6 +126,8 @@ def _methods(runs: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], list[
 
 def _run_section(output_dir: Path, qc_file: Path) -> dict[str, Any]:
     qc = json.loads(qc_file.read_text(encoding="utf-8"))
+    for key in ("Preprocessing", "Model", "GeneratedBy"):
+        qc[key]  # of what the page says of all runs together
     name = qc_file.name.removesuffix("_desc-swift_qc.json")
     figures = {
         figure: base64.b64encode(path.read_bytes()).decode()

@@ -79,6 +79,8 @@ def why_again(
     except FileNotFoundError:
         return NOT_DONE
     except (OSError, ValueError, KeyError, TypeError):
+        made = None
+    if not isinstance(made, dict) or not isinstance(made.get("Preprocessing"), dict):
         return f"{sidecar.name} or a table beside it cannot be read"
     wanted = settings_metadata(provenance) | {"InputFingerprint": inputs}
     for part, what in (

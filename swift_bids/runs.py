@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,8 @@ def refuse_unreadable(file: str | Path) -> None:
     """Raise InputError where a name leads to no file that can be read: its content was not fetched,
     links form a circle, permissions are missing."""
     try:
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            raise InputError(f"{file}: is no file that can be read; {AGAIN}")
         open(file, "rb").close()
     except FileNotFoundError as error:
         raise InputError(f"the content of {file} is not here (datalad get {file})") from error

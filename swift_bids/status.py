@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from swift_bids.atomic import exclusive
-from swift_bids.errors import Problem
+from swift_bids.errors import Problem, visible
 from swift_bids.outputs import write_table
 from swift_bids.runs import Run
 
@@ -38,16 +38,19 @@ def write_status(
     file = output_dir / STATUS_FILE
     file.parent.mkdir(parents=True, exist_ok=True)
     new: dict[tuple[str, str], list[str | None]]
-    new = {(r.participant, r.name): ["done", None, None, call] for r in done}
+    new = {_key(run): ["done", None, None, call] for run in done}
     for p in problems:
+        if not p.participant or p.name.endswith(".html"):
+            continue  # of a file that is no run's
         details = p.crash_file.relative_to(output_dir).as_posix() if p.crash_file else None
-        new[p.participant, p.name] = ["failed", " ".join(p.reason.split()), details, call]
+        reason = visible(" ".join(p.reason.split()))
+        new[_key(p)] = ["failed", reason, details and visible(details), call]
     with exclusive(file.parent):
         rows = _rows(file)
         for run in skipped:  # of outputs that were carried here without this file
-            new.setdefault((run.participant, run.name), ["done", None, None, None])
-            if rows.get((run.participant, run.name), [""])[0] == "done":
-                del new[run.participant, run.name]
+            new.setdefault(_key(run), ["done", None, None, None])
+            if rows.get(_key(run), [""])[0] == "done":
+                del new[_key(run)]
         rows |= new
         # a participant of whom nothing could be found has a row of its own until there are runs
         with_runs = {participant for participant, name in rows if name != f"sub-{participant}"}
@@ -66,11 +69,17 @@ def write_status(
         )
 
 
+def _key(of: Run | Problem) -> tuple[str, str]:
+    """Participant and name, as a terminal may have them."""
+    return visible(of.participant), visible(of.name)
+
+
 def _rows(file: Path) -> dict[tuple[str, str], list[str | None]]:
     """(participant, run) -> status, reason, details, call."""
     try:
         table = pd.read_csv(file, sep="\t", dtype=str, na_values="n/a", keep_default_na=False)
-        table = table[_COLUMNS].astype(object).where(table[_COLUMNS].notna(), None)
+        table = table[_COLUMNS].dropna(subset=_COLUMNS[:2])
+        table = table.astype(object).where(table.notna(), None)
     except (OSError, ValueError, KeyError):  # none yet, or damaged: it is made from calls to come
         return {}
     return {

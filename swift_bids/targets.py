@@ -83,12 +83,16 @@ def choose_targets(
     return targets, why_not
 
 
+#: Numbers whose squares are still numbers; larger ones are none of a study's.
+_BEYOND = 1e100
+
+
 def as_target(name: str, column: pd.Series) -> Target:
     """Read a column as a number, or as classes where it is text or has few values."""
     text = column.astype(str).str.strip()
     known = ~text.isin(_MISSING) & column.notna()
     numbers = pd.to_numeric(text.where(known), errors="coerce").to_numpy(np.float64, copy=True)
-    numbers[~np.isfinite(numbers)] = np.nan
+    numbers[~(np.abs(numbers) < _BEYOND)] = np.nan
     is_number = bool((~np.isnan(numbers)).sum() == known.sum())
     if is_number and len(np.unique(numbers[known])) > FEW_VALUES:
         return Target(name, (), numbers)

@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from swift_bids.atomic import write_atomically
 from swift_bids.checkpoint import read_backbone, read_config
 from swift_bids.errors import UsageError
 
@@ -147,8 +148,9 @@ def write_bundle(folder: str | Path, config: dict[str, Any], state: dict, **abou
     content = {"_ilex": {"constructor_kwargs": config}, "_swift_bids": about}
     # not save_file, whose files only their owner can read
     data = save({name: tensor.contiguous() for name, tensor in state.items()})
-    (folder / "model.safetensors").write_bytes(data)
-    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n")
+    about_it = json.dumps(content, indent=2) + "\n"
+    write_atomically(folder / "config.json", lambda file: file.write_text(about_it))
+    write_atomically(folder / "model.safetensors", lambda file: file.write_bytes(data))
     return folder
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -22,6 +24,8 @@ from swift_bids.weights import Weights
 #: Nipype's cache of another version must not be taken for this one's.
 WORKFLOW_NAME = "swift_bids_" + re.sub(r"\W", "_", __version__) + "_wf"
 #: What a step needs beside its threads, in GB; measured with 91 x 109 x 91 voxels.
+#: In the order of the data.
+STEPS = ("normalise", "crop", "chunk", "embed", "aggregate")
 _MEMORY_GB = {"normalise": 0.7, "crop": 0.5, "chunk": 0.2, "embed": 1.2, "aggregate": 0.6}
 
 
@@ -158,8 +162,12 @@ def log_dir(output_dir: Path, participant: str, execution: Execution) -> Path:
 
 
 def workflow_name(run: Run) -> str:
-    """A run's name as nipype allows it, `sub_01_task_rest_..._wf`."""
-    return re.sub(r"\W", "_", run.name) + "_wf"
+    """A run's name as nipype allows it, `sub_01_task_rest_..._wf`; of a name that BIDS does not
+    allow, which might become another's, with a digest."""
+    digest = ""
+    if re.search(r"[^A-Za-z0-9_-]", run.name):
+        digest = "_" + hashlib.sha256(os.fsencode(run.name)).hexdigest()[:8]
+    return re.sub(r"\W", "_", run.name) + digest + "_wf"
 
 
 def remove_intermediate(run: Run, execution: Execution) -> None:

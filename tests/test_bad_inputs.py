@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import struct
 from pathlib import Path
@@ -112,6 +113,14 @@ def circle(bold):
     bold.symlink_to(bold.name)
 
 
+def fifo(kind):
+    def damage(bold):
+        file_of(bold, kind).unlink()
+        os.mkfifo(file_of(bold, kind))
+
+    return damage
+
+
 def without_mask(bold):
     file_of(bold, "mask").unlink()
 
@@ -202,6 +211,8 @@ BAD = {  # label -> (damage, the sentence)
     ),
     "tableempty": (confounds(""), "timeseries.tsv: is no confounds table"),
     "tablebinary": (confounds(bytes(range(256))), "timeseries.tsv: is no confounds table"),
+    "boldfifo": (fifo("bold"), "bold.nii.gz: is no file that can be read"),
+    "sidecarfifo": (fifo("sidecar"), "bold.json: is no file that can be read"),
     "circle": (circle, "bold.nii.gz: cannot be read .Too many levels of symbolic links.*mend it"),
 }
 GOOD = {  # odd, but all that is needed is there
@@ -286,6 +297,7 @@ def test_names_that_would_do_something(tmp_path, reference_bundle):
     for said in (done, listed, wrong):
         assert "\x1b" not in said.stdout + said.stderr
     assert "x1b[31mred" in done.stdout
+    assert "\x1b" not in (tmp_path / "out" / "logs" / "status.tsv").read_text()
     assert "x1b[31mred" in wrong.stderr
     pages = list((tmp_path / "out").glob("sub-*.html"))
     assert f"sub-{label}.html" in {page.name for page in pages}

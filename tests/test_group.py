@@ -12,6 +12,7 @@ from playwright.sync_api import sync_playwright
 
 from benchmarks.group import write_outputs
 from swift_bids.collect import Wanted, check_kinds, collect_runs, of_participants
+from swift_bids.errors import UsageError
 
 CALL = ("--target", "planted", "shuffled", "--permutations", "19", "--nprocs", "2")
 
@@ -403,6 +404,17 @@ def test_names_from_files_are_text_only(made_up, tmp_path, browser):
     assert "{{ 7 * 7 }}" in page.locator("#probes").inner_text()
     assert page.locator("img").count() == 0
     assert (said, asked) == ([], [file.as_uri()])
+
+
+def test_outputs_of_odd_types_are_named(tmp_path):
+    """Of one damaged run nobody else suffers."""
+    folder = tmp_path / "sub-1" / "func"
+    folder.mkdir(parents=True)
+    made = {"Model": {}, "Preprocessing": {}, "RepetitionTime": "2", "GeneratedBy": [{}]}
+    (folder / "sub-1_task-a_desc-swift_embedding.json").write_text(json.dumps(made))
+    (folder / "sub-1_task-a_desc-swift_embedding.tsv").write_text("x" * 200_000)
+    with pytest.raises(UsageError, match=r"cannot be read \(.*field larger than field limit"):
+        collect_runs(tmp_path, Wanted())
 
 
 def test_umap_is_offered_where_it_is_installed(made_up, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from swift_bids.aggregate import aggregate
 from swift_bids.atomic import write_atomically
 from swift_bids.chunk import plan_chunks
+from swift_bids.errors import OutputError
 from swift_bids.outputs import bids_uri, figure_path, output_path, write_table
 from swift_bids.series import Series
 
@@ -35,7 +36,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         path.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match=r"table.tsv: cannot be written or read .disk full.; see"):
         write_atomically(file, fail)
     assert file.read_text() == "old"
     assert os.listdir(tmp_path) == ["table.tsv"]

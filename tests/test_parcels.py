@@ -159,6 +159,26 @@ def test_what_is_no_atlas(tmp_path, labels, table, said):
     assert str(tmp_path) in str(error.value)
 
 
+def test_images_that_are_no_atlas(tmp_path):
+    """Each ended in a traceback."""
+    labels = np.zeros(FSL_SHAPE, [(c, "u1") for c in "RGB"])
+    file = tmp_path / "rgb.nii.gz"
+    nib.Nifti1Image(labels, FSL_AFFINE).to_filename(file)
+    with pytest.raises(InputError, match="3D image of whole numbers"):
+        read_atlas(file)
+    image = nib.Nifti1Image(np.ones((5, 5, 5), np.int16), FSL_AFFINE)
+    image.header["srow_x"] = 0
+    image.header["qform_code"], image.header["sform_code"] = 0, 1
+    raw = image.header.binaryblock + bytes(4) + bytes(250)
+    (tmp_path / "singular.nii").write_bytes(raw)
+    with pytest.raises(InputError, match="its affine places no voxel"):
+        read_atlas(tmp_path / "singular.nii")
+    image.header["dim"][1:4] = 30000
+    (tmp_path / "bomb.nii").write_bytes(image.header.binaryblock + bytes(254))
+    with pytest.raises(InputError, match="which is no image of a brain"):
+        read_atlas(tmp_path / "bomb.nii")
+
+
 def test_connectivity_is_fishers_z_of_the_correlation(tmp_path):
     rng = np.random.default_rng(0)
     series = rng.standard_normal((50, 3))

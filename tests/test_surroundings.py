@@ -15,6 +15,9 @@ from conftest import ROOT, missing, run_app, write_bundle
 from containers import run_files
 from test_bad_inputs import file_of, write_run
 
+from swift_bids.errors import UsageError
+from swift_bids.preflight import check_work_dir
+
 NO_ROOM = r"cannot be written or read \(No space left on device\); make room there and call again"
 
 
@@ -116,9 +119,11 @@ def test_the_disk_is_full_at_the_group_level(folder, tmp_path):
     assert re.search(rf"^swift-bids: error: {place}/.*{NO_ROOM}", full.stderr)
 
 
-def test_a_folder_that_can_only_be_read(folder, reference_bundle, tmp_path):
-    read_only = with_mount(tmp_path, "ro")
-    done = run_behind(read_only, *call(folder / "in", tmp_path / "out", reference_bundle))
+@pytest.mark.parametrize("what", ["output", "work"])
+def test_a_folder_that_can_only_be_read(folder, reference_bundle, tmp_path, what):
+    output = tmp_path / "out" if what == "output" else tmp_path.parent / "not_made"
+    arguments = call(folder / "in", output, reference_bundle, "-w", tmp_path / "work")
+    done = run_behind(with_mount(tmp_path, "ro"), *arguments)
     assert done.returncode == 2
     assert f"{tmp_path} cannot be written to; give a folder that can" in done.stderr
 
@@ -217,6 +222,16 @@ CALLS = {  # name -> (options, the sentence)
     "nogpu": (["--device", "cuda"], "no CUDA|GPU"),
     "emptyslice": (["--batch", "4/4"], "nothing to do: no participant is left in slice 4 of 4"),
     "noweights": (["--weights", "nowhere"], "nowhere: .*there is no such"),
+    "fewmegabytes": (["--mem", "8"], "8 is 0.008 GB, too little for anything; .* write 8G"),
+    "hugenumber": (["--nprocs", "9" * 20], "is no number from 1 on, of 9 digits"),
+    "hugedummies": (["--dummy-scans", "1" * 5000], "is neither auto nor a number of volumes"),
+    "deepconfig": (["--config-file", "deep.toml"], "deep.toml: is no settings file"),
+    "textflag": (["--config-file", "flag.toml"], "stop_on_first_crash is neither true nor false"),
+    "nullconfig": (["--config-file", "null.toml"], "null.toml: work_dir holds a null character"),
+    "hugefilter": (["--bids-filter-file", "huge.json"], "--bids-filter-file: bold: "),
+    "workinaloop": (["-w", "loop/work"], "--work-dir loop/work: leads nowhere"),
+    "atlasfifo": (["--atlas", "fifo"], "--atlas: fifo is no file that can be read"),
+    "pluginprocesses": (["--use-plugin", "plugin.yml"], "n_procs is '2', not a number from 1 on"),
     "pathaslabel": (["--participant-label", "../else"], "../else is no participant's label"),
 }
 
@@ -226,6 +241,13 @@ def test_calls_that_cannot_be_carried_out(folder, tmp_path, reference_bundle, ki
     options, sentence = CALLS[kind]
     (tmp_path / "unknown.toml").write_text('[arguments]\ncolour = "red"\n')
     (tmp_path / "path.toml").write_text('[arguments]\nparticipant_label = ["1/../../else"]\n')
+    (tmp_path / "deep.toml").write_text("x=" + "[" * 100_000)
+    (tmp_path / "flag.toml").write_text('[arguments]\nstop_on_first_crash = "false"\n')
+    (tmp_path / "null.toml").write_text('[arguments]\nwork_dir = "a\\u0000b"\n')
+    (tmp_path / "huge.json").write_text('{"bold": {"run": 99999999999999999999999}}')
+    (tmp_path / "plugin.yml").write_text("plugin: MultiProc\nplugin_args: {n_procs: '2'}\n")
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "fifo")
     (tmp_path / "else").mkdir()
     (tmp_path / "out" / "sub-1").mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))
@@ -248,17 +270,106 @@ def test_filters_choose_and_name_nothing(folder, tmp_path, reference_bundle):
     assert list(tmp_path.iterdir()) == [filters]
 
 
-def test_steps_of_somebody_else(folder, reference_bundle, tmp_path):
+@pytest.mark.parametrize("what", [".", "run_wf", "run_wf/normalise/result_normalise.pklz"])
+def test_steps_of_somebody_else(tmp_path, what):
     """nipype unpickles what lies there."""
     if os.geteuid() != 0:
         pytest.skip("only root can give a folder to somebody else")
-    steps = tmp_path / "work" / "swift_bids_0_5_0_wf"
-    steps.mkdir(parents=True)
-    os.chown(steps, 4242, 4242)
-    arguments = call(folder / "in", tmp_path / "out", reference_bundle, "-w", tmp_path / "work")
+    steps = tmp_path / "swift_bids_0_5_0_wf"
+    (steps / "run_wf" / "normalise").mkdir(parents=True)
+    (steps / "run_wf" / "normalise" / "result_normalise.pklz").touch()
+    check_work_dir(tmp_path, tmp_path)
+    os.chown(steps / what, 4242, 4242)
+    with pytest.raises(UsageError, match=r"_wf.* belongs to another user \(uid 4242\)"):
+        check_work_dir(tmp_path, tmp_path)
+
+
+def test_names_that_are_no_utf8_stop_nobody(folder, reference_bundle, tmp_path):
+    """One, of whatever file, stopped everybody."""
+    write_run(tmp_path / "in", "1")
+    for name in (b"sub-1/func/notes_f\xfcr.txt", b"sub-2\xfe/func/sub-2_task-a.txt"):
+        path = os.path.join(os.fsencode(tmp_path / "in"), name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        open(path, "wb").close()
+    done = run_app(*call(tmp_path / "in", tmp_path / "out", reference_bundle))
+    assert done.returncode == 1
+    assert "done: 1 run(s)\ncould not be done: 1 " in done.stdout
+    assert r"sub-2\udcfe: has no preprocessed BOLD" in done.stdout
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_names_that_are_alike(reference_bundle, tmp_path, processes):
+    """For nipype `+` and `=` are the same: a run was lost, or all were."""
+    for label, task in (("1", "a+b"), ("1", "a=b")):
+        for file in write_run(tmp_path / "made", label).parent.iterdir():
+            place = tmp_path / "in" / f"sub-{label}" / "func"
+            place.mkdir(parents=True, exist_ok=True)
+            file.rename(place / file.name.replace("task-a", f"task-{task}"))
+    arguments = call(tmp_path / "in", tmp_path / "out", reference_bundle, "--nprocs", processes)
     done = run_app(*arguments)
-    assert done.returncode == 2
-    assert f"{steps.name} in it belongs to another user (uid 4242)" in done.stderr
+    assert done.stdout.endswith("done: 2 run(s)\n")
+    assert len(list((tmp_path / "out").rglob("*_embedding.tsv"))) == 2
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_run_that_goes_meanwhile(reference_bundle, tmp_path, processes):
+    for label in "123":
+        write_run(tmp_path / "in", label)
+    command = [sys.executable, ROOT / "run.py"]
+    command += [*call(tmp_path / "in", tmp_path / "out", reference_bundle), "--nprocs", processes]
+    with subprocess.Popen(
+        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as job:
+        for line in job.stdout:
+            if "run(s) on cpu" in line:
+                shutil.rmtree(tmp_path / "in" / "sub-3")
+                break
+        said = job.stdout.read()
+    assert job.returncode == 1, said
+    assert "Traceback" not in said
+    recap = said[said.index("done: 2 run(s)\n") :].splitlines()
+    assert len(recap) == 3
+    assert recap[2].startswith("  sub-3_task-a_space-MNI152NLin6Asym: ")
+
+
+def test_a_reader_that_goes(folder, reference_bundle, tmp_path):
+    """`| head -1`: the work is done, and nothing is said of the log."""
+    arguments = call(folder / "in", tmp_path, reference_bundle, "--participant-label", "1")
+    command = shlex.join(map(str, [sys.executable, ROOT / "run.py", *arguments]))
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | head -1"], capture_output=True, text=True
+    )
+    assert "Traceback" not in done.stderr
+    assert len(list(tmp_path.rglob("*_embedding.json"))) == 1
+
+
+def damaged(name, content):
+    def damage(output):
+        (file,) = output.glob(name)
+        file.write_text(content)
+
+    return damage
+
+
+OWN = {
+    "embedding": damaged("sub-1/func/*swift_embedding.json", "[]"),
+    "qc": damaged("sub-1/func/*_qc.json", "{}"),
+    "status": damaged("logs/status.tsv", "participant_id\tname\tstatus\nn/a\tn/a\tn/a\n"),
+}
+
+
+@pytest.mark.parametrize("what", OWN)
+def test_outputs_that_were_damaged(folder, reference_bundle, tmp_path, what):
+    """The recap was lost to a traceback."""
+    output = tmp_path / "out"
+    shutil.copytree(folder / "plain", output)
+    OWN[what](output)
+    (output / "sub-1.html").unlink()
+    arguments = call(folder / "in", output, reference_bundle, "--participant-label", "1")
+    done = run_app(*arguments)
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert "skipped: 1 run(s)" in done.stdout or "done: 1 run(s)" in done.stdout
 
 
 @pytest.mark.parametrize("inside", ["sub-1", "sub-1/func/new", "."])
@@ -292,7 +403,7 @@ def test_ctrl_c_at_any_moment(folder, reference_bundle, tmp_path, processes):
         assert job.returncode == 130
         assert "Traceback" not in said + errors
         assert errors == "swift-bids: interrupted\n"
-        if "could not be done" in said:
+        if "run(s) on cpu" in said and "[3/3]" not in said:
             last = said[said.index("could not be done") :].splitlines()[1:]
             assert last
             assert {line.split(": ", 1)[1] for line in last} <= {

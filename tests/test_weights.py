@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from swift_bids import SwiFT
 from swift_bids.checkpoint import load_backbone
 from swift_bids.cli import main
-from swift_bids.errors import UsageError
+from swift_bids.errors import OutputError, UsageError
 from swift_bids.model import RELEASED_CONFIG
 from swift_bids.weights import REGISTRY, find_weights, write_random_bundle
+from swift_bids.weights import write_bundle as write_whole_bundle
 
 
 @pytest.fixture
@@ -192,6 +193,35 @@ def test_wrong_weights_are_refused_with_names(tmp_path, tiny, damage, said):
     folder = write_bundle(tmp_path, state, config)
     with pytest.raises(UsageError, match=said):
         load_backbone(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": 5},
+        {"state_dict": {1: torch.zeros(2)}},
+        {"state_dict": {"patch_embed.fc.weight": "text"}},
+        {"state_dict": {}, "hyper_parameters": 5},
+    ],
+)
+def test_checkpoints_of_other_things(tmp_path, tiny, content):
+    torch.save({"hyper_parameters": tiny[0]} | content, tmp_path / "odd.ckpt")
+    with pytest.raises(UsageError, match=r"odd\.ckpt: (its state_dict holds|says nothing of)"):
+        load_backbone(tmp_path / "odd.ckpt")
+
+
+def test_a_bundle_is_whole_or_not_there(tmp_path, tiny, monkeypatch):
+    """A full disk left half a file, which a second try then refused to write over."""
+
+    def full(path, data):
+        with open(path, "wb") as file:
+            file.write(data[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(OutputError, match=r"model\.safetensors: .*make room there"):
+        write_whole_bundle(tmp_path, *tiny)
+    assert not list(tmp_path.glob("*model.safetensors*"))
 
 
 def test_a_missing_final_norm_is_accepted(tmp_path, tiny):

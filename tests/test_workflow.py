@@ -211,7 +211,7 @@ def test_nothing_is_written_when_nothing_can_be_done(tmp_path, reference_bundle)
     root, out = tmp_path / "in", tmp_path / "out"
     write_derivative(root, "sub-1_task-a")
     call = (root, out, "participant", "--weights", reference_bundle)
-    assert run_app(*call, "--participant-label", "2").returncode == 1
+    assert run_app(*call, "--participant-label", "2").returncode == 2
     assert run_app(*call, "--device", "cuda", CUDA_VISIBLE_DEVICES="").returncode == 2
     assert run_app(*call, "--precision", "fp16").returncode == 2
     (tmp_path / "file").touch()
