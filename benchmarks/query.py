@@ -92,7 +92,8 @@ def search(root: Path, labels: list[str]) -> None:
     import bids.layout  # noqa: F401  imports do not count
 
     from swift_bids.dataset import understand_dataset
-    from swift_bids.query import Selection, find_runs
+    from swift_bids.query import find_runs
+    from swift_bids.selection import Selection
 
     def peak() -> float:
         text = Path("/proc/self/status").read_text()

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from swift_bids.names import FoundFile, label_in
-
-if TYPE_CHECKING:
-    from swift_bids.query import Selection
+from swift_bids.selection import Selection
 
 _REMEDY = "run fMRIPrep with --output-spaces MNI152NLin6Asym:res-2"
 

@@ -20,8 +20,9 @@ from swift_bids.filters import read_filter_file
 from swift_bids.grid import FRAME_OF_VARIANT
 from swift_bids.index import check_database_dir
 from swift_bids.preflight import check_atlas, check_work_dir
-from swift_bids.query import SPACES, Selection, find_runs
+from swift_bids.query import find_runs
 from swift_bids.runs import Run
+from swift_bids.selection import SPACES, Selection
 from swift_bids.status import STATUS_FILE, write_status
 from swift_bids.weights import find_weights
 
@@ -73,6 +74,18 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
             outcome = embed_runs(
                 args, runs, dataset, weights, frame, output_dir, work_dir, log_name
             )
+    return _finish(output_dir, dataset, runs, outcome, problems, log_name)
+
+
+def _finish(
+    output_dir: Path,
+    dataset: Dataset,
+    runs: Sequence[Run],
+    outcome: Outcome,
+    problems: list[Problem],
+    log_name: str,
+) -> int:
+    """Write pages and tables, print the recap, whatever happens, and return the exit code."""
     problems += outcome.failed
     if not runs and all(problem.name == f"sub-{problem.participant}" for problem in problems):
         _recap([], problems, dataset.understood)

@@ -84,7 +84,7 @@ def complete_run(
         Called for the sidecars that the BOLD file inherits from, the nearest first, when its own
         does not tell the TR.
     dummy_scans, target_tr, short_runs
-        As `swift_bids.query.Selection` has them.
+        As `swift_bids.selection.Selection` has them.
 
     Raises
     ------

@@ -12,7 +12,8 @@ from swift_bids.dataset import understand_dataset
 from swift_bids.errors import UsageError
 from swift_bids.filters import read_filter_file
 from swift_bids.index import check_database_dir
-from swift_bids.query import Selection, find_runs
+from swift_bids.query import find_runs
+from swift_bids.selection import Selection
 
 SMALL = {"shape": (4, 5, 6), "n_volumes": 21}
 
