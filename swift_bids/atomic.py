@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import platform
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,9 +36,9 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     OutputError
         The disk is full, or the like.
     """
-    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}{_PART}")
+    # Not of host and process: in containers of one host, processes have the same numbers.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{_PART}")
     with refusals(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(temporary) as file:
             try:
                 write(temporary)
@@ -104,12 +104,13 @@ def exclusive(folder: Path) -> Iterator[None]:
 def _locked(path: Path) -> Iterator[IO[bytes]]:
     """Make a file and hold its lock."""
     while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "ab")
         with suppress(OSError):  # a file system without
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX)  # somebody may just look whether it is left behind
         if path.exists():
             break
-        file.close()  # somebody took it for left behind before it had its lock
+        file.close()  # somebody took it for that before it had its lock
     with file:
         yield file
 

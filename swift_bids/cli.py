@@ -17,7 +17,7 @@ from swift_bids.atomic import WORK_FOLDER, remove_if_empty
 from swift_bids.dataset import Dataset, understand_dataset
 from swift_bids.errors import OutputError, PlainFormatter, UsageError, refusal, visible
 from swift_bids.parser import parse_arguments
-from swift_bids.stopping import listen
+from swift_bids.stopping import leave_soon, listen, was_asked
 from swift_bids.weights_cli import ACTIONS, run_weights
 from swift_bids.workers import check_open_files, possible_processes, start_server
 
@@ -62,8 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(visible(f"swift-bids: error: {said}{read_as}"), file=sys.stderr)
         log.debug("", exc_info=True)
         return 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt:
-        return 130
+    except (KeyboardInterrupt, SystemExit) as end:
+        code = 130 if isinstance(end, KeyboardInterrupt) else end.code
+        if was_asked() and isinstance(code, int):
+            leave_soon(code)
+            return code
+        raise
 
 
 @contextmanager

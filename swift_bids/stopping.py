@@ -28,6 +28,18 @@ def raise_if_asked() -> None:
         raise _asked
 
 
+def leave_soon(code: int) -> None:
+    """End within 2 s from here on, where libraries only tidy up behind themselves: what waits for a
+    worker that was ended at an awkward moment waits for ever."""
+    signal.signal(signal.SIGALRM, lambda number, frame: os._exit(code))
+    signal.setitimer(signal.ITIMER_REAL, 2)
+
+
+def was_asked() -> bool:
+    """Whether a signal has asked the call to end."""
+    return _asked is not None
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     global _asked
     said = "interrupted" if number == signal.SIGINT else "asked to stop"

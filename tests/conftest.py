@@ -89,6 +89,15 @@ def start_job(
     return job
 
 
+def somebody_is_left(session: int) -> bool:
+    """Whether processes of a session are there; its first one's number is the session's."""
+    try:
+        os.killpg(session, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def write_bundle(folder: Path, state: dict, config: dict, **marks) -> Path:
     """Weights in the layout of the Hub bundles."""
     from safetensors.torch import save_file

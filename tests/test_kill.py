@@ -11,7 +11,7 @@ import time
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import ROOT, run_app
+from conftest import ROOT, run_app, somebody_is_left
 from containers import run_files
 from test_bad_inputs import write_run
 
@@ -56,6 +56,7 @@ def test_fifty_times(folder, reference_bundle):
     rng, kills, ended = random.Random(1), 0, 0
     output = folder / "killed"
     stages = set()
+    alone = []  # sessions of workers that were left alone
     while kills < N_KILLS:
         command = [sys.executable, str(ROOT / "run.py"), *call(folder, "killed", reference_bundle)]
         job = subprocess.Popen(
@@ -70,6 +71,7 @@ def test_fifty_times(folder, reference_bundle):
         except subprocess.TimeoutExpired:
             if rng.random() < 0.2:  # the workers notice that they are alone
                 os.kill(job.pid, signal.SIGKILL)
+                alone.append(job.pid)
             else:
                 os.killpg(job.pid, signal.SIGKILL)
             job.wait()
@@ -82,20 +84,16 @@ def test_fifty_times(folder, reference_bundle):
             of_run = {name for name in expected if run in name}
             assert of_run <= files.keys()
             assert [name for name in of_run if files[name] != expected[name]] == []
-    deadline = time.monotonic() + 60  # of workers that were left alone
-    while time.monotonic() < deadline and _work_is_going_on(folder):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and any(map(somebody_is_left, alone)):
         time.sleep(0.2)
-    assert not _work_is_going_on(folder)
+    assert alone
+    assert not any(map(somebody_is_left, alone))
     last = run_app(*call(folder, "killed", reference_bundle))
     assert last.returncode == 0, last.stdout + last.stderr
     assert run_files(output) == expected  # no temporary file, no work folder
     assert len(stages) >= 3, "the kills came at one and the same moment"
     print(f"{kills} kills, {ended} calls ended by themselves; runs done when killed: {stages}")
-
-
-def _work_is_going_on(folder) -> bool:
-    found = subprocess.run(["pgrep", "-f", str(folder / "killed")], capture_output=True)
-    return found.returncode == 0
 
 
 def test_second_call_skips_what_is_done(folder, reference_bundle):

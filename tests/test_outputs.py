@@ -42,6 +42,19 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert os.listdir(tmp_path) == ["table.tsv"]
 
 
+def test_names_of_temporary_files_are_never_the_same(tmp_path):
+    """In containers of one host two processes have one number: one took the other's file."""
+    names = []
+
+    def write(path):
+        names.append(path.name)
+        path.touch()
+
+    for _ in range(2):
+        write_atomically(tmp_path / "a.tsv", write)
+    assert len(set(names)) == 2
+
+
 def test_tables_are_as_bids_wants_them(tmp_path):
     table = pd.DataFrame({"a": [1, 2], "b": [0.5, np.nan], "c": [True, False]})
     write_table(tmp_path / "t.tsv", table)

@@ -379,6 +379,16 @@ def test_output_in_the_input(folder, reference_bundle, inside):
     assert re.search("output_dir /.* (lies in the input's data|is the input folder)", done.stderr)
 
 
+def test_an_end_that_waits_for_nobody():
+    """A call hung behind its recap, in a library's tidying up."""
+    code = "import threading, time; from swift_bids.stopping import leave_soon; "
+    code += "threading.Thread(target=time.sleep, args=(60,)).start(); leave_soon(130)"
+    begin = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT)
+    assert done.returncode == 130
+    assert time.monotonic() - begin < 10
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_ctrl_c_at_any_moment(folder, reference_bundle, tmp_path, processes):
     """While it imports, searches, reads, computes and writes: it ends within 5 s."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import SPACE, run_app, start_job, write_derivative
+from conftest import SPACE, run_app, somebody_is_left, start_job, write_derivative
 from safetensors.numpy import load_file
 
 from swift_bids.inference import ModelInput
@@ -234,14 +234,6 @@ def test_workers_do_without_their_server(tmp_path, reference_bundle):
     assert not list(temporary.iterdir())
 
 
-def _somebody_is_left(session: int) -> bool:
-    try:
-        os.killpg(session, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_ended_job_leaves_no_worker_and_no_work_folder(
@@ -265,9 +257,9 @@ def test_an_ended_job_leaves_no_worker_and_no_work_folder(
     assert job.returncode == code, said
     assert "Traceback" not in said
     deadline = time.monotonic() + 10
-    while _somebody_is_left(job.pid) and time.monotonic() < deadline:
+    while somebody_is_left(job.pid) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not _somebody_is_left(job.pid)
+    assert not somebody_is_left(job.pid)
     assert not (out / ".swift_bids_work").exists()
     assert not list(tmp_path.glob("swift_bids_*"))
     assert not list(out.rglob("*.part"))
