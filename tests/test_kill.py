@@ -15,7 +15,7 @@ from conftest import ROOT, run_app, somebody_is_left
 from containers import run_files
 from test_bad_inputs import write_run
 
-LABELS = ("1", "2", "3", "4", "5", "6")
+LABELS = ("1", "2", "3", "4")
 N_KILLS = 50
 
 

@@ -188,7 +188,7 @@ def test_runs_are_ended_before_more_are_begun(tmp_path, reference_bundle, proces
         (under_way.add if step == "normalise" else under_way.remove)(label)
         most = max(most, len(under_way))
     assert most <= at_once
-    assert steps[0] == ("1", "normalise")
+    assert steps[0] in [(label, "normalise") for label in "12"[: int(processes)]]
 
 
 def test_reruns_leave_nothing_that_does_not_belong(tmp_path, reference_bundle):
