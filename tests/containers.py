@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 from conftest import ROOT, missing, require_program
@@ -43,6 +44,7 @@ def run_image(program: str, *arguments, mounts=(), options=(), entrypoint=None):
         *(program, "run", "--rm", *strict, *volumes, *options, "--entrypoint", "env", IMAGE),
         *command,
         timeout=600,
+        cwd=tempfile.gettempdir(),  # podman leaves a file `oom` there, where memory ran out
     )
 
 
