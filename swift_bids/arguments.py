@@ -67,7 +67,7 @@ def typed_in(config_file: Path, parser: argparse.ArgumentParser) -> list[str]:
         if flags[name].nargs == 0:
             if not isinstance(value, bool):
                 raise UsageError(f"--config-file {config_file}: {name} is neither true nor false")
-            typed += [flag] * bool(value)
+            typed += [flag] * value
         elif name == "batch" and isinstance(value, list):
             typed.append(f"{flag}={'/'.join(map(str, value))}")
         elif isinstance(value, list):

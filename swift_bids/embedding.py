@@ -204,7 +204,7 @@ def _execute(
     by_workflow = {workflow_name(run): run for run in runs}
 
     def workflow_of(run: Run) -> Workflow:
-        for file in filter(None, (run.bold, run.mask, run.confounds)):
+        for file in run.files:
             refuse_unreadable(file)
         return workflow_of_run(
             run,

@@ -90,7 +90,7 @@ def run_workflows(
                 why, stopped = "it was not done, since the call was interrupted", error
             elif execution.stop_on_first_crash:
                 why = "it was not done, since --stop-on-first-crash ended the call"
-            _end(execution)  # nipype leaves what is under way where it fails itself
+            _end(execution)  # nipype leaves what is under way, or submitted, where it fails itself
             if stopped is not None or execution.stop_on_first_crash:
                 break
     logs = list(output_dir.glob(f"sub-*/log/{execution.log_name}"))
@@ -140,11 +140,7 @@ def _run(
             whole.run(plugin=workers)
         else:
             whole.run(plugin="Linear", plugin_args={"status_callback": on_status})
-    except (KeyboardInterrupt, SystemExit) as error:
-        return error
-    except Exception as error:
-        if execution.elsewhere:  # what was submitted before nipype failed
-            cancel_jobs(execution.log_name)
+    except (KeyboardInterrupt, SystemExit, Exception) as error:
         return error
     return None
 

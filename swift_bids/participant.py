@@ -15,7 +15,7 @@ from swift_bids.dataset import Dataset
 from swift_bids.derivative import check_output_dir, participants_of, write_participants
 from swift_bids.dry_run import print_runs
 from swift_bids.embedding import Outcome, embed_runs
-from swift_bids.errors import OutputError, Problem, UsageError, refusal, report_problems
+from swift_bids.errors import OutputError, Problem, UsageError, refusals, report_problems
 from swift_bids.filters import read_filter_file
 from swift_bids.grid import FRAME_OF_VARIANT
 from swift_bids.index import check_database_dir
@@ -144,10 +144,10 @@ def _write_reports(
 def _or_problem(problems: list[Problem], name: str, participant: str = "") -> Iterator[None]:
     """Note a file that cannot be written; the call goes on to its recap."""
     try:
-        yield
-    except (OutputError, OSError) as error:
-        reason = refusal(error, name) if isinstance(error, OSError) else str(error)
-        problems.append(Problem(participant, name, reason))
+        with refusals(name):
+            yield
+    except OutputError as error:
+        problems.append(Problem(participant, name, str(error)))
 
 
 def _remake_reports(

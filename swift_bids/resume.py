@@ -31,8 +31,7 @@ def input_fingerprint(run: Run, provenance: Provenance) -> dict[str, str]:
     file, the checksum of all it holds), and 64 places between. It stays the same when the file is
     copied, or dropped and fetched again.
     """
-    files = filter(None, (run.bold, run.mask, run.confounds))
-    return {bids_uri(file, provenance.dataset_root): _digest(Path(file)) for file in files}
+    return {bids_uri(file, provenance.dataset_root): _digest(Path(file)) for file in run.files}
 
 
 def _digest(file: Path) -> str:

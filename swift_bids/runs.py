@@ -61,6 +61,11 @@ class Run:
     others: tuple[str, ...] = ()
 
     @property
+    def files(self) -> list[str]:
+        """Of `bold`, `mask` and `confounds` those that there are."""
+        return [self.bold, self.mask, *filter(None, [self.confounds])]
+
+    @property
     def series(self) -> Series:
         """The series of volumes that the network reads."""
         return Series(self.n_volumes, self.repetition_time, self.first_volume, self.model_tr)
