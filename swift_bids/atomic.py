@@ -8,17 +8,20 @@ at work there, and none that is left behind keeps a later call waiting.
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import logging
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from swift_bids.errors import refusals
 
+_LOG = logging.getLogger("swift_bids")
 #: Where a file system has no locks, temporary files as old as this (s) are taken for left behind.
 _OLD = 86_400
 _PART, _LOCK = ".part", ".lock"
@@ -78,6 +81,45 @@ def work_folder(kept: Path | None, output_dir: Path, name: str) -> Iterator[Path
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         remove_if_empty(parent, output_dir)
+
+
+@contextmanager
+def undisturbed_folder(kept: Path, steps: Path, names: Iterable[str], call: str) -> Iterator[Path]:
+    """The folder in which runs can be worked on: `kept`, as `--work-dir` names it, or, where
+    another call is at one of them there, a folder of this call's own in it, which goes at the end.
+
+    Parameters
+    ----------
+    steps
+        Folder in `kept` that holds those of the runs.
+    names
+        Of the runs.
+    call
+        Name of this call.
+
+    Raises
+    ------
+    OutputError
+        `steps` cannot be made or written to.
+    """
+    with refusals(steps):
+        steps.mkdir(parents=True, exist_ok=True)
+        locks = open(steps / _LOCK, "ab")
+    with locks:
+        # A byte of one file for each run: a lock each, without thousands of open files.
+        places = (hashlib.sha256(os.fsencode(name)).digest()[:7] for name in names)
+        try:
+            for place in places:
+                fcntl.lockf(locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int.from_bytes(place))
+            taken = False
+        except OSError as error:  # others: a file system without
+            taken = isinstance(error, (BlockingIOError, PermissionError))
+        if not taken:
+            yield kept
+            return
+    _LOG.warning("another call works on the same runs in %s; this one has a folder there", kept)
+    with work_folder(None, kept, call) as folder:
+        yield folder
 
 
 def remove_if_empty(*folders: Path) -> None:

@@ -6,12 +6,14 @@ import argparse
 import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
 from swift_bids import __version__
+from swift_bids.atomic import undisturbed_folder
 from swift_bids.dataset import Dataset
 from swift_bids.derivative import write_dataset_files
 from swift_bids.dry_run import count_chunks
@@ -99,7 +101,7 @@ def embed_runs(
     # nipype takes seconds to import, which a call with nothing to do need not wait for
     from swift_bids.citations import write_citations
     from swift_bids.cluster import NETWORK_CPUS, chosen_plugin
-    from swift_bids.workflow import Execution, log_dir
+    from swift_bids.workflow import WORKFLOW_NAME, Execution, log_dir
 
     # refuses wrong plugins, weights and devices before anything is written
     plugin = chosen_plugin(args)
@@ -127,19 +129,23 @@ def embed_runs(
         stop_on_first_crash=args.stop_on_first_crash,
     )
     provenance = dataclasses.replace(provenance, device="cpu" if device == "cpu" else "cuda")
-    try:
-        write_dataset_files(output_dir, dataset)
-        write_citations(output_dir, settings_metadata(provenance))
-        for participant in {run.participant for run in todo}:
-            settings = log_dir(output_dir, participant, execution) / "swift_bids.toml"
-            write_text(settings, tomli_w.dumps(_settings(args)))
-    except OutputError as error:
-        return Outcome([], skipped, [*failed, *_not_done(todo, str(error), output_dir)])
-    if plugin is not None and plugin.elsewhere:
-        _LOG.info("%d run(s) on %s, as jobs of nipype's plugin %s", len(todo), device, plugin.name)
-    else:
-        _LOG.info("%d run(s) on %s, at most %d at a time", len(todo), device, args.nprocs)
-    now = _execute(args, todo, provenance, weights, execution, output_dir, inputs)
+    names, steps = [run.name for run in todo], work_dir / WORKFLOW_NAME
+    with ExitStack() as held:
+        try:
+            write_dataset_files(output_dir, dataset)
+            write_citations(output_dir, settings_metadata(provenance))
+            for participant in {run.participant for run in todo}:
+                settings = log_dir(output_dir, participant, execution) / "swift_bids.toml"
+                write_text(settings, tomli_w.dumps(_settings(args)))
+            folder = held.enter_context(undisturbed_folder(work_dir, steps, names, log_name))
+        except OutputError as error:
+            return Outcome([], skipped, [*failed, *_not_done(todo, str(error), output_dir)])
+        where = f"on {device}, at most {args.nprocs} at a time"
+        if plugin is not None and plugin.elsewhere:
+            where = f"on {device}, as jobs of nipype's plugin {plugin.name}"
+        _LOG.info("%d run(s) %s", len(todo), where)
+        execution = dataclasses.replace(execution, work_dir=folder)
+        now = _execute(args, todo, provenance, weights, execution, output_dir, inputs)
     return dataclasses.replace(now, skipped=skipped, failed=[*failed, *now.failed])
 
 

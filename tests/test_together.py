@@ -23,8 +23,9 @@ def folder(tmp_path_factory, reference_bundle):
     [
         [["--batch", "1/2"], ["--batch", "2/2"]],
         [["--force"], ["--force"], ["--force"]],  # the same participants, three times
+        [["--force", "-w", "work"]] * 4,  # nipype's files of them clashed
     ],
-    ids=["array", "mistake"],
+    ids=["array", "mistake", "workfolder"],
 )
 def test_jobs_in_one_folder(folder, reference_bundle, options):
     output = f"out{len(options)}"
@@ -34,6 +35,7 @@ def test_jobs_in_one_folder(folder, reference_bundle, options):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            cwd=folder,
         )
         for some in options
     ]
@@ -43,3 +45,4 @@ def test_jobs_in_one_folder(folder, reference_bundle, options):
     status = pd.read_csv(folder / output / "logs" / "status.tsv", sep="\t")
     assert list(status["participant_id"]) == [f"sub-{label}" for label in LABELS]
     assert set(status["status"]) == {"done"}
+    assert not (folder / "work" / ".swift_bids_work").exists()
