@@ -24,6 +24,8 @@ from swift_bids.errors import refusals
 _LOG = logging.getLogger("swift_bids")
 #: Where a file system has no locks, temporary files as old as this (s) are taken for left behind.
 _OLD = 86_400
+#: How long to wait for what others hold at most, and between looks (s).
+_LONGEST, _AGAIN = 60.0, 0.02
 _PART, _LOCK = ".part", ".lock"
 #: In the output folder, for calls without --work-dir.
 WORK_FOLDER = ".swift_bids_work"
@@ -44,7 +46,11 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     with refusals(path):
         with _locked(temporary) as file:
             try:
-                write(temporary)
+                try:
+                    write(temporary)
+                except PermissionError:  # CIFS keeps even our own other handles off what is locked
+                    fcntl.flock(file, fcntl.LOCK_UN)
+                    write(temporary)
                 os.fsync(file.fileno())
                 os.replace(temporary, path)
             finally:
@@ -54,9 +60,8 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 def remove_parts(folder: Path, everywhere: bool = False) -> None:
     """Remove temporary files that nobody writes any more, in a folder or also in those below."""
     for part in (folder.rglob if everywhere else folder.glob)(f".*{_PART}"):
-        with suppress(OSError):
-            if _is_left_behind(part):
-                part.unlink()
+        with suppress(OSError), _left_behind(part):
+            part.unlink()
 
 
 @contextmanager
@@ -67,6 +72,7 @@ def work_folder(kept: Path | None, output_dir: Path, name: str) -> Iterator[Path
         yield kept.resolve()
         return
     parent = output_dir.resolve() / WORK_FOLDER
+    made = not output_dir.exists()
     folder = parent / name
     while not folder.exists():
         with suppress(FileNotFoundError):  # a job that ended has just removed the parent
@@ -74,13 +80,14 @@ def work_folder(kept: Path | None, output_dir: Path, name: str) -> Iterator[Path
     try:
         with _locked(folder / _LOCK):
             for other in parent.iterdir():
-                with suppress(OSError):
-                    if _is_left_behind(other / _LOCK):
-                        shutil.rmtree(other, ignore_errors=True)
+                with suppress(OSError), _left_behind(other / _LOCK):
+                    shutil.rmtree(other, ignore_errors=True)
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        remove_if_empty(parent, output_dir)
+        for empty in (parent, output_dir) if made else (parent,):
+            with suppress(OSError):  # another job's, or outputs, are in it; or it is a mount
+                empty.rmdir()
 
 
 @contextmanager
@@ -122,47 +129,79 @@ def undisturbed_folder(kept: Path, steps: Path, names: Iterable[str], call: str)
         yield folder
 
 
-def remove_if_empty(*folders: Path) -> None:
-    """Remove folders, the inner ones first, that hold nothing of another job or of the outputs."""
-    for folder in folders:
-        with suppress(OSError):  # something is in it, or it is a mount
-            folder.rmdir()
-
-
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a folder of which several calls may change a file at once, for as long as that takes; a
-    file system without locks of folders lets all of them through."""
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(held)
+def exclusive(folder: Path, name: str = "") -> Iterator[None]:
+    """Be the only one of several calls that changes certain files of a folder.
+
+    Where the file system has no locks, or the machine of another call went away with one, all are
+    let through after `_LONGEST` s at most.
+
+    Parameters
+    ----------
+    name
+        Of what is changed, where it is not all that calls have in common there.
+    """
+    # Made as a file, since network file systems lock nothing that is not open for writing, and as
+    # one that later calls remove.
+    path = folder / f"{name and '.'}{name}{_LOCK}{_PART}"
+    with _locked(path) as file:
+        with suppress(OSError):  # it is somebody else's
+            os.fchmod(file.fileno(), 0o666)  # who may be the next to want it
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[IO[bytes]]:
     """Make a file and hold its lock."""
+    until = time.monotonic() + _LONGEST
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "ab")
-        with suppress(OSError):  # a file system without
-            fcntl.flock(file, fcntl.LOCK_EX)  # somebody may just look whether it is left behind
-        if path.exists():
-            break
-        file.close()  # somebody took it for that before it had its lock
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = False
+        except OSError as error:  # others: a file system without
+            taken = isinstance(error, BlockingIOError) and time.monotonic() < until
+        # who had it before us, or took it for left behind, removed it: it may be another one now
+        with suppress(FileNotFoundError):
+            if not taken and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                break
+        file.close()
+        time.sleep(_AGAIN if taken else 0)
     with file:
         yield file
 
 
-def _is_left_behind(path: Path) -> bool:
-    with open(path, "rb") as file:
+@contextmanager
+def _left_behind(path: Path) -> Iterator[None]:
+    """Hold the lock of a file whose call is not there any more; one that cannot be told from such a
+    file is taken for it after a day.
+
+    Raises
+    ------
+    OSError
+        Somebody is at work there.
+    """
+    try:
+        file = open(path, "r+b")  # network file systems lock nothing that is only read
+    except OSError:  # another user's, or a folder's, which has none
+        if not _is_old(path if path.exists() else path.parent):
+            raise
+        yield
+        return
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return False
-        except OSError:
-            return time.time() - os.fstat(file.fileno()).st_mtime > _OLD
-    return True
+            raise
+        except OSError:  # a file system without
+            if not _is_old(path):
+                raise
+        yield
+
+
+def _is_old(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > _OLD

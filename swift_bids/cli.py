@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.util import Finalize
 from pathlib import Path
 
 from swift_bids import __version__
-from swift_bids.atomic import WORK_FOLDER, remove_if_empty
+from swift_bids.atomic import work_folder
 from swift_bids.dataset import Dataset, understand_dataset
 from swift_bids.errors import OutputError, PlainFormatter, UsageError, refusal, visible
 from swift_bids.parser import parse_arguments
-from swift_bids.stopping import leave_soon, listen, was_asked
+from swift_bids.stopping import listen, was_asked
 from swift_bids.weights_cli import ACTIONS, run_weights
 from swift_bids.workers import check_open_files, possible_processes, start_server
 
@@ -33,6 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.setLevel(logging.INFO)
     understood = None
     listen()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not have all that names have
+            stream.reconfigure(errors="backslashreplace")
+    # else Python looks first into the current folder for what new processes import: any numpy.py
+    os.environ["PYTHONSAFEPATH"] = "1"
     try:
         if argv[:1] == ["weights"] and (argv[1:] == [] or argv[1] in (*ACTIONS, "-h", "--help")):
             return run_weights(argv[1:])
@@ -65,7 +72,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, SystemExit) as end:
         code = 130 if isinstance(end, KeyboardInterrupt) else end.code
         if was_asked() and isinstance(code, int):
-            leave_soon(code)
             return code
         raise
 
@@ -74,24 +80,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _temporary_folder(args: argparse.Namespace, dataset: Dataset) -> Iterator[str]:
     """A folder for this call's caches, a few kB: among the machine's temporary files, else in the
     work folder: in a container that is read-only altogether, and for jobs on other machines."""
-    work_dir = None
     try:
         tempfile.gettempdir()
         usual = True
     except FileNotFoundError:
         usual = False
-    if not usual or args.use_plugin or args.slurm or args.slurm_graph:
-        from swift_bids.derivative import check_output_dir
+    if usual and not (args.use_plugin or args.slurm or args.slurm_graph):
+        with tempfile.TemporaryDirectory(prefix="swift_bids_") as folder:
+            yield folder
+        return
+    from swift_bids.derivative import check_output_dir
+    from swift_bids.preflight import check_work_dir
 
-        output_dir = check_output_dir(args.output_dir, dataset)
-        work_dir = (args.work_dir or output_dir / WORK_FOLDER).resolve()
-        work_dir.mkdir(parents=True, exist_ok=True)
-        if not usual:
-            os.environ["TMPDIR"] = str(work_dir)  # for multiprocessing, here and in workers
-        # behind multiprocessing's own tidying, which is of priority -100
-        Finalize(None, remove_if_empty, (work_dir, output_dir), exitpriority=-200)
-    with tempfile.TemporaryDirectory(prefix="swift_bids_", dir=work_dir) as folder:
-        yield folder
+    output_dir = check_output_dir(args.output_dir, dataset)
+    check_work_dir(args.work_dir, output_dir)
+    held = ExitStack()
+    where = args.work_dir or output_dir
+    own = held.enter_context(work_folder(None, where, uuid.uuid4().hex[:12]))
+    if not usual:
+        os.environ["TMPDIR"] = str(own)  # for multiprocessing, here and in workers
+    # behind multiprocessing's own tidying, which is of priority -100
+    Finalize(None, held.close, exitpriority=-200)
+    yield str(own)
 
 
 def _keep_libraries_out_of_home(caches: str, verbosity: int) -> None:

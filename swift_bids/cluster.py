@@ -17,7 +17,7 @@ from nipype.pipeline.plugins.base import PluginBase
 
 from swift_bids.errors import UsageError
 from swift_bids.plugin import outliving
-from swift_bids.slurm import Slurm, SlurmGraph
+from swift_bids.slurm import Slurm
 
 #: nipype's plugins that work on this machine; any other sends its jobs elsewhere.
 LOCAL = ("MultiProc", "LegacyMultiProc", "Linear")
@@ -29,6 +29,7 @@ _KINDS: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
     ("sbatch_args", str, "text"),
     ("max_jobs", int, "a number from 1 on"),
     ("n_procs", int, "a number from 1 on"),
+    ("n_gpu_procs", int, "a number from 1 on"),
     ("memory_gb", (int, float), "a number of GB"),
 )
 #: Jobs at once, and CPUs of the network's, where nothing else is said.
@@ -110,6 +111,26 @@ def chosen_plugin(args: argparse.Namespace) -> Plugin | None:
     return plugin
 
 
+def check_scripts_folder(plugin: Plugin, work_dir: Path) -> None:
+    """Refuse a work folder whose path nipype cannot write into the scripts of jobs, or would not
+    keep from the shell.
+
+    Raises
+    ------
+    UsageError
+        As said.
+    """
+    path = str(work_dir)
+    odd = {c for c in path if c in "'\\" or not c.isprintable()}
+    if not plugin.slurm:  # whose jobs nipype submits with a line for the shell
+        odd |= {c for c in path if shlex.quote(c) != c}
+    if odd:
+        raise UsageError(
+            f"{work_dir}: jobs of the plugin {plugin.name} cannot work in a folder with "
+            f"{' '.join(map(repr, sorted(odd)))} in its path; give another with -w"
+        )
+
+
 def _read_plugin_file(file: Path, network_args: str | None) -> Plugin:
     def refuse(what: str) -> UsageError:
         return UsageError(f"--use-plugin {file}: {what}")
@@ -150,19 +171,17 @@ def _read_plugin_file(file: Path, network_args: str | None) -> Plugin:
 def instance(
     plugin: Plugin, on_status: Callable[[Node, str], None] | None = None, mark: str = ""
 ) -> PluginBase:
-    """nipype's plugin, of SLURM in the form of `swift_bids.slurm`.
+    """nipype's plugin, of SLURM in the form of `swift_bids.slurm`; graphs are not for here.
 
     Parameters
     ----------
     on_status
-        Called with a node and `start`, `end` or `exception`; graphs do not tell.
+        Called with a node and `start`, `end` or `exception`.
     mark
         By which SLURM's jobs of this call are found again.
     """
     arguments = plugin.arguments | ({"status_callback": on_status} if on_status else {})
     if plugin.name == SLURM:
         return Slurm(arguments, mark)
-    if plugin.name == SLURM_GRAPH:
-        return SlurmGraph(plugin.arguments, mark)
     kind = getattr(plugins, f"{plugin.name}Plugin")
     return outliving(kind)(plugin_args=arguments)

@@ -134,7 +134,7 @@ def collect_runs(output_dir: Path, wanted: Wanted) -> tuple[Embedded, list[Probl
             row, values = _read(name, sidecar)
             if features and len(values) != len(features[0]):
                 raise ValueError(f"{len(values)} features, the others have {len(features[0])}")
-        except (OSError, ValueError, KeyError, IndexError, TypeError, csv.Error) as error:
+        except (OSError, ValueError, LookupError, TypeError, OverflowError, csv.Error) as error:
             reason = f"{sidecar} or its table cannot be read ({error!r}); embed the run again"
             problems.append(Problem(entities_in(name).get("sub", ""), name, reason))
             continue
@@ -262,6 +262,8 @@ def _read(name: str, sidecar: Path) -> tuple[dict[str, Any], np.ndarray]:
     for column, value in zip(columns[:n_figures], values):
         number = float("nan") if value == "n/a" else float(value)
         row[column] = int(number) if column.startswith("n_") else number
+    if absent := [column for column in (*_MEANS, *_SUMS, "n_included") if column not in row]:
+        raise ValueError(f"it has no column {absent[0]}")
     for column, value in row.items():
         if isinstance(value, (list, dict)) or (column in _TRS and not _is_tr(value)):
             raise ValueError(f"{column} is {value!r}")

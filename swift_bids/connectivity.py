@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import re
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from swift_bids.chunk import read_confounds
+from swift_bids.json_text import parse
 from swift_bids.outputs import (
     GENERATED_BY,
     Provenance,
@@ -88,7 +88,7 @@ def _stem(run_name: str, label: str) -> str:
 
 def atlas_of(parcel_file: Path) -> tuple[str, str | None]:
     """Label and SHA-256 of the atlas that a table of time series was made with."""
-    atlas = json.loads(parcel_file.with_suffix(".json").read_text(encoding="utf-8"))["Atlas"]
+    atlas = parse(parcel_file.with_suffix(".json").read_text(encoding="utf-8"))["Atlas"]
     return atlas["Name"], atlas["SHA256"]
 
 

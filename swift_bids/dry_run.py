@@ -55,7 +55,8 @@ def print_runs(
         table = pd.DataFrame(rows).drop(columns=["name", "others", "warnings"])
         for kind in ("mask", "confounds"):  # their names are the BOLD's but for the end
             table[kind] = table[kind].notna().map({True: "yes", False: "no"})
-        _LOG.info("%s", table.to_string(index=False, max_colwidth=None))
+        for line in table.to_string(index=False, max_colwidth=None).splitlines():
+            _LOG.info("%s", line)
         _LOG.info(
             "%d run(s), about %.0f minute(s) and %.1f GB of memory on %d CPU(s)",
             len(rows),

@@ -23,6 +23,7 @@ from swift_bids.parcels import read_atlas
 from swift_bids.preflight import check_network
 from swift_bids.resume import NOT_DONE, input_fingerprint, why_again
 from swift_bids.runs import Run, refuse_unreadable
+from swift_bids.stopping import hold_back
 from swift_bids.weights import Weights
 from swift_bids.workers import in_worker
 
@@ -100,12 +101,14 @@ def embed_runs(
         return Outcome([], skipped, failed)
     # nipype takes seconds to import, which a call with nothing to do need not wait for
     from swift_bids.citations import write_citations
-    from swift_bids.cluster import NETWORK_CPUS, chosen_plugin
+    from swift_bids.cluster import NETWORK_CPUS, check_scripts_folder, chosen_plugin
     from swift_bids.workflow import WORKFLOW_NAME, Execution, log_dir
 
     # refuses wrong plugins, weights and devices before anything is written
     plugin = chosen_plugin(args)
     elsewhere = plugin is not None and plugin.elsewhere
+    if plugin is not None and plugin.elsewhere:
+        check_scripts_folder(plugin, work_dir)
     # A cluster's GPUs are not this machine's: the network's jobs find out.
     asked = ("cpu", "float32") if elsewhere else (args.device, args.precision)
     device, notes = in_worker(args.nprocs, check_network, weights.file, *asked)
@@ -145,6 +148,7 @@ def embed_runs(
             where = f"on {device}, as jobs of nipype's plugin {plugin.name}"
         _LOG.info("%d run(s) %s", len(todo), where)
         execution = dataclasses.replace(execution, work_dir=folder)
+        hold_back()
         now = _execute(args, todo, provenance, weights, execution, output_dir, inputs)
     return dataclasses.replace(now, skipped=skipped, failed=[*failed, *now.failed])
 
@@ -158,7 +162,8 @@ def _fingerprints(
         try:
             inputs[run.name] = input_fingerprint(run, provenance)
         except OSError as error:
-            reason = f"{error.filename} cannot be read ({error.strerror}); mend its permissions"
+            file = error.filename or run.bold  # of a read that failed half-way nothing is said
+            reason = f"{file} cannot be read ({error.strerror}); mend it"
             failed.append(Problem(run.participant, run.name, reason))
     return inputs, failed
 
@@ -179,7 +184,13 @@ def _what_is_left(
         if not args.force:
             keep_tokens = not args.no_tokens
             reason = why_again(
-                output_dir, run, provenance, inputs[run.name], keep_tokens, atlas_sha256
+                output_dir,
+                run,
+                provenance,
+                inputs[run.name],
+                keep_tokens,
+                atlas_sha256,
+                count_chunks(run, args),
             )
         if reason is None:
             skipped.append(run)

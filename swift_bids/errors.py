@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 class UsageError(Exception):
@@ -84,17 +85,19 @@ def refusal(error: OSError, file: str | os.PathLike[str]) -> str:
 
 
 def visible(text: str) -> str:
-    """Text as a terminal may have it: what names of files could make it do is spelled out."""
-    return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
-    )
+    """Text as one line that a terminal may have: what names of files could make it do is spelled
+    out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class PlainFormatter(logging.Formatter):
-    """Messages without anything that is not visible."""
+    """Messages of a line each, without anything that is not visible; tracebacks have several."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return visible(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return "\n".join(map(visible, super().formatException(ei).splitlines()))
 
 
 def report_problems(problems: Sequence[Problem], understood: str = "") -> int:

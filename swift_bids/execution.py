@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import multiprocessing
 import os
 import re
 import shutil
@@ -19,9 +18,16 @@ from swift_bids.cluster import SLURM_GRAPH, Plugin, instance
 from swift_bids.errors import InputError, OutputError
 from swift_bids.plugin import RunByRun
 from swift_bids.runs import Run
-from swift_bids.slurm import LOOK, SHOWN, cancel_jobs, remove_empty_logs, wait_for_jobs
-from swift_bids.stopping import raise_if_asked
-from swift_bids.workers import start_method
+from swift_bids.slurm import (
+    LOOK,
+    SHOWN,
+    SlurmGraph,
+    cancel_jobs,
+    remove_empty_logs,
+    wait_for_jobs,
+)
+from swift_bids.stopping import interruptible, raise_if_asked, was_asked
+from swift_bids.workers import kill_workers, start_method
 from swift_bids.workflow import STEPS, WORKFLOW_NAME, Execution, workflow_name
 
 #: Why a job left no result and no error.
@@ -73,13 +79,17 @@ def run_workflows(
         workers = None
         if execution.processes > 1 and not execution.elsewhere:
             workers = _workers(execution, processes, on_node)
-        workflows = []
-        for run in runs[first : first + at_once]:
-            try:
-                workflows.append(workflow_of(run))
-            except InputError as gone:  # since the call began
-                unmade[workflow_name(run)] = str(gone), None
-        error = _run(workflows, execution, on_node, workers)
+
+        def make(some: Sequence[Run] = runs[first : first + at_once]) -> list[Workflow]:
+            made = []
+            for run in some:
+                try:
+                    made.append(workflow_of(run))
+                except InputError as gone:  # since the call began
+                    unmade[workflow_name(run)] = str(gone), None
+            return made
+
+        error = _run(make, execution, on_node, workers)
         if workers is not None:
             unwritten += workers.unwritten
             processes = workers.processors  # fewer where one was killed
@@ -112,13 +122,13 @@ def _runs_at_once(execution: Execution, n_runs: int) -> int:
 
 
 def _run(
-    workflows: Sequence[Workflow],
+    make: Callable[[], list[Workflow]],
     execution: Execution,
     on_node: Callable[[str, str, str], None],
     workers: RunByRun | None,
 ) -> BaseException | None:
-    """Execute workflows as one; return what nipype raises at the end when nodes failed, or what
-    asked the call to end."""
+    """Make workflows and execute them as one; return what nipype raises at the end when nodes
+    failed, or what asked the call to end."""
     whole = Workflow(name=WORKFLOW_NAME, base_dir=str(execution.work_dir))
     whole.config["execution"] = {
         "crashfile_format": "txt",
@@ -128,18 +138,20 @@ def _run(
         "job_finished_timeout": str(SHOWN),
         "create_report": "false",  # it would write the environment, secrets included, to the disk
     }
-    whole.add_nodes(list(workflows))
     on_status = _on_status(on_node)
     try:
-        if execution.plugin is not None and execution.plugin.elsewhere:
-            if execution.plugin.name == SLURM_GRAPH:
-                _run_graph(whole, workflows, execution, execution.plugin, on_node)
+        with interruptible():
+            workflows = make()
+            whole.add_nodes(workflows)
+            if execution.plugin is not None and execution.plugin.elsewhere:
+                if execution.plugin.name == SLURM_GRAPH:
+                    _run_graph(whole, workflows, execution, execution.plugin, on_node)
+                else:
+                    whole.run(plugin=instance(execution.plugin, on_status, execution.log_name))
+            elif workers is not None:
+                whole.run(plugin=workers)
             else:
-                whole.run(plugin=instance(execution.plugin, on_status, execution.log_name))
-        elif workers is not None:
-            whole.run(plugin=workers)
-        else:
-            whole.run(plugin="Linear", plugin_args={"status_callback": on_status})
+                whole.run(plugin="Linear", plugin_args={"status_callback": on_status})
     except (KeyboardInterrupt, SystemExit, Exception) as error:
         return error
     return None
@@ -174,11 +186,8 @@ def _full(*folders: Path) -> str:
 def _end(execution: Execution) -> None:
     """End jobs and workers, which would go on, and write, without us."""
     if execution.elsewhere:
-        cancel_jobs(execution.log_name)
-    logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL)  # of its broken pool
-    for worker in multiprocessing.active_children():
-        worker.kill()
-        worker.join()
+        cancel_jobs(execution.log_name, 2.5 if was_asked() else 60)
+    kill_workers()
 
 
 def _run_graph(
@@ -196,10 +205,12 @@ def _run_graph(
     for name, result in results.items():
         result.unlink(missing_ok=True)  # of an earlier call
         on_node(name, "normalise", "start")
-    whole.run(plugin=instance(plugin, mark=execution.log_name))
+    graph = SlurmGraph(plugin.arguments, execution.log_name)
+    whole.run(plugin=graph)
     wait_for_jobs(execution.log_name)
+    submitted = [result for name, result in results.items() if name not in graph.refused]
     until = time.monotonic() + SHOWN
-    while time.monotonic() < until and not all(map(_is_shown, results.values())):
+    while time.monotonic() < until and not all(map(_is_shown, submitted)):
         time.sleep(1)
     for run in workflows:
         done = _is_shown(results[run.name])
@@ -208,7 +219,7 @@ def _run_graph(
         if not done and run.name not in read_crashes(logs.glob("crash-*.txt")):
             (logs / f"crash-{run.name}.txt").write_text(
                 f"Node: {whole.name}.{run.name}.aggregate\n\n"
-                f"swift_bids.errors.InputError: {_ENDED}\n"
+                f"swift_bids.errors.InputError: {graph.refused.get(run.name, _ENDED)}\n"
             )
 
 

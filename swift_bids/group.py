@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from swift_bids.derivative import (
     write_dataset_files,
     write_participants,
 )
-from swift_bids.errors import Problem, UsageError, report_problems
+from swift_bids.errors import Problem, UsageError, report_problems, visible
 from swift_bids.group_outputs import GroupResults, write_group_tables, write_similarity
 from swift_bids.group_report import write_group_report
 from swift_bids.identification import MOTION_SET, identification
@@ -72,7 +73,8 @@ def run_group_level(args: argparse.Namespace, dataset: Dataset) -> int:
         runs, problems = collect_runs(output_dir, wanted)
     if args.dry_run:
         names = list(runs.table["name"])
-        print(json.dumps({"runs": names}, indent=2) if args.dry_run == "json" else "\n".join(names))
+        as_json = json.dumps({"runs": names}, indent=2)
+        print(as_json if args.dry_run == "json" else "\n".join(map(visible, names)))
         return report_problems(problems)
     n_kinds = check_kinds(runs.table, args.allow_mixed)
     if runs.table["random_weights"].any():
@@ -167,14 +169,19 @@ def _probe(
     for target in targets:
         with _timed(f"probe of {target.name}"):
             values = np.where(usable, target.values, np.nan)
-            table, reason = probe(
-                Target(target.name, target.classes, values),
-                features,
-                covariates,
-                groups,
-                args.permutations,
-                args.nprocs,
-            )
+            try:
+                table, reason = probe(
+                    Target(target.name, target.classes, values),
+                    features,
+                    covariates,
+                    groups,
+                    args.permutations,
+                    args.nprocs,
+                )
+            except BrokenProcessPool:
+                reason = "a worker was killed, most likely because memory ran out (see --nprocs)"
+                if target.name not in (args.target or ()):  # which is told of below
+                    results.problems.append(Problem("", f"probe of {target.name}", reason))
         if reason:
             results.why_not[target.name] = reason
         else:

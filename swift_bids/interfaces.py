@@ -20,6 +20,7 @@ from nipype.interfaces.base import (
 )
 
 from swift_bids.aggregate import aggregate
+from swift_bids.atomic import exclusive
 from swift_bids.checkpoint import load_backbone
 from swift_bids.chunk import (
     SHORT_RUNS,
@@ -226,12 +227,16 @@ class Aggregate(_Step):
     input_spec, output_spec = _AggregateInput, _AggregateOutput
 
     def _run_step(self, folder: Path) -> None:
+        run = Run(**self.inputs.run)
+        sidecar = output_path(self.inputs.output_dir, run.name, "embedding", ".json")
+        # what is there must not be of two calls in part
+        with exclusive(sidecar.parent, run.name):
+            sidecar.unlink(missing_ok=True)  # until everything is written anew it is not done
+            self._write(run)
+
+    def _write(self, run: Run) -> None:
         from swift_bids.figures import draw_run
 
-        run = Run(**self.inputs.run)
-        # Until everything is written anew, the run is not done: what is there may be of two calls.
-        sidecar = output_path(self.inputs.output_dir, run.name, "embedding", ".json")
-        sidecar.unlink(missing_ok=True)
         tokens = np.load(self.inputs.tokens)
         statistics = Normalisation(**self.inputs.statistics)
         embeddings = aggregate(tokens, pd.read_csv(self.inputs.chunks, sep="\t"))

@@ -97,7 +97,9 @@ class Provenance:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write text; half of a character, as names and JSON may hold, is spelled out."""
+    content = text.encode("utf-8", errors="backslashreplace")
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from swift_bids.query import find_runs
 from swift_bids.runs import Run
 from swift_bids.selection import SPACES, Selection
 from swift_bids.status import STATUS_FILE, write_status
+from swift_bids.stopping import hold_back, interruptible, raise_if_asked
 from swift_bids.weights import find_weights
 
 _LOG = logging.getLogger("swift_bids")
@@ -47,8 +48,10 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
     frame = FRAME_OF_VARIANT[args.variant] if args.frame == "auto" else args.frame
     if args.dry_run:
         runs, unusable = find_runs(dataset, labels, selection)
-        print_runs(runs, [*problems, *unusable], dataset, frame, args)
-        return _recap([], [*problems, *unusable], dataset.understood)
+        problems += unusable
+        print_runs(runs, problems, dataset, frame, args)
+        code = _recap([], problems, dataset.understood)
+        return 2 if _is_nothing_to_do(runs, problems) else code
 
     output_dir = check_output_dir(args.output_dir, dataset)
     if args.reports_only:
@@ -74,6 +77,8 @@ def run_participant_level(args: argparse.Namespace, dataset: Dataset) -> int:
             outcome = embed_runs(
                 args, runs, dataset, weights, frame, output_dir, work_dir, log_name
             )
+        if outcome.stopped is not None:  # removing gigabytes of matrices is less urgent
+            return _finish(output_dir, dataset, runs, outcome, problems, log_name)
     return _finish(output_dir, dataset, runs, outcome, problems, log_name)
 
 
@@ -86,26 +91,34 @@ def _finish(
     log_name: str,
 ) -> int:
     """Write pages and tables, print the recap, whatever happens, and return the exit code."""
+    hold_back()
     problems += outcome.failed
-    if not runs and all(problem.name == f"sub-{problem.participant}" for problem in problems):
+    if _is_nothing_to_do(runs, problems):
         _recap([], problems, dataset.understood)
-        return 2  # nobody has a run that is asked for
+        return 2
     stopped = outcome.stopped
-    _remove_parts(output_dir, {run.participant for run in runs})
     if runs and stopped is None:
         try:
-            _write_reports(output_dir, outcome, problems, log_name)
-            # of jobs that run at once one looks and writes after the other: all are in it
-            with _or_problem(problems, "participants.tsv"), exclusive(output_dir):
-                write_participants(output_dir, *participants_of(output_dir, dataset))
+            with interruptible():
+                _write_reports(output_dir, outcome, problems, log_name)
+                # of jobs that run at once one looks and writes after the other: all are in it
+                with _or_problem(problems, "participants.tsv"), exclusive(output_dir):
+                    write_participants(output_dir, *participants_of(output_dir, dataset))
         except (KeyboardInterrupt, SystemExit) as asked:  # the recap is still due
             stopped = asked
     with _or_problem(problems, STATUS_FILE.as_posix()):
         write_status(output_dir, outcome.done, outcome.skipped, problems, log_name)
     code = _recap(outcome.done, problems, dataset.understood, len(outcome.skipped))
+    _remove_parts(output_dir, {run.participant for run in runs})
     if stopped is not None:
         raise stopped
+    raise_if_asked()
     return code
+
+
+def _is_nothing_to_do(runs: Sequence[Run], problems: Sequence[Problem]) -> bool:
+    """Whether nobody has a run that is asked for."""
+    return not runs and all(problem.name == f"sub-{problem.participant}" for problem in problems)
 
 
 def _remove_parts(output_dir: Path, participants: Iterable[str]) -> None:

@@ -109,7 +109,7 @@ class RunByRun(MultiProcPlugin):
             return ""
 
     def _clear_task(self, taskid: int) -> None:
-        super()._clear_task(taskid)
+        self._task_obj.pop(taskid, None)  # of one that was not begun again there is none
         del self._nodes[taskid]
         del self._taskresult[taskid]  # nipype keeps the results of all nodes to the end
 
@@ -117,7 +117,8 @@ class RunByRun(MultiProcPlugin):
         """Begin again what was under way, with one worker; what ran alone then has failed."""
         again = [taskid for taskid in sorted(self._nodes) if taskid not in self._taskresult]
         self.pool.shutdown()
-        if self.processors == 1:
+        idle = again[0] not in self._task_obj  # the worker, which had yet to be given the node
+        if self.processors == 1 and not idle:
             node = self._nodes[again[0]][0]
             self._fail(
                 again.pop(0),
@@ -125,7 +126,7 @@ class RunByRun(MultiProcPlugin):
                 f"ran out: it needs about {node.mem_gb:g} GB beside the app's 0.4 GB; give the job "
                 f"more memory",
             )
-        else:
+        elif self.processors > 1:
             _LOG.warning(
                 "a worker was killed, most likely because memory ran out; going on with one at a "
                 "time (--nprocs 1, or more memory, avoids that)"

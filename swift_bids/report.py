@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from swift_bids import __version__
 from swift_bids.citations import REFERENCES
 from swift_bids.errors import Problem
+from swift_bids.json_text import parse
 from swift_bids.outputs import figure_path, write_json, write_text
 from swift_bids.quality import verdicts_of
 
@@ -50,16 +51,24 @@ def write_participant_report(
     n_marked : int
         Runs on it with something to look at.
     """
-    runs, problems = [], list(problems)
+    runs: list[dict[str, Any]] = []
+    problems = list(problems)
     for file in sorted((output_dir / f"sub-{participant}").rglob("*_desc-swift_qc.json")):
         try:
-            runs.append(_run_section(output_dir, file))
-        # half-copied, or written by another version
-        except (ValueError, KeyError, TypeError) as error:
+            run = _run_section(output_dir, file)
+            _page(participant, [run], [])  # whether all that a page says of it is there
+            runs.append(run)
+        # half-copied, edited or of another version: it may hold anything
+        except Exception as error:
             reason = f"{file} is not what this version writes ({error!r}); embed the run again"
             problems.append(Problem(participant, file.name.split("_desc-")[0], reason))
     page = output_dir / f"sub-{participant}.html"
-    html = ENVIRONMENT.get_template("participant.html.j2").render(
+    write_text(page, _page(participant, runs, problems))
+    return page, sum(run["n_warnings"] > 0 for run in runs)
+
+
+def _page(participant: str, runs: Sequence[dict[str, Any]], problems: Sequence[Problem]) -> str:
+    return ENVIRONMENT.get_template("participant.html.j2").render(
         participant=participant,
         runs=runs,
         methods=_methods(runs),
@@ -69,8 +78,6 @@ def write_participant_report(
         references=REFERENCES.values(),
         crash_text=_crash_text,
     )
-    write_text(page, html)
-    return page, sum(run["n_warnings"] > 0 for run in runs)
 
 
 def keep_problems(log_dir: Path, problems: Sequence[Problem]) -> None:
@@ -86,7 +93,7 @@ def last_problems(output_dir: Path, participant: str) -> list[Problem]:
     if file is None or not file.exists():
         return []
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))["problems"]
+        kept = parse(file.read_text(encoding="utf-8"))["problems"]
         return [
             Problem(**p | {"crash_file": p["crash_file"] and file.with_name(p["crash_file"])})
             for p in kept
@@ -125,9 +132,7 @@ def _methods(runs: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], list[
 
 
 def _run_section(output_dir: Path, qc_file: Path) -> dict[str, Any]:
-    qc = json.loads(qc_file.read_text(encoding="utf-8"))
-    for key in ("Preprocessing", "Model", "GeneratedBy"):
-        qc[key]  # of what the page says of all runs together
+    qc = parse(qc_file.read_text(encoding="utf-8"))
     name = qc_file.name.removesuffix("_desc-swift_qc.json")
     figures = {
         figure: base64.b64encode(path.read_bytes()).decode()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from swift_bids.connectivity import atlas_of, find_parcels
+from swift_bids.json_text import parse
 from swift_bids.outputs import (
     Provenance,
     bids_uri,
@@ -58,6 +58,7 @@ def why_again(
     inputs: dict[str, str],
     keep_tokens: bool,
     atlas_sha256: str | None,
+    n_chunks: int,
 ) -> str | None:
     """Why a run must be embedded (again); None: its outputs are there, whole and by this very call.
 
@@ -69,18 +70,18 @@ def why_again(
         Whether the whole output of the network is wanted.
     atlas_sha256
         Of the `--atlas` file; None for the cubes.
+    n_chunks
+        Chunks that it has; of one there is no figure of their distances.
     """
     sidecar = output_path(output_dir, run.name, "embedding", ".json")
     try:
-        made = json.loads(sidecar.read_text(encoding="utf-8"))
-        parcels = find_parcels(sidecar.parent, run.name)
-        with_atlas = atlas_of(parcels)[1] if parcels else "none"
+        made = parse(sidecar.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return NOT_DONE
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         made = None
     if not isinstance(made, dict) or not isinstance(made.get("Preprocessing"), dict):
-        return f"{sidecar.name} or a table beside it cannot be read"
+        return f"{sidecar.name} cannot be read"
     wanted = settings_metadata(provenance) | {"InputFingerprint": inputs}
     for part, what in (
         ("GeneratedBy", "another version"),
@@ -90,20 +91,29 @@ def why_again(
     ):
         if different := _different(made.get(part), wanted[part]):
             return f"it was made from or by {what} ({', '.join(different)})"
+    if gone := sorted(set(made["InputFingerprint"]) - set(inputs)):
+        return f"{gone[0].rpartition('/')[2]}, which it was made from, is not there any more"
     if (made.get("RepetitionTime"), made["Preprocessing"].get("DummyScansRemoved")) != (
         run.repetition_time,
         run.first_volume,
     ):
         return "its TR or its dummy scans are others now"
-    if with_atlas != atlas_sha256:
-        return "it has parcels of another atlas"
+    parcels = find_parcels(sidecar.parent, run.name)
+    if parcels is None:
+        return "the table of its parcels is not there"
+    try:
+        if atlas_of(parcels)[1] != atlas_sha256:
+            return "it has parcels of another atlas"
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"the sidecar of {parcels.name} is not there or cannot be read"
     files = [
         output_path(output_dir, run.name, suffix, extension)
         for suffix, extensions in (("timeseries", ".tsv .json"), ("embedding", ".tsv"))
         for extension in extensions.split()
     ]
     files += [output_path(output_dir, run.name, "qc", ".json")]
-    files += [figure_path(output_dir, run.name, figure) for figure in ("input", "motion")]
+    drawn = ("input", "motion", "chunks") if n_chunks > 1 else ("input", "motion")
+    files += [figure_path(output_dir, run.name, figure) for figure in drawn]
     tokens = [output_path(output_dir, run.name, "tokens", end) for end in (".safetensors", ".json")]
     if keep_tokens:
         files += tokens
@@ -116,7 +126,7 @@ def why_again(
 def _different(made: Any, wanted: Any) -> list[str]:
     """Names of what differs; the device counts for nothing, and a run has settings of its own."""
     if isinstance(wanted, list):
-        made, wanted = (dict(x[0]) if isinstance(x, list) and x else {} for x in (made, wanted))
+        made, wanted = (x[0] if isinstance(x, list) and x else None for x in (made, wanted))
     if not isinstance(made, dict):
         return ["unknown"]
     names = [key for key in wanted if key != "Device" and made.get(key) != wanted[key]]

@@ -47,13 +47,13 @@ class Slurm(_OUTLIVING):
 
     def __init__(self, arguments: dict[str, Any], mark: str) -> None:
         super().__init__(plugin_args=arguments)
-        self._mark, self._looked = mark, 0.0
+        self._mark, self._looked, self._sbatch = mark, 0.0, Sbatch(self._sbatch_args)
         self._live: set[int] = set()
         self._refused: dict[int, str] = {}
 
     def _submit_batchtask(self, scriptfile: str, node: Node) -> int:
         try:
-            number = submit(scriptfile, node, self._sbatch_args)
+            number = self._sbatch.submit(scriptfile, node)
         except Refused as error:  # costs this node's run, and no other
             number = -1 - len(self._refused)
             self._refused[number] = str(error)
@@ -76,50 +76,75 @@ class Slurm(_OUTLIVING):
 
 
 class SlurmGraph(SLURMGraphPlugin):
-    """All jobs at once, each waiting for those before it."""
+    """All jobs at once, each waiting for those before it.
+
+    Attributes
+    ----------
+    refused
+        Workflow of a run -> why sbatch did not take one of its jobs; it is not asked for the next.
+    """
 
     def __init__(self, arguments: dict[str, Any], mark: str) -> None:
         # nipype's sets what it needs only where it is given something
         super().__init__(plugin_args={"dont_resubmit_completed_jobs": False} | arguments)
         self._mark = mark
+        self.refused: dict[str, str] = {}
 
     def _submit_graph(
         self, pyfiles: Sequence[str], dependencies: dict[int, list[int]], nodes: Sequence[Node]
     ) -> None:
-        numbers: list[int] = []
+        sbatch, numbers = Sbatch(self._sbatch_args), dict[int, int]()
         for place, (pyfile, node) in enumerate(zip(pyfiles, nodes)):
+            run = node._hierarchy.rpartition(".")[2]
+            if run in self.refused:
+                continue
             script = Path(pyfile).with_suffix(".sh")
             script.write_text(f"{self._template}\n{shlex.join([sys.executable, pyfile])}\n")
             before = ":".join(str(numbers[job]) for job in dependencies[place])
             # jobs behind a failed one would wait for ever
             wait = [f"--dependency=afterok:{before}", "--kill-on-invalid-dep=yes"] if before else []
-            numbers.append(submit(str(script), node, self._sbatch_args, *wait))
+            try:
+                numbers[place] = sbatch.submit(str(script), node, *wait)
+            except Refused as error:
+                self.refused[run] = str(error)
 
 
-def submit(script: str, node: Node, sbatch_args: str | None, *more: str) -> int:
-    """Submit a job and return its number.
+class Sbatch:
+    """Submits jobs with the user's options of all of them.
 
-    Parameters
-    ----------
-    node
-        What it asks for (`ask_for`) comes first, so that the user's options win, and of these those
-        of the network.
-
-    Raises
-    ------
-    Refused
-        With sbatch's own words.
+    It tries several times, but once only while it takes none: thousands of jobs may be refused for
+    the same reason.
     """
-    call = ["sbatch", "--parsable", f"--job-name={node._id}", *node.plugin_args["asked"]]
-    call += [*shlex.split(sbatch_args or ""), *node.plugin_args["of_network"], *more, script]
-    for tried in range(TRIES):
-        done = subprocess.run(call, capture_output=True, text=True)
-        if done.returncode == 0:
-            return int(done.stdout.split(";")[0])
-        if tried + 1 < TRIES:
-            time.sleep(RETRY)
-    said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-    raise Refused(f"SLURM does not take the job of {node.name} ({said}); see --sbatch-args")
+
+    def __init__(self, arguments: str | None) -> None:
+        self._arguments, self._tries = shlex.split(arguments or ""), TRIES
+
+    def submit(self, script: str, node: Node, *more: str) -> int:
+        """Submit a job and return its number.
+
+        Parameters
+        ----------
+        node
+            What it asks for (`ask_for`) comes first, so that the user's options win, and of these
+            those of the network.
+
+        Raises
+        ------
+        Refused
+            With sbatch's own words.
+        """
+        call = ["sbatch", "--parsable", f"--job-name={node._id}", *node.plugin_args["asked"]]
+        call += [*self._arguments, *node.plugin_args["of_network"], *more, script]
+        for tried in range(self._tries):
+            done = subprocess.run(call, capture_output=True, text=True)
+            if done.returncode == 0:
+                self._tries = TRIES
+                return int(done.stdout.split(";")[0])
+            if tried + 1 < self._tries:
+                time.sleep(RETRY)
+        self._tries = 1
+        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise Refused(f"SLURM does not take the job of {node.name} ({said}); see --sbatch-args")
 
 
 def ask_for(
@@ -142,7 +167,8 @@ def ask_for(
     more = shlex.split(network_args or "") if of_network else []
     given = [*shlex.split(sbatch_args or ""), *more]
     names = {word.split("=")[0] if word.startswith("--") else word[:2] for word in given}
-    asked = [f"--comment={mark}", f"--output={logs}/slurm-%j.log", f"--error={logs}/slurm-%j.log"]
+    log = f"{logs}/slurm-".replace("%", "%%") + "%j.log"  # of the folder's own name
+    asked = [f"--comment={mark}", f"--output={log}", f"--error={log}"]
     if not any(name == "--mem" or name.startswith("--mem-per-") for name in names):
         # twice what was measured, since SLURM kills a job that takes more, and 0.5 GB of imports
         asked.append(f"--mem={math.ceil(2 * node.mem_gb + 0.5)}G")
@@ -165,26 +191,32 @@ def wait_for_jobs(mark: str) -> None:
         time.sleep(LOOK)
 
 
-def cancel_jobs(mark: str) -> None:
-    """Cancel the jobs with this mark, as far as SLURM can be reached."""
-    quiet = 0
-    for _ in range(20):
+def cancel_jobs(mark: str, seconds: float) -> None:
+    """Cancel the jobs with this mark, as far as SLURM can be reached in so many seconds."""
+    quiet, until = 0, time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
         with suppress(OSError, subprocess.SubprocessError):
-            found = jobs(mark)
+            found = jobs(mark, left, ended=("COMPLETING",))
             quiet = 0 if found else quiet + 1
             if quiet > 1:  # one that was on its way is there by now
                 return
             if found:
-                subprocess.run(["scancel", *found], capture_output=True, timeout=60)
-        time.sleep(0.5)
+                subprocess.run(["scancel", *found], capture_output=True, timeout=left)
+        time.sleep(0.4)
+    _LOG.warning("SLURM may still have jobs of this call, which could not be cancelled: see squeue")
 
 
-def jobs(mark: str) -> list[str]:
-    """Numbers of this user's jobs with a mark; raises where SLURM does not answer."""
-    call = ["squeue", "--noheader", f"--user={os.getuid()}", "--format=%i %k"]
-    listed = subprocess.run(call, check=True, capture_output=True, text=True, timeout=120).stdout
-    lines = (line.partition(" ") for line in listed.splitlines())
-    return [number for number, _, comment in lines if comment.strip() == mark]
+def jobs(mark: str, timeout: float = 120, ended: Sequence[str] = ()) -> list[str]:
+    """Numbers of this user's jobs with a mark, but for those in a state in which they count as
+    `ended`; raises where SLURM does not answer in time (s)."""
+    call = ["squeue", "--noheader", f"--user={os.getuid()}", "--format=%i %T %k"]
+    done = subprocess.run(call, check=True, capture_output=True, text=True, timeout=timeout)
+    lines = (line.split(maxsplit=2) for line in done.stdout.splitlines())
+    return [
+        number
+        for number, state, *comment in lines
+        if comment and comment[0].strip() == mark and state not in ended
+    ]
 
 
 def remove_empty_logs(logs: Sequence[Path]) -> None:

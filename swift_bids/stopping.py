@@ -5,17 +5,22 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 _asked: BaseException | None = None
+_held_back = False
+#: From the first signal to the end, whatever is still to be tidied up (s).
+_LONGEST = 4.0
 
 
 def listen() -> None:
-    """From now on these signals end the call as an exception, so that workers and jobs end and
-    nothing is left behind. Who ignores SIGHUP (nohup) goes on to do so."""
-    global _asked
-    _asked = None
+    """From now on the first of these signals ends the call as an exception, so that workers and
+    jobs end and nothing is left behind; it has 4 s for that, and more signals do not cut it short.
+    Who ignores SIGHUP (nohup) goes on to do so."""
+    global _asked, _held_back
+    _asked, _held_back = None, False
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _stop)
@@ -28,11 +33,30 @@ def raise_if_asked() -> None:
         raise _asked
 
 
-def leave_soon(code: int) -> None:
-    """End within 2 s from here on, where libraries only tidy up behind themselves: what waits for a
-    worker that was ended at an awkward moment waits for ever."""
+def hold_back() -> None:
+    """From now on a signal cuts nothing short but what is `interruptible`: what the call has done
+    must be told, and what it has begun must be ended."""
+    global _held_back
+    _held_back = True
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let a signal, or one that came before, end what happens within."""
+    global _held_back
+    before, _held_back = _held_back, False
+    try:
+        raise_if_asked()
+        yield
+    finally:
+        _held_back = before
+
+
+def leave_within(seconds: float, code: int) -> None:
+    """End then at the latest: a library that waits for a worker, ended at an awkward moment, waits
+    for ever."""
     signal.signal(signal.SIGALRM, lambda number, frame: os._exit(code))
-    signal.setitimer(signal.ITIMER_REAL, 2)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def was_asked() -> bool:
@@ -45,5 +69,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
     said = "interrupted" if number == signal.SIGINT else "asked to stop"
     with suppress(OSError):  # a terminal that is gone
         os.write(2, f"swift-bids: {said}\n".encode())  # at once; print could be within a print
+    if _asked is not None:
+        return
     _asked = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
-    raise _asked
+    leave_within(_LONGEST, 128 + number)
+    if not _held_back:
+        raise _asked

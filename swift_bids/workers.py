@@ -96,6 +96,14 @@ def start_server() -> None:
         signal.signal(signal.SIGINT, heard)
 
 
+def kill_workers() -> None:
+    """End workers that are at work; without that, this process would wait for them."""
+    logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL)  # of its broken pool
+    for worker in multiprocessing.active_children():
+        worker.kill()
+        worker.join()
+
+
 def in_worker(processes: int, function: Callable, *arguments: Any) -> Any:
     """`function(*arguments)`, computed by a worker where there may be more than one process."""
     if processes == 1:
@@ -108,3 +116,6 @@ def in_worker(processes: int, function: Callable, *arguments: Any) -> Any:
                 "a worker was killed before it did anything, most likely because memory ran out; "
                 "give the job 2 GB or more"
             ) from error
+        except (KeyboardInterrupt, SystemExit):
+            kill_workers()
+            raise

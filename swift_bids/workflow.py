@@ -165,7 +165,7 @@ def workflow_name(run: Run) -> str:
     """A run's name as nipype allows it, `sub_01_task_rest_..._wf`; of a name that BIDS does not
     allow, which might become another's, with a digest."""
     digest = ""
-    if re.search(r"[^A-Za-z0-9_-]", run.name):
+    if not re.fullmatch(r"[A-Za-z0-9]+-[A-Za-z0-9]+(_[A-Za-z0-9]+-[A-Za-z0-9]+)*", run.name):
         digest = "_" + hashlib.sha256(os.fsencode(run.name)).hexdigest()[:8]
     return re.sub(r"\W", "_", run.name) + digest + "_wf"
 

@@ -1,6 +1,9 @@
 """Plugins that a call asks for, without a cluster; with one: test_slurm.py."""
 
 import os
+import time
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_app, write_derivative
@@ -8,7 +11,7 @@ from nipype import Node
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
 
 from swift_bids import slurm
-from swift_bids.cluster import chosen_plugin, instance
+from swift_bids.cluster import Plugin, check_scripts_folder, chosen_plugin
 from swift_bids.errors import UsageError
 from swift_bids.parser import parse_arguments
 
@@ -40,7 +43,6 @@ def test_shorthands(programs):
     assert jobs.arguments == {"max_jobs": 100, "sbatch_args": "--partition=long"}
     graph = plugin_of("--slurm-graph")
     assert (graph.name, graph.arguments, graph.runs_at_once) == ("SLURMGraph", {}, None)
-    assert type(instance(graph)) is slurm.SlurmGraph
     with pytest.raises(UsageError, match="add one"):
         plugin_of("--sbatch-args", "--partition=long")
     with pytest.raises(SystemExit):
@@ -75,6 +77,10 @@ def test_plugin_file(plugin_file, programs):
         ("plugin: SLURM\nplugin_args: {sbatch_args: 5}", "sbatch_args is 5, not text"),
         ("plugin: SLURM\nplugin_args: {sbatch_args: [-c4]}", "sbatch_args is .*, not text"),
         ('plugin: SLURM\nplugin_args: {sbatch_args: "\'"}', "No closing quotation"),
+        (
+            "plugin: MultiProc\nplugin_args: {n_gpu_procs: two}",
+            "n_gpu_procs is 'two', not a number",
+        ),
         ("plugin: IPython", "nipype's plugin IPython cannot be used"),
     ],
 )
@@ -165,7 +171,8 @@ def test_options_reach_sbatch_as_they_are(tmp_path, programs, node):
     """In an order that lets the user's win, and without a shell that takes names apart."""
     programs("sbatch", 'printf "%s\n" "$@" > ' + str(tmp_path / "words") + "; echo '17;cluster'")
     script = f"{tmp_path}/a (b) $x; O'Brien.sh"
-    assert slurm.submit(script, node, "--account my_lab -J 'a b'", "--dependency=afterok:3") == 17
+    sbatch = slurm.Sbatch("--account my_lab -J 'a b'")
+    assert sbatch.submit(script, node, "--dependency=afterok:3") == 17
     words = (tmp_path / "words").read_text().splitlines()
     assert words[:3] == ["--parsable", "--job-name=crop", "--mem=1G"]
     assert words[3:7] == ["--account", "my_lab", "-J", "a b"]
@@ -174,8 +181,17 @@ def test_options_reach_sbatch_as_they_are(tmp_path, programs, node):
 
 def test_a_refused_job_says_why(tmp_path, programs, node):
     programs("sbatch", "echo 'error: AssocMaxSubmitJobLimit' >&2; exit 1")
-    with pytest.raises(slurm.Refused, match=r"job of crop \(error: AssocMaxSubmitJobLimit\)"):
-        slurm.submit("x.sh", node, None)
+    sbatch = slurm.Sbatch(None)
+    for n_calls in (slurm.TRIES, slurm.TRIES + 1):  # when none was taken, one try is enough
+        with pytest.raises(slurm.Refused, match=r"job of crop \(error: AssocMaxSubmitJobLimit\)"):
+            sbatch.submit("x.sh", node)
+        assert (tmp_path / "calls").read_text().count("sbatch") == n_calls
+    programs("sbatch", "echo 7")
+    assert sbatch.submit("x.sh", node) == 7
+    programs("sbatch", "echo 'error: AssocMaxSubmitJobLimit' >&2; exit 1")
+    (tmp_path / "calls").unlink()
+    with pytest.raises(slurm.Refused):
+        sbatch.submit("x.sh", node)
     assert (tmp_path / "calls").read_text().count("sbatch") == slurm.TRIES
     plugin = slurm.Slurm({}, MARK)
     number = plugin._submit_batchtask("x.sh", node)
@@ -190,17 +206,19 @@ def test_no_answer_is_no_end(programs, node):
     programs("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     assert plugin._is_pending(5)
     plugin._looked = 0
-    programs("squeue", f"echo '5 {MARK}'; echo '6 other'")
+    programs("squeue", f"echo '5 COMPLETING {MARK}'; echo '6 RUNNING other'")
     assert plugin._is_pending(5)
     plugin._looked = 0
-    programs("squeue", "echo '6 other'")
+    programs("squeue", "echo '6 RUNNING other'")
     assert not plugin._is_pending(5)
 
 
 def test_jobs_are_looked_up_by_number_of_the_user(tmp_path, programs, monkeypatch):
     monkeypatch.setenv("LOGNAME", "someoneelse")
-    programs("squeue", f"echo '5 {MARK}'; echo '6 other'; echo '7_1 {MARK}'")
+    lines = (f"5 RUNNING {MARK}", "6 RUNNING other", f"7_1 COMPLETING {MARK}", "8 PENDING")
+    programs("squeue", "".join(f"echo '{line}';" for line in lines))
     assert slurm.jobs(MARK) == ["5", "7_1"]
+    assert slurm.jobs(MARK, ended=["COMPLETING"]) == ["5"]
     assert f"--user={os.getuid()} " in (tmp_path / "calls").read_text()
 
 
@@ -219,6 +237,64 @@ def test_refused_jobs_fail_their_runs(tmp_path, programs, reference_bundle):
         assert len(lines) == 2
         assert all("error: invalid account" in line for line in lines)
         assert not list((tmp_path / "out").rglob("*_embedding.tsv"))
+
+
+def test_jobs_are_cancelled_in_time(tmp_path, programs, caplog):
+    """Jobs that take long to end, and a SLURM that does not answer, kept Ctrl-C for minutes."""
+    programs("squeue", f"test -e {tmp_path}/gone || echo '5 RUNNING {MARK}'")
+    programs("scancel", f"touch {tmp_path}/gone")
+    begin = time.monotonic()
+    slurm.cancel_jobs(MARK, 60)
+    programs("squeue", f"echo '5 COMPLETING {MARK}'")
+    slurm.cancel_jobs(MARK, 60)
+    assert time.monotonic() - begin < 10
+    assert (tmp_path / "calls").read_text().count("scancel 5\n") == 1
+    assert caplog.text == ""
+    programs("squeue", "exec sleep 60")
+    begin = time.monotonic()
+    slurm.cancel_jobs(MARK, 1)
+    assert time.monotonic() - begin < 3
+    assert "SLURM may still have jobs of this call" in caplog.text
+
+
+def test_a_refused_job_costs_its_run_alone(tmp_path, programs):
+    """It cost all of a graph, those that were submitted included."""
+    programs("sbatch", 'case "$*" in *sub_2*) echo "error: no" >&2; exit 1;; esac; echo 7')
+    nodes = []
+    for run in ("sub_1_wf", "sub_2_wf", "sub_3_wf"):
+        for name in ("normalise", "crop", "embed"):
+            made = Node(_Other(), name=name)
+            made._hierarchy = f"whole.{run}"
+            made.plugin_args = {"asked": [], "of_network": []}
+            nodes.append(made)
+    files = [str(tmp_path / f"{n._hierarchy}.{n.name}.py") for n in nodes]
+    before = {place: [place - 2, place - 1] * (place % 3 == 2) for place in range(9)}
+    graph = slurm.SlurmGraph({}, MARK)
+    graph._submit_graph(files, before, nodes)
+    assert list(graph.refused) == ["sub_2_wf"]
+    assert "SLURM does not take the job of normalise (error: no)" in graph.refused["sub_2_wf"]
+    calls = (tmp_path / "calls").read_text()
+    assert calls.count("sub_2") == slurm.TRIES
+    assert (calls.count("sub_1"), calls.count("sub_3")) == (3, 3)
+    assert calls.count("--dependency=afterok:7:7 --kill-on-invalid-dep=yes") == 2
+
+
+@pytest.mark.parametrize(
+    ("plugin", "folder", "sentence"),
+    [
+        ("SLURM", "O'Brien", 'with "\'" in its path'),
+        ("SLURM", "a\\b", r"with '\\\\' in its path"),
+        ("SLURM", "a\nb", r"with '\\n' in its path"),
+        ("SLURMGraph", 'x"; import os', None),
+        ("SGE", "$(true)", r"with '\$' '\(' '\)' in its path"),
+        ("SGE", "a b", "with ' ' in its path"),
+        ("SGE", "a-b_c.d+e", None),
+    ],
+)
+def test_folders_that_nipype_would_not_keep_from_python_or_a_shell(plugin, folder, sentence):
+    """Scripts of jobs have the path between quotes, or in a line for the shell, as it is."""
+    with pytest.raises(UsageError, match=sentence) if sentence else nullcontext():
+        check_scripts_folder(Plugin(plugin), Path("/work", folder))
 
 
 def test_no_slurm_here(tmp_path, monkeypatch):

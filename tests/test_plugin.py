@@ -62,6 +62,31 @@ def test_a_node_that_is_always_killed_stops_no_other(tmp_path):
     assert "memory ran out: it needs about" in crashed["run1_wf"][0]
 
 
+def test_a_worker_that_is_killed_while_it_has_nothing_to_do(tmp_path):
+    """Of all that was left, no run was done."""
+    plugin = RunByRun({"n_procs": 1, "memory_gb": 8})
+    plugin._config = {"execution": {"crashfile_format": "txt"}}
+    for number in (1, 2):
+        node = Node(Function(["number"], ["out"], function=live), name=f"n{number}")
+        node.base_dir, node.inputs.number = str(tmp_path), number
+        taskid = plugin._submit_job(node)
+        result = None
+        while result is None:
+            result = plugin._get_result(taskid)
+        assert result["traceback"] is None
+        assert result["result"].outputs.out == 2 * number
+        plugin._clear_task(taskid)
+        (worker,) = plugin.pool._processes.values()
+        worker.kill()
+        worker.join()
+    again = plugin._submit_job(node)  # which begins with an end
+    while plugin._get_result(again) is None:
+        pass
+    plugin._clear_task(again)
+    assert (plugin._nodes, plugin._task_obj) == ({}, {})
+    plugin.pool.shutdown()
+
+
 def workflow_of(number):
     node = Node(Function(["number"], ["out"], function=live), name="aggregate")
     node.inputs.number = number

@@ -1,0 +1,117 @@
+"""Signals: a call that is asked to stop tells what it did, and is gone within 5 s."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from conftest import ROOT, start_job
+
+from swift_bids import stopping
+
+
+def ended(code, number, after):
+    """Send a signal to Python code, some seconds after it has said that it is ready; returns exit
+    code, output and the seconds it took."""
+    job = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert job.stdout.readline() == "ready\n"
+    time.sleep(after)
+    begin = time.monotonic()
+    job.send_signal(number)
+    out, errors = job.communicate(timeout=60)
+    return job.returncode, out + errors, time.monotonic() - begin
+
+
+def test_an_end_that_waits_for_nobody():
+    """A call hung behind its recap, in a library's tidying up."""
+    code = """
+import threading, time
+from swift_bids.stopping import listen
+listen()
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    thread = threading.Thread(target=time.sleep, args=(60,))
+    thread.start()
+    thread.join()
+"""
+    code, said, seconds = ended(code, signal.SIGINT, 0.3)
+    assert (code, said) == (130, "swift-bids: interrupted\n")
+    assert seconds < 5
+
+
+def test_a_worker_that_works_is_not_waited_for():
+    code = """
+import time
+from swift_bids.stopping import listen
+from swift_bids.workers import in_worker
+listen()
+print("ready", flush=True)
+in_worker(2, time.sleep, 60)
+"""
+    code, said, seconds = ended(code, signal.SIGTERM, 1.5)
+    assert code == 143
+    assert said.startswith("swift-bids: asked to stop\n")
+    assert seconds < 3
+
+
+def test_what_is_held_back_comes_afterwards():
+    code = """
+import os, signal
+from swift_bids.stopping import hold_back, interruptible, listen, raise_if_asked
+listen()
+hold_back()
+try:
+    with interruptible():
+        os.kill(os.getpid(), signal.SIGINT)
+        print("not this")
+except KeyboardInterrupt:
+    print("first")
+os.kill(os.getpid(), signal.SIGTERM)
+print("recap")
+try:
+    with interruptible():
+        print("nor this")
+except KeyboardInterrupt:
+    print("again")
+raise_if_asked()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT  # of Python's own KeyboardInterrupt
+    assert done.stdout == "first\nrecap\nagain\n"
+    assert done.stderr.startswith("swift-bids: interrupted\nswift-bids: asked to stop\nTraceback")
+
+
+def test_a_second_signal_takes_nothing_away(tmp_path, reference_bundle):
+    """A user's impatience, or a batch system's SIGTERM to every process: the recap was lost, jobs
+    were left behind."""
+    job = start_job(tmp_path, reference_bundle, n_volumes=80, start_new_session=True)
+    begin = time.monotonic()
+    for number, behind in ((signal.SIGINT, 0.02), (signal.SIGTERM, 0.5), (signal.SIGINT, 0)):
+        os.killpg(job.pid, number)
+        time.sleep(behind)
+    said, _ = job.communicate(timeout=60)
+    assert time.monotonic() - begin < 5
+    assert job.returncode == 130, said
+    assert "Traceback" not in said
+    assert said.count("it was not done, since the call was interrupted") == 2
+    assert not (tmp_path / "out" / ".swift_bids_work").exists()
+
+
+def test_signals_are_asked_for_anew_by_each_call(monkeypatch):
+    monkeypatch.setattr(stopping, "_asked", KeyboardInterrupt())
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        stopping.listen()
+        assert not stopping.was_asked()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
