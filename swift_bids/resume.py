@@ -111,7 +111,8 @@ def why_again(
         for suffix, extensions in (("timeseries", ".tsv .json"), ("embedding", ".tsv"))
         for extension in extensions.split()
     ]
-    files += [output_path(output_dir, run.name, "qc", ".json")]
+    qc = output_path(output_dir, run.name, "qc", ".json")
+    files.append(qc)
     drawn = ("input", "motion", "chunks") if n_chunks > 1 else ("input", "motion")
     files += [figure_path(output_dir, run.name, figure) for figure in drawn]
     tokens = [output_path(output_dir, run.name, "tokens", end) for end in (".safetensors", ".json")]
@@ -120,7 +121,13 @@ def why_again(
     elif any(file.exists() for file in tokens):
         return "it has tokens, which are not wanted now"
     absent = [file.name for file in files if not file.exists()]
-    return f"{absent[0]} is not there" if absent else None
+    if absent:
+        return f"{absent[0]} is not there"
+    try:
+        parse(qc.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"{qc.name} cannot be read"
+    return None
 
 
 def _different(made: Any, wanted: Any) -> list[str]:

@@ -27,17 +27,17 @@ FIELDS = {
 }
 
 
-def write_run(root, label, **options):
+def write_run(root, label, n_volumes=22, **options):
     """A run with mask, sidecar and confounds; returns the BOLD file."""
     rng = np.random.default_rng(0)
-    data = rng.integers(900, 1100, (*SHAPE, 22)).astype(np.int16)
+    data = rng.integers(900, 1100, (*SHAPE, n_volumes)).astype(np.int16)
     return write_derivative(
         *(root, f"sub-{label}_task-a"),
         space="space-MNI152NLin6Asym",
         affine=AFFINE,
         data=data,
         shape=SHAPE,
-        **{"confounds": rows(22)} | options,
+        **{"confounds": rows(n_volumes)} | options,
     )
 
 

@@ -259,6 +259,8 @@ def test_dry_run_lists_and_writes_nothing(tmp_path):
     assert run["confounds"] is None
     assert run["others"] == ["sub-1_task-a_space-T1w"]
     assert "is read as fMRIPrep derivatives" in answer.stderr
+    nobody = run_app(*call, "--dry-run", "--task-id", "none")
+    assert nobody.returncode == 2  # as without --dry-run
     assert not (tmp_path / "out").exists()
 
 

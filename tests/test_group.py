@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,10 @@ from playwright.sync_api import sync_playwright
 
 from benchmarks.group import write_outputs
 from swift_bids.collect import Wanted, check_kinds, collect_runs, of_participants
+from swift_bids.dataset import understand_dataset
 from swift_bids.errors import UsageError
+from swift_bids.group import run_group_level
+from swift_bids.parser import parse_arguments
 
 CALL = ("--target", "planted", "shuffled", "--permutations", "19", "--nprocs", "2")
 
@@ -130,6 +134,12 @@ def test_other_kinds_are_not_mixed_silently(made_up, tmp_path, changes, column):
     assert "2 kinds that cannot be compared" in refused.stderr
     assert re.search(rf"{column}: .*\(78 runs\), .*\(2 runs\)", refused.stderr)
     assert sorted(p.name for p in (root / "swift").iterdir()) == before
+
+
+def test_kinds_are_mixed_or_chosen_on_demand(made_up, tmp_path):
+    root = copy_of(made_up, tmp_path)
+    change(root, "00003", Space="MNI152NLin2009cAsym")
+    call = (root / "fmriprep", root / "swift", "group", "--target", "none")
     insisted = run_app(*call, "--allow-mixed", "--permutations", "1")
     assert insisted.returncode == 0
     assert "MIXED: 2 kinds" in insisted.stdout
@@ -328,6 +338,16 @@ def test_dry_run_lists_the_runs(made_up):
     assert (none.returncode, "no embeddings of the asked-for runs" in none.stderr) == (2, True)
 
 
+def test_dry_run_prints_names_that_a_terminal_may_have(made_up, tmp_path):
+    root = copy_of(made_up, tmp_path)
+    for file in list(root.glob("swift/sub-00001/func/*run-1*_embedding.*")):
+        file.rename(file.with_name(file.name.replace("run-1", "run-1\x1b[2J\nrun")))
+    said = run_app(root / "fmriprep", root / "swift", "group", "--dry-run").stdout
+    assert "\x1b" not in said
+    assert r"run-1\x1b[2J\nrun" in said
+    assert len(said.splitlines()) == 81
+
+
 @pytest.fixture(scope="module")
 def browser():
     chromium = require_program("chromium")
@@ -415,6 +435,43 @@ def test_outputs_of_odd_types_are_named(tmp_path):
     (folder / "sub-1_task-a_desc-swift_embedding.tsv").write_text("x" * 200_000)
     with pytest.raises(UsageError, match=r"cannot be read \(.*field larger than field limit"):
         collect_runs(tmp_path, Wanted())
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("tsnr", None, "it has no column tsnr"),
+        ("n_included", None, "it has no column n_included"),
+        ("n_chunks", "inf", "cannot convert float infinity"),
+        ("swift287", "inf", "is no number"),
+    ],
+)
+def test_a_table_without_what_is_needed(made_up, tmp_path, column, value, said):
+    """An earlier version's, or one that was edited: it ended in a traceback."""
+    root = copy_of(made_up, tmp_path)
+    (file,) = root.glob("swift/sub-00001/func/*run-1*_embedding.tsv")
+    table = pd.read_csv(file, sep="\t")
+    table = table.drop(columns=column) if value is None else table.assign(**{column: value})
+    table.to_csv(file, sep="\t", index=False)
+    runs, problems = collect_runs(root / "swift", Wanted())
+    assert len(runs.table) == 79
+    assert [said in problem.reason for problem in problems] == [True]
+
+
+def test_a_killed_worker_costs_its_probe(made_up, tmp_path, monkeypatch, caplog):
+    """The whole group level ended in a traceback."""
+    root = copy_of(made_up, tmp_path)
+    shutil.rmtree(root / "swift" / "group.html", ignore_errors=True)
+
+    def killed(target, *others):
+        raise BrokenProcessPool("A worker process managed by the executor was terminated")
+
+    monkeypatch.setattr("swift_bids.group.probe", killed)
+    call = map(str, (root / "fmriprep", root / "swift", "group", "--permutations", "1"))
+    args = parse_arguments(list(call))
+    assert run_group_level(args, understand_dataset(root / "fmriprep", None)) == 1
+    assert "probe of planted: a worker was killed, most likely because memory ran" in caplog.text
+    assert (root / "swift" / "group.html").exists()
 
 
 def test_umap_is_offered_where_it_is_installed(made_up, monkeypatch):

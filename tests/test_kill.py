@@ -8,8 +8,6 @@ import subprocess
 import sys
 import time
 
-import nibabel as nib
-import numpy as np
 import pytest
 from conftest import ROOT, run_app, somebody_is_left
 from containers import run_files
@@ -129,41 +127,3 @@ def test_other_settings_are_done_again(folder, tmp_path, reference_bundle, flags
     assert again.stdout.endswith("done: 0 run(s), skipped: 1 run(s) done before\n")
     forced = run_app(*arguments, *flags, "--force")
     assert forced.stdout.endswith("done: 1 run(s)\n")
-
-
-@pytest.mark.parametrize(
-    ("damage", "why"),
-    [
-        (lambda root, out: change_bold(root), "another input (sub-1_task-a_space-MNI"),
-        (
-            lambda root, out: next(root.rglob("*confounds*")).write_text("a\tb\n" + "1\t1\n" * 22),
-            "another input (sub-1_task-a_desc-confounds_timeseries.tsv)",
-        ),
-        (lambda root, out: next(out.rglob("*qc.json")).unlink(), "desc-swift_qc.json is not there"),
-        (lambda root, out: next(out.rglob("*embedding.json")).write_text("{"), "cannot be read"),
-        (lambda root, out: next(out.rglob("*.safetensors")).unlink(), "tokens.safetensors is not"),
-    ],
-    ids=["bold", "confounds", "qc", "sidecar", "tokens"],
-)
-def test_what_changed_is_done_again(folder, tmp_path, reference_bundle, damage, why):
-    root, out = tmp_path / "in", tmp_path / "out"
-    write_run(root, "1")
-    arguments = (root, out, "participant", "--weights", reference_bundle)
-    assert run_app(*arguments).returncode == 0
-    expected = run_files(out)
-    damage(root, out)
-    done = run_app(*arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert [x for x in done.stdout.splitlines() if ": again, since " in x and why in x]
-    if "input" not in why:
-        assert run_files(out) == expected
-    assert run_app(*arguments).stdout.endswith("skipped: 1 run(s) done before\n")
-
-
-def change_bold(root):
-    """One voxel of one volume."""
-    file = next(root.rglob("*_bold.nii.gz"))
-    image = nib.load(file)
-    data = np.asarray(image.dataobj).copy()
-    data[11, 14, 11, 10] += 1
-    nib.Nifti1Image(data, image.affine, image.header).to_filename(file)

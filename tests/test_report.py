@@ -1,5 +1,6 @@
 """The participant page: what it says, and what a browser makes of it."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -116,9 +117,39 @@ def test_methods_and_references_are_on_the_page(demo):
     assert "24 motion parameters (Friston et al. 1996)" in page
 
 
-def test_a_damaged_qc_file_is_said_on_the_page(tmp_path):
+def places_in(content, before=()):
+    """Where in nested tables something stands, as keys."""
+    for key, value in content.items():
+        yield (*before, key)
+        if isinstance(value, dict):
+            yield from places_in(value, (*before, key))
+
+
+def test_a_damaged_qc_file_is_said_on_the_page(demo, tmp_path):
+    """Whatever is missing or another thing: the recap was lost to an error of the template."""
     folder = tmp_path / "sub-x" / "func"
     folder.mkdir(parents=True)
-    (folder / "sub-x_task-a_desc-swift_qc.json").write_text("null")
+    file = folder / "sub-x_task-a_desc-swift_qc.json"
+    (good,) = (demo / "swift_bids" / "sub-03").rglob("*_qc.json")
+    told = 0
+    contents = ["null", "[]", "[" * 100_000]
+    for keys in places_in(json.loads(good.read_text())):
+        for value in (None, "x", [], {}):
+            changed = json.loads(good.read_text())
+            place = changed
+            for key in keys[:-1]:
+                place = place[key]
+            place[keys[-1]] = value
+            if value == {}:
+                del place[keys[-1]]
+            contents.append(json.dumps(changed))
+    for content in contents:
+        file.write_text(content)
+        page, _ = write_participant_report(tmp_path, "x")
+        said = "is not what this version writes" in page.read_text()
+        assert said or 'id="run-1"' in page.read_text()
+        told += said
+    assert told > 100
+    file.write_text(good.read_text())
     page, _ = write_participant_report(tmp_path, "x")
-    assert "is not what this version writes" in page.read_text()
+    assert "is not what this version writes" not in page.read_text()

@@ -345,16 +345,16 @@ def test_names_that_are_no_utf8_stop_nobody(folder, reference_bundle, tmp_path):
 
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_names_that_are_alike(reference_bundle, tmp_path, processes):
-    """For nipype `+` and `=` are the same: a run was lost, or all were."""
-    for label, task in (("1", "a+b"), ("1", "a=b")):
-        for file in write_run(tmp_path / "made", label).parent.iterdir():
-            place = tmp_path / "in" / f"sub-{label}" / "func"
-            place.mkdir(parents=True, exist_ok=True)
+    """For nipype `+`, `=`, `-` and `_` are the same: a run was lost, or all were."""
+    place = tmp_path / "in" / "sub-1" / "func"
+    place.mkdir(parents=True)
+    for task in ("a+b", "a=b", "a_acq-b", "a-acq-b"):
+        for file in write_run(tmp_path / "made", "1").parent.iterdir():
             file.rename(place / file.name.replace("task-a", f"task-{task}"))
     arguments = call(tmp_path / "in", tmp_path / "out", reference_bundle, "--nprocs", processes)
     done = run_app(*arguments)
-    assert done.stdout.endswith("done: 2 run(s)\n")
-    assert len(list((tmp_path / "out").rglob("*_embedding.tsv"))) == 2
+    assert done.stdout.endswith("done: 4 run(s)\n")
+    assert len(list((tmp_path / "out").rglob("*_embedding.tsv"))) == 4
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])

@@ -1,13 +1,18 @@
 """Several jobs on one output folder, by plan or by mistake: nothing is lost, nothing is left."""
 
+import json
+import shutil
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
 from conftest import ROOT
 from containers import run_files
 from test_kill import call, undisturbed
+
+from swift_bids.atomic import exclusive
 
 LABELS = ("1", "2", "3", "4")
 
@@ -16,6 +21,31 @@ LABELS = ("1", "2", "3", "4")
 def folder(tmp_path_factory, reference_bundle):
     """`in`, and `plain`: the outputs of one call."""
     return undisturbed(tmp_path_factory.mktemp("together"), LABELS, reference_bundle)
+
+
+def test_a_run_is_written_by_one_call_at_a_time(folder, reference_bundle):
+    """Two with other settings left a mixture, which counted as done."""
+    shutil.copytree(folder / "plain", folder / "mixed")
+    before = run_files(folder / "mixed")
+    arguments = call(folder, "mixed", reference_bundle, "--participant-label", "1")
+    command = [sys.executable, str(ROOT / "run.py"), *arguments, "--frame", "hcp"]
+    name = "sub-1_task-a_space-MNI152NLin6Asym"
+    with exclusive(folder / "mixed" / "sub-1" / "func", name):  # as another call's last step
+        job = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 60
+        while not list((folder / "mixed").rglob("embed/tokens.npy")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(2)
+        now = run_files(folder / "mixed")
+        assert {k: v for k, v in now.items() if k.startswith("sub-1/")} == {
+            k: v for k, v in before.items() if k.startswith("sub-1/")
+        } | {k: b"" for k in now if k.endswith(".lock.part")}
+    said, _ = job.communicate(timeout=60)
+    assert said.endswith("\ndone: 1 run(s)\n")
+    for sidecar in (folder / "mixed" / "sub-1").rglob("*_desc-swift_*.json"):
+        assert json.loads(sidecar.read_text())["Preprocessing"]["Frame"] == "hcp"
+    assert not list((folder / "mixed").rglob("*.part"))
 
 
 @pytest.mark.parametrize(

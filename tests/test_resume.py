@@ -1,0 +1,111 @@
+"""A second call: what changed, or is damaged, is done again and told why; the rest is skipped."""
+
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import run_app
+from containers import run_files
+from test_bad_inputs import file_of, write_run
+
+NAME = "sub-{}_task-a_space-MNI152NLin6Asym"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, reference_bundle):
+    """`in`, five runs of which the last has two chunks, and `plain`: their outputs."""
+    folder = tmp_path_factory.mktemp("resume")
+    for label in "1234":
+        write_run(folder / "in", label)
+    write_run(folder / "in", "5", n_volumes=44)
+    done = run_app(*call(folder, reference_bundle, "plain"))
+    assert done.stdout.endswith("done: 5 run(s)\n"), done.stdout + done.stderr
+    return folder
+
+
+def call(folder, bundle, output):
+    return (folder / "in", folder / output, "participant", "--weights", bundle, "--nprocs", "2")
+
+
+def change_voxel(file):
+    """Of one volume."""
+    image = nib.load(file)
+    data = np.asarray(image.dataobj).copy()
+    place = (11, 14, 11, 10)[: data.ndim]
+    data[place] = 0 if data[place] == 1 else data[place] + 1
+    nib.Nifti1Image(data, image.affine, image.header).to_filename(file)
+
+
+def gone(pattern):
+    return lambda bold, out: next(out.rglob(pattern)).unlink()
+
+
+def written(pattern, content):
+    return lambda bold, out: next(out.rglob(pattern)).write_text(content)
+
+
+def cut(bold, out):
+    file = next(out.rglob("*_qc.json"))
+    file.write_text(file.read_text()[:-99])
+
+
+def made_by(software):
+    def change(bold, out):
+        file = next(out.rglob("*_embedding.json"))
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"GeneratedBy": software}))
+
+    return change
+
+
+#: What happens to participants 1 to 5, and why they are done again.
+ROUNDS = {
+    "input": [
+        (lambda bold, out: change_voxel(bold), "another input (sub-1_task-a_space-MNI152NLin6As"),
+        (
+            lambda bold, out: file_of(bold, "confounds").write_text("a\tb\n" + "1\t1\n" * 22),
+            "another input (sub-2_task-a_desc-confounds_timeseries.tsv)",
+        ),
+        (
+            lambda bold, out: file_of(bold, "confounds").unlink(),
+            "sub-3_task-a_desc-confounds_timeseries.tsv, which it was made from, is not there any",
+        ),
+        (lambda bold, out: change_voxel(file_of(bold, "mask")), "_desc-brain_mask.nii.gz)"),
+        (lambda bold, out: change_voxel(bold), "_desc-preproc_bold.nii.gz)"),
+    ],
+    "absent": [
+        (gone("*_qc.json"), "sub-1_task-a_space-MNI152NLin6Asym_desc-swift_qc.json is not there"),
+        (gone("*.safetensors"), "_desc-swift_tokens.safetensors is not there"),
+        (gone("*_seg-*.tsv"), "the table of its parcels is not there"),
+        (gone("*_seg-*.json"), "the sidecar of sub-4_task-a_space-MNI152NLin6Asym_seg-"),
+        (gone("*_desc-chunks_bold.png"), "_desc-chunks_bold.png is not there"),
+    ],
+    "damaged": [
+        (written("*_embedding.json", "{"), "_desc-swift_embedding.json cannot be read"),
+        (written("*_embedding.json", "[" * 100_000), "_desc-swift_embedding.json cannot be read"),
+        (cut, "_desc-swift_qc.json cannot be read"),
+        (made_by([1]), "another version (unknown)"),
+        (made_by(["x"]), "another version (unknown)"),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", ROUNDS)
+def test_what_changed_is_done_again(folder, tmp_path, reference_bundle, kind):
+    for name in ("in", "plain"):
+        shutil.copytree(folder / name, tmp_path / name)
+    for label, (damage, _) in enumerate(ROUNDS[kind], 1):
+        (bold,) = (tmp_path / "in").glob(f"sub-{label}/func/*_bold.nii.gz")
+        damage(bold, tmp_path / "plain" / f"sub-{label}")
+    done = run_app(*call(tmp_path, reference_bundle, "plain"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    for label, (_, why) in enumerate(ROUNDS[kind], 1):
+        (told,) = (s for s in done.stdout.splitlines() if s.startswith(f"{NAME.format(label)}: a"))
+        assert why in told
+    assert done.stdout.endswith("done: 5 run(s)\n")
+    if kind != "input":
+        assert run_files(tmp_path / "plain") == run_files(folder / "plain")
+    again = run_app(*call(tmp_path, reference_bundle, "plain"))
+    assert again.stdout.endswith("\ndone: 0 run(s), skipped: 5 run(s) done before\n")
