@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 from swift_bids.errors import UsageError
@@ -87,6 +88,10 @@ def start_server() -> None:
         return
     multiprocessing.set_forkserver_preload(_IMPORTED)
     heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = os.environ.get("PYTHONPATH")
+    here = str(Path(__file__).parents[1])
+    if sys.path[0] == here:  # run.py of a checkout, which need not be installed: nor for the server
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, before)))
     try:
         multiprocessing.forkserver.ensure_running()
         _start_method = "forkserver"
@@ -94,6 +99,10 @@ def start_server() -> None:
         logging.getLogger("swift_bids").debug("workers import for themselves (%s)", error)
     finally:
         signal.signal(signal.SIGINT, heard)
+        if before is None:
+            os.environ.pop("PYTHONPATH", None)
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def kill_workers() -> None:

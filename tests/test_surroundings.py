@@ -288,6 +288,24 @@ def test_modules_in_the_current_folder(folder, reference_bundle, tmp_path):
     assert not (tmp_path / "imported").exists()
 
 
+def test_workers_of_a_checkout_are_its_own(folder, reference_bundle, tmp_path):
+    """The server of workers imported what is installed, or nothing, but not what lay by run.py."""
+    for name in ("swift_bids", "run.py", "version"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    with open(tmp_path / "swift_bids" / "server.py", "a") as file:
+        file.write(f'open({str(tmp_path / "imported")!r}, "w").write(interfaces.__file__)\n')
+    arguments = call(folder / "in", tmp_path / "out", reference_bundle)
+    done = subprocess.run(
+        [*map(str, (sys.executable, tmp_path / "run.py", *arguments))],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
+    assert done.stdout.endswith("done: 3 run(s)\n")
+    assert (tmp_path / "imported").read_text() == str(tmp_path / "swift_bids" / "interfaces.py")
+
+
 def test_half_characters_and_terminals_of_ascii(reference_bundle, tmp_path):
     """The recap was lost to an error of Python."""
     write_run(tmp_path / "in", "1")
