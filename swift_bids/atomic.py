@@ -7,11 +7,13 @@ at work there, and none that is left behind keeps a later call waiting.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import logging
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -20,12 +22,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from swift_bids.errors import refusals
+from swift_bids.stopping import was_asked
 
 _LOG = logging.getLogger("swift_bids")
 #: Where a file system has no locks, temporary files as old as this (s) are taken for left behind.
 _OLD = 86_400
-#: How long to wait for what others hold at most, and between looks (s).
-_LONGEST, _AGAIN = 60.0, 0.02
+#: How long to wait for what others hold at most, the same where the call should end, and between
+#: looks (s).
+_LONGEST, _SHORT, _AGAIN = 60.0, 1.0, 0.02
+#: What a lock that another has raises; the second on CIFS.
+_TAKEN = (BlockingIOError, PermissionError)
 _PART, _LOCK = ".part", ".lock"
 #: In the output folder, for calls without --work-dir.
 WORK_FOLDER = ".swift_bids_work"
@@ -120,7 +126,7 @@ def undisturbed_folder(kept: Path, steps: Path, names: Iterable[str], call: str)
                 fcntl.lockf(locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int.from_bytes(place))
             taken = False
         except OSError as error:  # others: a file system without
-            taken = isinstance(error, (BlockingIOError, PermissionError))
+            taken = isinstance(error, _TAKEN)
         if not taken:
             yield kept
             return
@@ -145,8 +151,10 @@ def exclusive(folder: Path, name: str = "") -> Iterator[None]:
     # one that later calls remove.
     path = folder / f"{name and '.'}{name}{_LOCK}{_PART}"
     with _locked(path) as file:
-        with suppress(OSError):  # it is somebody else's
-            os.fchmod(file.fileno(), 0o666)  # who may be the next to want it
+        about = os.fstat(file.fileno())
+        if stat.S_ISREG(about.st_mode) and about.st_nlink == 1 and not about.st_size:
+            with suppress(OSError):  # it is somebody else's
+                os.fchmod(file.fileno(), 0o666)  # who may be the next to want it
         try:
             yield
         finally:
@@ -156,23 +164,49 @@ def exclusive(folder: Path, name: str = "") -> Iterator[None]:
 @contextmanager
 def _locked(path: Path) -> Iterator[IO[bytes]]:
     """Make a file and hold its lock."""
-    until = time.monotonic() + _LONGEST
+    begin = time.monotonic()
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "ab")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            taken = False
-        except OSError as error:  # others: a file system without
-            taken = isinstance(error, BlockingIOError) and time.monotonic() < until
-        # who had it before us, or took it for left behind, removed it: it may be another one now
-        with suppress(FileNotFoundError):
-            if not taken and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                break
+            file = open(path, "ab", opener=_no_other)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            path.unlink(missing_ok=True)  # a link, which none of ours is
+            continue
+        wait = time.monotonic() - begin < (_SHORT if was_asked() else _LONGEST)
+        if _is_ours(file, path, wait) or not wait:
+            break
         file.close()
-        time.sleep(_AGAIN if taken else 0)
+        time.sleep(_AGAIN)
     with file:
         yield file
+
+
+def _no_other(path: str, flags: int) -> int:
+    """Open a file, but nothing that a link leads to, and no pipe that keeps us waiting."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
+def _is_ours(file: IO[bytes], path: Path, wait: bool) -> bool:
+    """Whether the lock of an open file can be had, and it is the one of that name: who had it
+    before, or took it for left behind, may have removed it. Where a file system has no locks, or
+    nobody should `wait` any more, it counts as had.
+    """
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if isinstance(error, _TAKEN) and wait:
+                return False
+            if error.errno == errno.ESTALE:  # NFS of a file that was removed
+                raise
+        about = os.fstat(file.fileno())
+        return about.st_nlink > 0 and os.path.samestat(about, os.stat(path))
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or error.errno == errno.ESTALE:
+            return False
+        raise
 
 
 @contextmanager
@@ -186,22 +220,27 @@ def _left_behind(path: Path) -> Iterator[None]:
         Somebody is at work there.
     """
     try:
-        file = open(path, "r+b")  # network file systems lock nothing that is only read
+        # network file systems lock nothing that is only read
+        file = open(path, "r+b", opener=_no_other)
     except OSError:  # another user's, or a folder's, which has none
-        if not _is_old(path if path.exists() else path.parent):
+        if not _is_old(path):
             raise
         yield
         return
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except _TAKEN:
             raise
         except OSError:  # a file system without
             if not _is_old(path):
                 raise
+        if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            raise FileNotFoundError(path)  # removed, and made anew by somebody
         yield
 
 
 def _is_old(path: Path) -> bool:
-    return time.time() - path.stat().st_mtime > _OLD
+    """Whether a file, or of a folder's lock all that is in the folder, was made long ago."""
+    paths = (path.parent, *path.parent.rglob("*")) if path.name == _LOCK else (path,)
+    return time.time() - max(p.lstat().st_mtime for p in paths) > _OLD

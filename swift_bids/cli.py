@@ -21,7 +21,12 @@ from swift_bids.errors import OutputError, PlainFormatter, UsageError, refusal, 
 from swift_bids.parser import parse_arguments
 from swift_bids.stopping import listen, was_asked
 from swift_bids.weights_cli import ACTIONS, run_weights
-from swift_bids.workers import check_open_files, possible_processes, start_server
+from swift_bids.workers import (
+    check_open_files,
+    import_alike,
+    possible_processes,
+    start_server,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may not have all that names have
             stream.reconfigure(errors="backslashreplace")
-    # else Python looks first into the current folder for what new processes import: any numpy.py
-    os.environ["PYTHONSAFEPATH"] = "1"
+    import_alike()
     try:
         if argv[:1] == ["weights"] and (argv[1:] == [] or argv[1] in (*ACTIONS, "-h", "--help")):
             return run_weights(argv[1:])

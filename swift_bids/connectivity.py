@@ -29,8 +29,8 @@ _LIMIT = 1 - 1e-6
 
 def write_parcels(
     output_dir: str | Path, run: Run, provenance: Provenance, parcels: Parcels, means: np.ndarray
-) -> None:
-    """Write `<run>_seg-<label>_desc-denoised_timeseries.tsv` and its sidecar.
+) -> list[Path]:
+    """Write `<run>_seg-<label>_desc-denoised_timeseries.tsv` and its sidecar; return the files.
 
     Parameters
     ----------
@@ -62,6 +62,7 @@ def write_parcels(
     }
     write_table(file, pd.DataFrame(denoised, columns=parcels.names).round(4))
     write_json(file.with_suffix(".json"), about | columns)
+    return [file, file.with_suffix(".json")]
 
 
 def find_parcels(folder: Path, run_name: str) -> Path | None:

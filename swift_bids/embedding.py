@@ -190,7 +190,6 @@ def _what_is_left(
                 inputs[run.name],
                 keep_tokens,
                 atlas_sha256,
-                count_chunks(run, args),
             )
         if reason is None:
             skipped.append(run)
@@ -238,6 +237,7 @@ def _execute(
     if clean:
         for run in runs:
             remove_intermediate(run, execution)
+    before = {name: _when_done(run, output_dir) for name, run in by_workflow.items()}
     n_chunks = {name: count_chunks(run, args) for name, run in by_workflow.items()}
     ended = set()  # workflows whose last step has; nipype says so behind a failed step, too
     with Progress(by_workflow, n_chunks, lambda run: chunks_done(run, execution)) as progress:
@@ -253,12 +253,23 @@ def _execute(
     done: list[Run] = []
     failed: list[Problem] = []
     for name, run in by_workflow.items():
-        if name in ended and name not in crashed:
+        # of a call that was interrupted, or a graph of jobs, nipype does not tell all that was done
+        is_new = _when_done(run, output_dir) not in (None, before[name])
+        if (name in ended or is_new) and name not in crashed:
             done.append(run)
         else:
             reason, crash_file = crashed.get(name, (why, None))
             failed += _not_done([run], reason, output_dir, crash_file)
     return Outcome(done, [], failed, stopped)
+
+
+def _when_done(run: Run, output_dir: Path) -> tuple[int, int] | None:
+    """What tells the last file of a run from another call's; None: it is not there."""
+    try:
+        about = output_path(output_dir, run.name, "embedding", ".json").stat()
+    except OSError:
+        return None
+    return about.st_mtime_ns, about.st_ino
 
 
 def _not_done(

@@ -28,8 +28,8 @@ def draw_run(
     index: np.ndarray,
     background: float,
     fd_threshold: float,
-) -> None:
-    """Draw the three figures of a run's section in the report.
+) -> list[Path]:
+    """Draw the three figures of a run's section in the report, of one chunk two; return the files.
 
     Parameters
     ----------
@@ -50,12 +50,15 @@ def draw_run(
     }
     if len(embeddings.chunks) > 1:
         figures["chunks"] = chunk_similarity(embeddings)
+    else:  # an earlier call's would not belong to the run
+        figure_path(output_dir, run.name, "chunks").unlink(missing_ok=True)
+    files = []
     for name, figure in figures.items():
+        files.append(figure_path(output_dir, run.name, name))
         # Without the date and version of the library, the same input gives the same bytes.
-        write_atomically(
-            figure_path(output_dir, run.name, name),
-            partial(figure.savefig, format="png", dpi=80, metadata={"Software": None}),
-        )
+        draw = partial(figure.savefig, format="png", dpi=80, metadata={"Software": None})
+        write_atomically(files[-1], draw)
+    return files
 
 
 def model_input_mosaic(volume: np.ndarray, brain: np.ndarray) -> Figure:

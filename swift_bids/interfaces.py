@@ -240,7 +240,7 @@ class Aggregate(_Step):
         tokens = np.load(self.inputs.tokens)
         statistics = Normalisation(**self.inputs.statistics)
         embeddings = aggregate(tokens, pd.read_csv(self.inputs.chunks, sep="\t"))
-        draw_run(
+        files = draw_run(
             self.inputs.output_dir,
             run,
             embeddings,
@@ -250,7 +250,7 @@ class Aggregate(_Step):
             self.inputs.provenance["fd_threshold"],
         )
         provenance = Provenance(**self.inputs.provenance)
-        write_parcels(
+        files += write_parcels(
             self.inputs.output_dir,
             run,
             provenance,
@@ -266,6 +266,7 @@ class Aggregate(_Step):
             Coverage(**self.inputs.coverage),
             tokens if self.inputs.keep_tokens else None,
             self.inputs.fingerprint,
+            files,
         )
 
 

@@ -39,6 +39,7 @@ _KEYS = (
     "Connectivity",
     "Sources",
     "InputFingerprint",
+    "Files",
     "Columns",
 )
 CODE_URL = "https://github.com/swift-bids/swift_bids"
@@ -156,10 +157,12 @@ def write_run(
     coverage: Coverage,
     tokens: np.ndarray | None,
     inputs: Mapping[str, str],
+    others: Iterable[Path],
 ) -> None:
     """Write the tables, sidecars, tokens and quality figures of one run.
 
-    The run's own embedding comes last: where its sidecar is, everything else is there too.
+    The run's own embedding comes last: where its sidecar is, everything else is there too, as long
+    as the sidecar says.
 
     Parameters
     ----------
@@ -167,20 +170,24 @@ def write_run(
         (chunk, 288, 2, 2, 2, 20) float32, or None to leave them out (`--no-tokens`).
     inputs
         BIDS URI of each input file -> its fingerprint; kept in the last sidecar.
+    others
+        Files of the run that are written already, its figures and parcels.
     """
     from safetensors.numpy import save
 
     common = run_metadata(run, provenance, normalisation)
+    files = [*others]
 
     def path(suffix: str, extension: str) -> Path:
-        return output_path(output_dir, run.name, suffix, extension)
+        files.append(output_path(output_dir, run.name, suffix, extension))
+        return files[-1]
 
     def described(table: pd.DataFrame) -> dict[str, Any]:
         return common | column_descriptions(table.columns)
 
     if tokens is None:  # an earlier call's would not belong to the new tables
         for extension in (".json", ".safetensors"):
-            path("tokens", extension).unlink(missing_ok=True)
+            output_path(output_dir, run.name, "tokens", extension).unlink(missing_ok=True)
     else:
         axes = "chunk, feature, x, y, z, t"
         # One mark only: safetensors writes several in an order that differs from call to call.
@@ -208,7 +215,9 @@ def write_run(
     ):
         table.insert(place, column, value)
     write_table(path("embedding", ".tsv"), table)
-    write_json(path("embedding", ".json"), described(table) | {"InputFingerprint": dict(inputs)})
+    sizes = {file.relative_to(output_dir).as_posix(): file.stat().st_size for file in sorted(files)}
+    made_from = {"InputFingerprint": dict(inputs), "Files": sizes}
+    write_json(path("embedding", ".json"), described(table) | made_from)
 
 
 def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation) -> dict[str, Any]:

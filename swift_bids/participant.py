@@ -19,6 +19,7 @@ from swift_bids.errors import OutputError, Problem, UsageError, refusals, report
 from swift_bids.filters import read_filter_file
 from swift_bids.grid import FRAME_OF_VARIANT
 from swift_bids.index import check_database_dir
+from swift_bids.outputs import output_path
 from swift_bids.preflight import check_atlas, check_work_dir
 from swift_bids.query import find_runs
 from swift_bids.runs import Run
@@ -132,11 +133,17 @@ def _remove_parts(output_dir: Path, participants: Iterable[str]) -> None:
 def _with_a_page_to_write(
     output_dir: Path, outcome: Outcome, problems: Sequence[Problem]
 ) -> set[str]:
-    """Participants of whom something is new, or whose page is not there."""
-    skipped = {run.participant for run in outcome.skipped}
-    without = {label for label in skipped if not (output_dir / f"sub-{label}.html").exists()}
+    """Participants of whom something is new, or whose page is not there or older than a run."""
+    without = {run.participant for run in outcome.skipped if _is_page_old(output_dir, run)}
     failed = {p.participant for p in problems if (output_dir / f"sub-{p.participant}").is_dir()}
     return {run.participant for run in outcome.done} | failed | without
+
+
+def _is_page_old(output_dir: Path, run: Run) -> bool:
+    """Whether the call that did a run was ended before it wrote the page."""
+    page = output_dir / f"sub-{run.participant}.html"
+    last = output_path(output_dir, run.name, "embedding", ".json")
+    return not page.exists() or page.stat().st_mtime_ns < last.stat().st_mtime_ns
 
 
 def _write_reports(

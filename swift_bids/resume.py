@@ -9,13 +9,7 @@ from typing import Any
 
 from swift_bids.connectivity import atlas_of, find_parcels
 from swift_bids.json_text import parse
-from swift_bids.outputs import (
-    Provenance,
-    bids_uri,
-    figure_path,
-    output_path,
-    settings_metadata,
-)
+from swift_bids.outputs import Provenance, bids_uri, output_path, settings_metadata
 from swift_bids.runs import Run
 
 #: Bytes of a file's beginning and end that are looked at, and of places between them.
@@ -58,7 +52,6 @@ def why_again(
     inputs: dict[str, str],
     keep_tokens: bool,
     atlas_sha256: str | None,
-    n_chunks: int,
 ) -> str | None:
     """Why a run must be embedded (again); None: its outputs are there, whole and by this very call.
 
@@ -70,8 +63,6 @@ def why_again(
         Whether the whole output of the network is wanted.
     atlas_sha256
         Of the `--atlas` file; None for the cubes.
-    n_chunks
-        Chunks that it has; of one there is no figure of their distances.
     """
     sidecar = output_path(output_dir, run.name, "embedding", ".json")
     try:
@@ -98,36 +89,28 @@ def why_again(
         run.first_volume,
     ):
         return "its TR or its dummy scans are others now"
+    files = made.get("Files")
+    if not isinstance(files, dict):
+        return f"{sidecar.name} cannot be read"
+    for name, size in files.items():
+        try:
+            there = (output_dir / name).stat().st_size
+        except OSError:
+            return f"{Path(name).name} is not there"
+        if there != size:
+            return f"{Path(name).name} is damaged: it has {there} bytes, and had {size}"
+    has_tokens = any(name.endswith("_tokens.safetensors") for name in files)
+    if has_tokens != keep_tokens:
+        return (
+            f"it has {'tokens, which are not' if has_tokens else 'no tokens, which are'} wanted now"
+        )
     parcels = find_parcels(sidecar.parent, run.name)
-    if parcels is None:
-        return "the table of its parcels is not there"
     try:
-        if atlas_of(parcels)[1] != atlas_sha256:
-            return "it has parcels of another atlas"
+        if parcels is not None and atlas_of(parcels)[1] == atlas_sha256:
+            return None
     except (OSError, ValueError, KeyError, TypeError):
-        return f"the sidecar of {parcels.name} is not there or cannot be read"
-    files = [
-        output_path(output_dir, run.name, suffix, extension)
-        for suffix, extensions in (("timeseries", ".tsv .json"), ("embedding", ".tsv"))
-        for extension in extensions.split()
-    ]
-    qc = output_path(output_dir, run.name, "qc", ".json")
-    files.append(qc)
-    drawn = ("input", "motion", "chunks") if n_chunks > 1 else ("input", "motion")
-    files += [figure_path(output_dir, run.name, figure) for figure in drawn]
-    tokens = [output_path(output_dir, run.name, "tokens", end) for end in (".safetensors", ".json")]
-    if keep_tokens:
-        files += tokens
-    elif any(file.exists() for file in tokens):
-        return "it has tokens, which are not wanted now"
-    absent = [file.name for file in files if not file.exists()]
-    if absent:
-        return f"{absent[0]} is not there"
-    try:
-        parse(qc.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return f"{qc.name} cannot be read"
-    return None
+        return f"the sidecar of {parcels} cannot be read"
+    return "it has parcels of another atlas"
 
 
 def _different(made: Any, wanted: Any) -> list[str]:

@@ -15,6 +15,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,10 @@ LOOK, RETRY, TRIES = 5.0, 2.0, 3
 SHOWN = 20.0
 
 
+#: Mark -> numbers of jobs that a call has submitted and that may not have ended.
+_submitted: defaultdict[str, set[int]] = defaultdict(set)
+
+
 class Refused(RuntimeError):
     """sbatch took a job not even after some tries."""
 
@@ -47,7 +52,7 @@ class Slurm(_OUTLIVING):
 
     def __init__(self, arguments: dict[str, Any], mark: str) -> None:
         super().__init__(plugin_args=arguments)
-        self._mark, self._looked, self._sbatch = mark, 0.0, Sbatch(self._sbatch_args)
+        self._mark, self._looked, self._sbatch = mark, 0.0, Sbatch(self._sbatch_args, mark)
         self._live: set[int] = set()
         self._refused: dict[int, str] = {}
 
@@ -66,7 +71,10 @@ class Slurm(_OUTLIVING):
             with suppress(OSError, subprocess.SubprocessError):  # no answer: they go on
                 self._live = {int(number) for number in jobs(self._mark)}
             self._looked = time.monotonic()
-        return taskid in self._live
+        if taskid in self._live:
+            return True
+        _submitted[self._mark].discard(taskid)
+        return False
 
     def _get_result(self, taskid: int) -> dict[str, Any] | None:
         if taskid in self._refused:
@@ -93,7 +101,7 @@ class SlurmGraph(SLURMGraphPlugin):
     def _submit_graph(
         self, pyfiles: Sequence[str], dependencies: dict[int, list[int]], nodes: Sequence[Node]
     ) -> None:
-        sbatch, numbers = Sbatch(self._sbatch_args), dict[int, int]()
+        sbatch, numbers = Sbatch(self._sbatch_args, self._mark), dict[int, int]()
         for place, (pyfile, node) in enumerate(zip(pyfiles, nodes)):
             run = node._hierarchy.rpartition(".")[2]
             if run in self.refused:
@@ -116,8 +124,9 @@ class Sbatch:
     the same reason.
     """
 
-    def __init__(self, arguments: str | None) -> None:
+    def __init__(self, arguments: str | None, mark: str) -> None:
         self._arguments, self._tries = shlex.split(arguments or ""), TRIES
+        self._numbers = _submitted[mark]
 
     def submit(self, script: str, node: Node, *more: str) -> int:
         """Submit a job and return its number.
@@ -139,7 +148,8 @@ class Sbatch:
             done = subprocess.run(call, capture_output=True, text=True)
             if done.returncode == 0:
                 self._tries = TRIES
-                return int(done.stdout.split(";")[0])
+                self._numbers.add(number := int(done.stdout.split(";")[0]))
+                return number
             if tried + 1 < self._tries:
                 time.sleep(RETRY)
         self._tries = 1
@@ -193,17 +203,32 @@ def wait_for_jobs(mark: str) -> None:
 
 def cancel_jobs(mark: str, seconds: float) -> None:
     """Cancel the jobs with this mark, as far as SLURM can be reached in so many seconds."""
-    quiet, until = 0, time.monotonic() + seconds
+    until = time.monotonic() + seconds
+    known = [str(number) for number in sorted(_submitted[mark])]
+    cancelled = not known or _scancel(known, seconds)  # at once, since squeue may take its time
+    quiet = 0
     while (left := until - time.monotonic()) > 0:
-        with suppress(OSError, subprocess.SubprocessError):
+        try:
             found = jobs(mark, left, ended=("COMPLETING",))
-            quiet = 0 if found else quiet + 1
-            if quiet > 1:  # one that was on its way is there by now
-                return
-            if found:
-                subprocess.run(["scancel", *found], capture_output=True, timeout=left)
+        except (OSError, subprocess.SubprocessError):
+            time.sleep(0.4)
+            continue
+        quiet = 0 if found else quiet + 1
+        if quiet > 1:  # one that was on its way is there by now
+            return
+        cancelled = not found or _scancel(found, left)
         time.sleep(0.4)
-    _LOG.warning("SLURM may still have jobs of this call, which could not be cancelled: see squeue")
+    if not cancelled:
+        _LOG.warning("SLURM may still have jobs of this call; see squeue, and cancel them")
+
+
+def _scancel(numbers: Sequence[str], timeout: float) -> bool:
+    """Cancel jobs; return whether SLURM took that of all of them."""
+    try:
+        done = subprocess.run(["scancel", *numbers], capture_output=True, timeout=timeout)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0
 
 
 def jobs(mark: str, timeout: float = 120, ended: Sequence[str] = ()) -> list[str]:

@@ -8,9 +8,11 @@ import multiprocessing.forkserver
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,8 @@ def possible_processes(wanted: int) -> int:
     /dev/shm, of which a container may have too little."""
     if wanted > 1:
         try:
-            multiprocessing.Lock()
+            with _heard_later():
+                multiprocessing.Lock()
         except OSError as error:
             logging.getLogger("swift_bids").warning(
                 "one process in place of %d, since workers cannot share memory (/dev/shm: %s); "
@@ -72,6 +75,17 @@ def possible_processes(wanted: int) -> int:
     return wanted
 
 
+def import_alike() -> None:
+    """Let processes that are started from now on, jobs of a cluster included, import what this one
+    does: a checkout whose run.py was called need not be installed, and nobody wants what lies in
+    the current folder, any numpy.py, where Python looks first."""
+    os.environ["PYTHONSAFEPATH"] = "1"
+    here = Path(__file__).resolve().parents[1]
+    if Path(sys.argv[0]).resolve() == here / "run.py":
+        before = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(here), before)))
+
+
 def start_method() -> str:
     """`forkserver` once `start_server` has succeeded, else `spawn`."""
     return _start_method
@@ -80,29 +94,32 @@ def start_method() -> str:
 def start_server() -> None:
     """Start the server that worker processes are forked from, where that can be done.
 
-    It is deaf to Ctrl-C, as its workers are then: a terminal sends that to them too, but this
-    process ends them, in peace. The server ends with this process.
+    It is deaf to Ctrl-C and to a terminal that goes, as its workers are then: this process ends
+    them, in peace. The server ends with this process.
     """
     global _start_method
     if sys.platform != "linux":  # the libraries of macOS do not bear forking at all
         return
     multiprocessing.set_forkserver_preload(_IMPORTED)
-    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    before = os.environ.get("PYTHONPATH")
-    here = str(Path(__file__).parents[1])
-    if sys.path[0] == here:  # run.py of a checkout, which need not be installed: nor for the server
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, before)))
     try:
-        multiprocessing.forkserver.ensure_running()
+        with _heard_later():
+            resource_tracker.ensure_running()  # it unblocks Ctrl-C when it has started
+        with _heard_later():
+            multiprocessing.forkserver.ensure_running()
         _start_method = "forkserver"
     except OSError as error:  # of its socket in TMPDIR: the path may have 107 characters
         logging.getLogger("swift_bids").debug("workers import for themselves (%s)", error)
+
+
+@contextmanager
+def _heard_later() -> Iterator[None]:
+    """Block signals that a terminal sends to all processes: those that are started within never
+    hear them, this one does afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+    try:
+        yield
     finally:
-        signal.signal(signal.SIGINT, heard)
-        if before is None:
-            os.environ.pop("PYTHONPATH", None)
-        else:
-            os.environ["PYTHONPATH"] = before
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def kill_workers() -> None:

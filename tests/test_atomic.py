@@ -106,6 +106,99 @@ def test_one_at_a_time_on_a_network_file_system(tmp_path, network_file_system):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_lock_of_another_machine_on_cifs(tmp_path, monkeypatch):
+    """It is refused like a file that may not be written to: everybody was let in."""
+    monkeypatch.setattr(atomic, "_LONGEST", 0.3)
+    left_by_a_killed_call(tmp_path / ".a.part")
+
+    def flock(file, how):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    begin = time.monotonic()
+    with exclusive(tmp_path):
+        assert 0.3 <= time.monotonic() - begin < 5
+    os.utime(tmp_path / ".a.part", (LONG_AGO, LONG_AGO))
+    remove_parts(tmp_path)
+    assert os.listdir(tmp_path) == [".a.part"]
+
+
+def test_a_file_that_is_removed_meanwhile_on_nfs(tmp_path, monkeypatch):
+    """It is `stale` then; a run's last step failed."""
+    real, calls = fcntl.flock, []
+
+    def flock(file, how):
+        calls.append(1)
+        if len(calls) < 3:
+            os.unlink(tmp_path / ".lock.part")
+            raise OSError(errno.ESTALE, "Stale file handle")
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with exclusive(tmp_path):
+        assert is_locked(tmp_path / ".lock.part")
+    assert len(calls) == 4
+
+
+def test_a_lock_that_somebody_else_has_by_now_stays(tmp_path, monkeypatch):
+    """Between the look and the lock it was removed and made anew: two were in."""
+    path = tmp_path / ".lock.part"
+    left_by_a_killed_call(path)
+    real, others = fcntl.flock, []
+
+    def flock(file, how):
+        if not others:
+            path.unlink()
+            others.append(open(path, "ab"))
+            real(others[0], how)
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    remove_parts(tmp_path)
+    assert is_locked(path)
+    others[0].close()
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_lock_that_leads_elsewhere(tmp_path, link):
+    """Somebody who may write to the output folder could open the caller's files to everybody."""
+    secret = tmp_path / "secret"
+    secret.touch(0o600)
+    (tmp_path / "logs").mkdir()
+    link(secret, tmp_path / "logs" / ".lock.part")
+    with exclusive(tmp_path / "logs"):
+        pass
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path / "logs") == []
+
+
+def test_a_call_of_days_where_there_are_no_locks(tmp_path, monkeypatch):
+    """Its work folder was taken for left behind after a day."""
+
+    def flock(file, how):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    parent = tmp_path / ".swift_bids_work"
+    for name in ("living", "dead"):
+        (parent / name / "wf" / "run").mkdir(parents=True)
+        (parent / name / ".lock").touch()
+        for path in (*parent.glob(f"{name}/**/*"), parent / name):
+            os.utime(path, (LONG_AGO, LONG_AGO))
+    (parent / "living" / "wf" / "run" / "now").touch()
+    with work_folder(None, tmp_path, "mine"):
+        assert sorted(os.listdir(parent)) == ["living", "mine"]
+
+
+def test_a_call_that_should_end_waits_for_nobody(tmp_path, monkeypatch):
+    """A lock that a file server keeps took its recap away."""
+    monkeypatch.setattr(atomic, "was_asked", lambda: True)
+    with exclusive(tmp_path):
+        begin = time.monotonic()
+        with exclusive(tmp_path):
+            assert 1 <= time.monotonic() - begin < 2
+
+
 def test_nobody_waits_for_ever(tmp_path, monkeypatch):
     """A machine that went away with a lock, which its file server keeps."""
     monkeypatch.setattr(atomic, "_LONGEST", 0.3)
@@ -148,7 +241,8 @@ def test_work_folders_of_killed_calls(tmp_path):
     for name, age in (("old", LONG_AGO), ("young", None)):
         (parent / name / "pymp").mkdir(parents=True)
         if age:
-            os.utime(parent / name, (age, age))
+            for path in (parent / name / "pymp", parent / name):
+                os.utime(path, (age, age))
     left_by_a_killed_call(parent / "locked" / ".lock")
     with work_folder(None, tmp_path, "mine") as folder:
         assert sorted(os.listdir(parent)) == ["mine", "young"]

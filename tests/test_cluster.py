@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import defaultdict
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -171,7 +172,7 @@ def test_options_reach_sbatch_as_they_are(tmp_path, programs, node):
     """In an order that lets the user's win, and without a shell that takes names apart."""
     programs("sbatch", 'printf "%s\n" "$@" > ' + str(tmp_path / "words") + "; echo '17;cluster'")
     script = f"{tmp_path}/a (b) $x; O'Brien.sh"
-    sbatch = slurm.Sbatch("--account my_lab -J 'a b'")
+    sbatch = slurm.Sbatch("--account my_lab -J 'a b'", MARK)
     assert sbatch.submit(script, node, "--dependency=afterok:3") == 17
     words = (tmp_path / "words").read_text().splitlines()
     assert words[:3] == ["--parsable", "--job-name=crop", "--mem=1G"]
@@ -181,7 +182,7 @@ def test_options_reach_sbatch_as_they_are(tmp_path, programs, node):
 
 def test_a_refused_job_says_why(tmp_path, programs, node):
     programs("sbatch", "echo 'error: AssocMaxSubmitJobLimit' >&2; exit 1")
-    sbatch = slurm.Sbatch(None)
+    sbatch = slurm.Sbatch(None, MARK)
     for n_calls in (slurm.TRIES, slurm.TRIES + 1):  # when none was taken, one try is enough
         with pytest.raises(slurm.Refused, match=r"job of crop \(error: AssocMaxSubmitJobLimit\)"):
             sbatch.submit("x.sh", node)
@@ -239,6 +240,29 @@ def test_refused_jobs_fail_their_runs(tmp_path, programs, reference_bundle):
         assert not list((tmp_path / "out").rglob("*_embedding.tsv"))
 
 
+@pytest.fixture(autouse=True)
+def no_jobs_of_other_tests(monkeypatch):
+    monkeypatch.setattr(slurm, "_submitted", defaultdict(set))
+
+
+def test_jobs_that_are_known_are_cancelled_first(tmp_path, programs, caplog, node):
+    """A squeue of more than 2.5 s was all that a call had time for."""
+    programs("sbatch", "echo 5")
+    plugin = slurm.Slurm({}, MARK)
+    for number in (5, 7):
+        programs("sbatch", f"echo {number}")
+        assert plugin._submit_batchtask("x.sh", node) == number
+    programs("squeue", f"echo '7 RUNNING {MARK}'")
+    assert not plugin._is_pending(5)
+    programs("squeue", "exec sleep 60")
+    slurm.cancel_jobs(MARK, 1)
+    assert (tmp_path / "calls").read_text().count("scancel 7\n") == 1
+    assert caplog.text == ""
+    programs("scancel", "exit 1")
+    slurm.cancel_jobs(MARK, 1)
+    assert "SLURM may still have jobs of this call" in caplog.text
+
+
 def test_jobs_are_cancelled_in_time(tmp_path, programs, caplog):
     """Jobs that take long to end, and a SLURM that does not answer, kept Ctrl-C for minutes."""
     programs("squeue", f"test -e {tmp_path}/gone || echo '5 RUNNING {MARK}'")
@@ -250,7 +274,8 @@ def test_jobs_are_cancelled_in_time(tmp_path, programs, caplog):
     assert time.monotonic() - begin < 10
     assert (tmp_path / "calls").read_text().count("scancel 5\n") == 1
     assert caplog.text == ""
-    programs("squeue", "exec sleep 60")
+    programs("squeue", f"test -e {tmp_path}/asked && exec sleep 60; echo '5 RUNNING {MARK}'")
+    programs("scancel", f"touch {tmp_path}/asked; exec sleep 60")
     begin = time.monotonic()
     slurm.cancel_jobs(MARK, 1)
     assert time.monotonic() - begin < 3

@@ -1,6 +1,7 @@
 """A second call: what changed, or is damaged, is done again and told why; the rest is skipped."""
 
 import json
+import os
 import shutil
 
 import nibabel as nib
@@ -46,15 +47,18 @@ def written(pattern, content):
     return lambda bold, out: next(out.rglob(pattern)).write_text(content)
 
 
-def cut(bold, out):
-    file = next(out.rglob("*_qc.json"))
-    file.write_text(file.read_text()[:-99])
+def cut(pattern):
+    def change(bold, out):
+        file = next(out.rglob(pattern))
+        file.write_bytes(file.read_bytes()[:-99])
+
+    return change
 
 
-def made_by(software):
+def edited(**content):
     def change(bold, out):
         file = next(out.rglob("*_embedding.json"))
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"GeneratedBy": software}))
+        file.write_text(json.dumps(json.loads(file.read_text()) | content))
 
     return change
 
@@ -77,16 +81,26 @@ ROUNDS = {
     "absent": [
         (gone("*_qc.json"), "sub-1_task-a_space-MNI152NLin6Asym_desc-swift_qc.json is not there"),
         (gone("*.safetensors"), "_desc-swift_tokens.safetensors is not there"),
-        (gone("*_seg-*.tsv"), "the table of its parcels is not there"),
-        (gone("*_seg-*.json"), "the sidecar of sub-4_task-a_space-MNI152NLin6Asym_seg-"),
+        (gone("*_seg-*.tsv"), "_desc-denoised_timeseries.tsv is not there"),
+        (gone("*_seg-*.json"), "_desc-denoised_timeseries.json is not there"),
         (gone("*_desc-chunks_bold.png"), "_desc-chunks_bold.png is not there"),
     ],
     "damaged": [
         (written("*_embedding.json", "{"), "_desc-swift_embedding.json cannot be read"),
         (written("*_embedding.json", "[" * 100_000), "_desc-swift_embedding.json cannot be read"),
-        (cut, "_desc-swift_qc.json cannot be read"),
-        (made_by([1]), "another version (unknown)"),
-        (made_by(["x"]), "another version (unknown)"),
+        (edited(GeneratedBy=[1]), "another version (unknown)"),
+        (edited(GeneratedBy=["x"]), "another version (unknown)"),
+        (edited(Files=["x"]), "_desc-swift_embedding.json cannot be read"),
+    ],
+    "cut": [
+        (cut("*_qc.json"), "_desc-swift_qc.json is damaged: it has "),
+        (cut("*_embedding.tsv"), "_desc-swift_embedding.tsv is damaged: it has "),
+        (cut("*.safetensors"), "_desc-swift_tokens.safetensors is damaged: it has "),
+        (
+            written("*_seg-*.tsv", ""),
+            "_desc-denoised_timeseries.tsv is damaged: it has 0 byt",
+        ),
+        (cut("*_desc-input_bold.png"), "_desc-input_bold.png is damaged: it has "),
     ],
 }
 
@@ -107,5 +121,11 @@ def test_what_changed_is_done_again(folder, tmp_path, reference_bundle, kind):
     assert done.stdout.endswith("done: 5 run(s)\n")
     if kind != "input":
         assert run_files(tmp_path / "plain") == run_files(folder / "plain")
+    page = tmp_path / "plain" / "sub-1.html"
+    made = page.read_bytes()
+    page.write_text("of a call before")  # the last one was killed before it wrote the page
+    os.utime(page, (0, 0))
     again = run_app(*call(tmp_path, reference_bundle, "plain"))
     assert again.stdout.endswith("\ndone: 0 run(s), skipped: 5 run(s) done before\n")
+    assert again.stdout.count("report: ") == 1
+    assert page.read_bytes() == made

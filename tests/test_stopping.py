@@ -106,6 +106,27 @@ def test_a_second_signal_takes_nothing_away(tmp_path, reference_bundle):
     assert not (tmp_path / "out" / ".swift_bids_work").exists()
 
 
+def test_a_terminal_that_goes_and_a_run_that_was_done(tmp_path, reference_bundle):
+    """A run whose last step had just ended was told as failed, and a library's process, which the
+    signal had ended, left tracebacks behind the recap."""
+    job = start_job(tmp_path, reference_bundle, n_volumes=80, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (done := list((tmp_path / "out").rglob("*_desc-swift_embedding.json"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    os.killpg(job.pid, signal.SIGHUP)
+    said, _ = job.communicate(timeout=60)
+    assert job.returncode == 129, said
+    recap = said[said.index("\ndone: ") :].splitlines()[1:]
+    n_done = len(list((tmp_path / "out").rglob("*_desc-swift_embedding.json")))
+    assert n_done >= len(done)
+    assert recap[0] == f"done: {n_done} run(s)"
+    assert len(recap) == 1 if n_done == 2 else len(recap) == 3
+    assert "of an earlier call" not in said
+    status = (tmp_path / "out" / "logs" / "status.tsv").read_text()
+    assert status.count("\tdone\t") == n_done
+
+
 def test_signals_are_asked_for_anew_by_each_call(monkeypatch):
     monkeypatch.setattr(stopping, "_asked", KeyboardInterrupt())
     before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}

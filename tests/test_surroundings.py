@@ -19,6 +19,7 @@ from test_bad_inputs import file_of, write_run
 
 from swift_bids.errors import PlainFormatter, UsageError
 from swift_bids.preflight import check_work_dir
+from swift_bids.workers import import_alike
 
 NO_ROOM = r"cannot be written or read \(No space left on device\); make room there and call again"
 
@@ -304,6 +305,17 @@ def test_workers_of_a_checkout_are_its_own(folder, reference_bundle, tmp_path):
     )
     assert done.stdout.endswith("done: 3 run(s)\n")
     assert (tmp_path / "imported").read_text() == str(tmp_path / "swift_bids" / "interfaces.py")
+
+
+def test_what_new_processes_import(monkeypatch):
+    """Jobs of a cluster, too: they imported what was installed, or nothing."""
+    monkeypatch.setenv("PYTHONPATH", "/else")
+    for called, expected in ((ROOT / "run.py", f"{ROOT}:/else"), ("/bin/swift-bids", "/else")):
+        monkeypatch.setattr(sys, "argv", [str(called)])
+        monkeypatch.setenv("PYTHONPATH", "/else")
+        monkeypatch.setenv("PYTHONSAFEPATH", "")
+        import_alike()
+        assert (os.environ["PYTHONPATH"], os.environ["PYTHONSAFEPATH"]) == (expected, "1")
 
 
 def test_half_characters_and_terminals_of_ascii(reference_bundle, tmp_path):
