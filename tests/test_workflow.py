@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import SPACE, run_app, somebody_is_left, start_job, write_derivative
 from safetensors.numpy import load_file
+from test_bad_inputs import write_run
 
 from swift_bids.inference import ModelInput
 from swift_bids.workflow import WORKFLOW_NAME
@@ -111,6 +112,33 @@ def test_bad_runs_do_not_stop_the_good_one(tmp_path, reference_bundle, processes
     assert not (written / "sub-3.html").exists()
     assert not list(written.rglob("*.part"))
     assert not (written / ".swift_bids_work").exists()
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_stop_on_first_crash(tmp_path, reference_bundle, processes):
+    """What was not begun is not done, and says why; without the flag all but one are."""
+    root, out = tmp_path / "in", tmp_path / "out"
+    for label in "123456":
+        bold = write_run(root, label)
+        if label == "1":  # which nobody sees before all of it is read
+            bold.write_bytes(bold.read_bytes()[:-4] + b"0000")
+    call = (root, out, "participant", "--weights", reference_bundle, "--nprocs", processes)
+    done = run_app(*call, "--stop-on-first-crash")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    recap = done.stdout[done.stdout.index("could not be done") :].splitlines()[1:]
+    (crashed,) = (line for line in recap if "damaged or incomplete" in line)
+    assert crashed.startswith("  sub-1_")
+    not_begun = [line for line in recap if line != crashed]
+    assert len(not_begun) >= 3  # of two processes one may have gone on
+    assert {line.split(": ", 1)[1] for line in not_begun} == {
+        "it was not done, since --stop-on-first-crash ended the call"
+    }
+    assert len(list(out.rglob("*_embedding.json"))) == 5 - len(not_begun)
+    assert not (out / ".swift_bids_work").exists()
+    rest = run_app(*call)
+    assert rest.returncode == 1
+    assert len(list(out.rglob("*_embedding.json"))) == 5
 
 
 def test_every_setting_is_used_and_recorded(tmp_path, reference_bundle):
