@@ -39,6 +39,14 @@ def parity_shapes():
     return lambda name: json.loads((PARITY / f"{name}.json").read_text())["parameters"]
 
 
+@pytest.fixture(autouse=True)
+def paths_of_python(monkeypatch):
+    """The app sets these for its children; a test that calls it in this process must not for those
+    of the next."""
+    for name in ("PYTHONSAFEPATH", "PYTHONPATH"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+
+
 def require_program(name: str) -> str:
     """Path of a system program; without it the test skips, or fails where CI promises it."""
     places = [str(Path(sys.executable).parent), *os.get_exec_path()]  # some come as wheels
