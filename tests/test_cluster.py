@@ -271,14 +271,14 @@ def test_jobs_are_cancelled_in_time(tmp_path, programs, caplog):
     slurm.cancel_jobs(MARK, 60)
     programs("squeue", f"echo '5 COMPLETING {MARK}'")
     slurm.cancel_jobs(MARK, 60)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 50
     assert (tmp_path / "calls").read_text().count("scancel 5\n") == 1
     assert caplog.text == ""
     programs("squeue", f"test -e {tmp_path}/asked && exec sleep 60; echo '5 RUNNING {MARK}'")
     programs("scancel", f"touch {tmp_path}/asked; exec sleep 60")
     begin = time.monotonic()
     slurm.cancel_jobs(MARK, 1)
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 30
     assert "SLURM may still have jobs of this call" in caplog.text
 
 

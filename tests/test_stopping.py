@@ -60,7 +60,7 @@ in_worker(2, time.sleep, 60)
     code, said, seconds = ended(code, signal.SIGTERM, 1.5)
     assert code == 143
     assert said.startswith("swift-bids: asked to stop\n")
-    assert seconds < 3
+    assert seconds < 5
 
 
 def test_what_is_held_back_comes_afterwards():
