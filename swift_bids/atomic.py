@@ -230,10 +230,8 @@ def _left_behind(path: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except _TAKEN:
-            raise
-        except OSError:  # a file system without
-            if not _is_old(path):
+        except OSError as error:  # others: a file system without
+            if isinstance(error, _TAKEN) or not _is_old(path):
                 raise
         if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
             raise FileNotFoundError(path)  # removed, and made anew by somebody

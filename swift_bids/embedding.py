@@ -184,12 +184,7 @@ def _what_is_left(
         if not args.force:
             keep_tokens = not args.no_tokens
             reason = why_again(
-                output_dir,
-                run,
-                provenance,
-                inputs[run.name],
-                keep_tokens,
-                atlas_sha256,
+                output_dir, run, provenance, inputs[run.name], keep_tokens, atlas_sha256
             )
         if reason is None:
             skipped.append(run)

@@ -10,6 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from nipype import Node, Workflow
@@ -79,16 +80,7 @@ def run_workflows(
         workers = None
         if execution.processes > 1 and not execution.elsewhere:
             workers = _workers(execution, processes, on_node)
-
-        def make(some: Sequence[Run] = runs[first : first + at_once]) -> list[Workflow]:
-            made = []
-            for run in some:
-                try:
-                    made.append(workflow_of(run))
-                except InputError as gone:  # since the call began
-                    unmade[workflow_name(run)] = str(gone), None
-            return made
-
+        make = partial(_make, runs[first : first + at_once], workflow_of, unmade)
         error = _run(make, execution, on_node, workers)
         if workers is not None:
             unwritten += workers.unwritten
@@ -119,6 +111,21 @@ def _runs_at_once(execution: Execution, n_runs: int) -> int:
     if execution.elsewhere:
         return n_runs
     return max(100, 10 * execution.processes) if execution.processes > 1 else 1
+
+
+def _make(
+    runs: Sequence[Run],
+    workflow_of: Callable[[Run], Workflow],
+    unmade: dict[str, tuple[str, Path | None]],
+) -> list[Workflow]:
+    """Make the workflows of some runs; note why that of a run cannot be made."""
+    made = []
+    for run in runs:
+        try:
+            made.append(workflow_of(run))
+        except InputError as gone:  # since the call began
+            unmade[workflow_name(run)] = str(gone), None
+    return made
 
 
 def _run(

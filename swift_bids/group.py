@@ -73,8 +73,8 @@ def run_group_level(args: argparse.Namespace, dataset: Dataset) -> int:
         runs, problems = collect_runs(output_dir, wanted)
     if args.dry_run:
         names = list(runs.table["name"])
-        as_json = json.dumps({"runs": names}, indent=2)
-        print(as_json if args.dry_run == "json" else "\n".join(map(visible, names)))
+        as_text = "\n".join(map(visible, names))
+        print(json.dumps({"runs": names}, indent=2) if args.dry_run == "json" else as_text)
         return report_problems(problems)
     n_kinds = check_kinds(runs.table, args.allow_mixed)
     if runs.table["random_weights"].any():

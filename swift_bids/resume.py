@@ -100,10 +100,10 @@ def why_again(
         if there != size:
             return f"{Path(name).name} is damaged: it has {there} bytes, and had {size}"
     has_tokens = any(name.endswith("_tokens.safetensors") for name in files)
-    if has_tokens != keep_tokens:
-        return (
-            f"it has {'tokens, which are not' if has_tokens else 'no tokens, which are'} wanted now"
-        )
+    if has_tokens and not keep_tokens:
+        return "it has tokens, which are not wanted now"
+    if keep_tokens and not has_tokens:
+        return "it has no tokens, which are wanted now"
     parcels = find_parcels(sidecar.parent, run.name)
     try:
         if parcels is not None and atlas_of(parcels)[1] == atlas_sha256:

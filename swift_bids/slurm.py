@@ -31,8 +31,6 @@ _LOG = logging.getLogger("swift_bids")
 LOOK, RETRY, TRIES = 5.0, 2.0, 3
 #: Until a network file system shows what a job has written (s).
 SHOWN = 20.0
-
-
 #: Mark -> numbers of jobs that a call has submitted and that may not have ended.
 _submitted: defaultdict[str, set[int]] = defaultdict(set)
 
@@ -53,7 +51,7 @@ class Slurm(_OUTLIVING):
     def __init__(self, arguments: dict[str, Any], mark: str) -> None:
         super().__init__(plugin_args=arguments)
         self._mark, self._looked, self._sbatch = mark, 0.0, Sbatch(self._sbatch_args, mark)
-        self._live: set[int] = set()
+        self._live = _submitted[mark]
         self._refused: dict[int, str] = {}
 
     def _submit_batchtask(self, scriptfile: str, node: Node) -> int:
@@ -63,18 +61,14 @@ class Slurm(_OUTLIVING):
             number = -1 - len(self._refused)
             self._refused[number] = str(error)
         self._pending[number] = node.output_dir()
-        self._live.add(number)
         return number
 
     def _is_pending(self, taskid: int) -> bool:
         if time.monotonic() - self._looked > LOOK / 2:  # once for all jobs
             with suppress(OSError, subprocess.SubprocessError):  # no answer: they go on
-                self._live = {int(number) for number in jobs(self._mark)}
+                self._live &= {int(number) for number in jobs(self._mark)}
             self._looked = time.monotonic()
-        if taskid in self._live:
-            return True
-        _submitted[self._mark].discard(taskid)
-        return False
+        return taskid in self._live
 
     def _get_result(self, taskid: int) -> dict[str, Any] | None:
         if taskid in self._refused:
@@ -208,15 +202,12 @@ def cancel_jobs(mark: str, seconds: float) -> None:
     cancelled = not known or _scancel(known, seconds)  # at once, since squeue may take its time
     quiet = 0
     while (left := until - time.monotonic()) > 0:
-        try:
+        with suppress(OSError, subprocess.SubprocessError):
             found = jobs(mark, left, ended=("COMPLETING",))
-        except (OSError, subprocess.SubprocessError):
-            time.sleep(0.4)
-            continue
-        quiet = 0 if found else quiet + 1
-        if quiet > 1:  # one that was on its way is there by now
-            return
-        cancelled = not found or _scancel(found, left)
+            quiet = 0 if found else quiet + 1
+            if quiet > 1:  # one that was on its way is there by now
+                return
+            cancelled = not found or _scancel(found, left)
         time.sleep(0.4)
     if not cancelled:
         _LOG.warning("SLURM may still have jobs of this call; see squeue, and cancel them")

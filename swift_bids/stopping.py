@@ -52,13 +52,6 @@ def interruptible() -> Iterator[None]:
         _held_back = before
 
 
-def leave_within(seconds: float, code: int) -> None:
-    """End then at the latest: a library that waits for a worker, ended at an awkward moment, waits
-    for ever."""
-    signal.signal(signal.SIGALRM, lambda number, frame: os._exit(code))
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
 def was_asked() -> bool:
     """Whether a signal has asked the call to end."""
     return _asked is not None
@@ -72,6 +65,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if _asked is not None:
         return
     _asked = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
-    leave_within(_LONGEST, 128 + number)
+    # a library that waits for a worker, ended at an awkward moment, waits for ever
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
+    signal.setitimer(signal.ITIMER_REAL, _LONGEST)
     if not _held_back:
         raise _asked
