@@ -34,6 +34,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 audit: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet pip-audit

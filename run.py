@@ -3,7 +3,7 @@
 
 import sys
 
-from swift_bids.cli import main
+from swift_bids.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

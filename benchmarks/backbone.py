@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from swift_bids.model import RELEASED_CONFIG, SwiFT
-from swift_bids.precision import PRECISIONS, at_precision
+from swift_bids.network.precision import PRECISIONS, at_precision
+from swift_bids.network.swift import RELEASED_CONFIG, SwiFT
 
 
 def seconds(work: Callable[[torch.Tensor], object], x: torch.Tensor) -> float:

@@ -30,8 +30,9 @@ import numpy as np
 from isal import igzip
 
 from swift_bids.demo import make_head
-from swift_bids.grid import FSL_AFFINE, FSL_SHAPE, template_brain
-from swift_bids.weights import write_random_bundle
+from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE
+from swift_bids.geometry.grid import template_brain
+from swift_bids.network.bundles import write_random_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "sub-01_task-rest_space-MNI152NLin6Asym_res-2_desc-"

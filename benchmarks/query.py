@@ -91,9 +91,9 @@ def search(root: Path, labels: list[str]) -> None:
     """Find the runs as the app does; prints their number, seconds and MB."""
     import bids.layout  # noqa: F401  imports do not count
 
-    from swift_bids.dataset import understand_dataset
-    from swift_bids.query import find_runs
-    from swift_bids.selection import Selection
+    from swift_bids.inputs.dataset import understand_dataset
+    from swift_bids.inputs.query import find_runs
+    from swift_bids.inputs.selection import Selection
 
     def peak() -> float:
         text = Path("/proc/self/status").read_text()

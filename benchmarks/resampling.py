@@ -15,13 +15,8 @@ import time
 import numpy as np
 from nibabel.affines import from_matvec
 
-from swift_bids.grid import (
-    FSL_AFFINE,
-    FSL_SHAPE,
-    interpolation_weights,
-    template_brain,
-    to_fsl_grid,
-)
+from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE
+from swift_bids.geometry.grid import interpolation_weights, template_brain, to_fsl_grid
 
 GRIDS = {
     "MNI152NLin2009cAsym res-2": (

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks.pipeline import ROOT, write_dataset
-from swift_bids.weights import write_random_bundle
+from swift_bids.network.bundles import write_random_bundle
 
 
 def give_names(root: Path, n_runs: int) -> None:

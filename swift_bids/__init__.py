@@ -19,11 +19,11 @@ __all__ = ["SwiFT", "__version__", "embed"]
 
 def __getattr__(name: str) -> Any:
     if name == "SwiFT":
-        from swift_bids.model import SwiFT
+        from swift_bids.network.swift import SwiFT
 
         return SwiFT
     if name == "embed":
-        from swift_bids.notebook import embed
+        from swift_bids.api import embed
 
         return embed
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,8 +22,9 @@ import pandas as pd
 from nilearn.datasets import load_mni152_template
 from scipy.ndimage import gaussian_filter
 
-from swift_bids.grid import FSL_AFFINE, FSL_SHAPE, template_brain, to_fsl_grid
-from swift_bids.weights import write_random_bundle
+from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE
+from swift_bids.geometry.grid import template_brain, to_fsl_grid
+from swift_bids.network.bundles import write_random_bundle
 
 N_VOLUMES = 50
 N_DUMMY = 2

@@ -19,30 +19,26 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from swift_bids.aggregate import aggregate
-from swift_bids.atomic import exclusive
-from swift_bids.checkpoint import load_backbone
-from swift_bids.chunk import (
-    SHORT_RUNS,
-    TAILS,
-    framewise_displacement,
-    plan_chunks,
-    read_confounds,
-)
-from swift_bids.connectivity import write_parcels
-from swift_bids.crop import Coverage, crop
-from swift_bids.errors import refusals
-from swift_bids.grid import FRAMES
-from swift_bids.normalise import METHODS, MatrixFile, Normalisation, normalise
-from swift_bids.outputs import Provenance, output_path, write_run
-from swift_bids.parcels import Parcels, cubes, read_atlas
-from swift_bids.precision import PRECISIONS
-from swift_bids.runs import Run
-from swift_bids.series import Series
-from swift_bids.weights import Weights
+from swift_bids.base.errors import refusals
+from swift_bids.base.locks import exclusive
+from swift_bids.geometry.frames import FRAMES
+from swift_bids.geometry.resample_time import Series
+from swift_bids.inputs.confounds import framewise_displacement, read_confounds
+from swift_bids.inputs.run import Run
+from swift_bids.network.precision import PRECISIONS
+from swift_bids.network.weights import Weights
+from swift_bids.outputs.parcels import write_parcels
+from swift_bids.outputs.paths import output_path
+from swift_bids.outputs.provenance import Provenance
+from swift_bids.outputs.run import write_run
+from swift_bids.steps.aggregate import aggregate
+from swift_bids.steps.chunk import SHORT_RUNS, TAILS, plan_chunks
+from swift_bids.steps.crop import Coverage, crop
+from swift_bids.steps.normalise import METHODS, MatrixFile, Normalisation, normalise
+from swift_bids.steps.parcels import Parcels, cubes, read_atlas
 
 if TYPE_CHECKING:
-    from swift_bids.model import SwiFT
+    from swift_bids.network.swift import SwiFT
 
 #: Written by the embed node, one line a chunk that is done; the progress bar reads it.
 PROGRESS_FILE = "chunks_done"
@@ -181,7 +177,7 @@ class Embed(_Step):
     def _run_step(self, folder: Path) -> None:
         import torch
 
-        from swift_bids.inference import choose_device, embed_chunks
+        from swift_bids.steps.embed import choose_device, embed_chunks
 
         torch.set_num_threads(self.inputs.threads)
         device, _ = choose_device(self.inputs.device)  # a cluster's machine may have none
@@ -235,8 +231,9 @@ class Aggregate(_Step):
             self._write(run)
 
     def _write(self, run: Run) -> None:
-        from swift_bids.figures import draw_run
+        from swift_bids.reports.figures import draw_run
 
+        provenance = Provenance.from_dict(self.inputs.provenance)
         tokens = np.load(self.inputs.tokens)
         statistics = Normalisation(**self.inputs.statistics)
         embeddings = aggregate(tokens, pd.read_csv(self.inputs.chunks, sep="\t"))
@@ -247,14 +244,13 @@ class Aggregate(_Step):
             MatrixFile(self.inputs.matrix)[0:1][0],
             np.load(self.inputs.index),
             statistics.background,
-            self.inputs.provenance["fd_threshold"],
+            provenance.settings.fd_threshold,
         )
-        provenance = Provenance(**self.inputs.provenance)
         files += write_parcels(
             self.inputs.output_dir,
             run,
             provenance,
-            _parcels(self.inputs.atlas, provenance.frame),
+            _parcels(self.inputs.atlas, provenance.settings.frame),
             np.load(self.inputs.parcels),
         )
         write_run(
@@ -277,7 +273,9 @@ def _parcels(atlas: str, frame: str) -> Parcels:
 @lru_cache(maxsize=1)
 def _load_once(file: str, sha256: str, device: str, compiled: bool) -> SwiFT:
     """The network, kept between the runs that one process embeds."""
-    network = load_backbone(file, device)
+    from swift_bids.network.swift import SwiFT
+
+    network = SwiFT.from_file(file, device)
     if compiled:
         network.compile()
     return network

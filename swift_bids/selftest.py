@@ -18,13 +18,15 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from swift_bids import __version__, arguments
-from swift_bids.errors import UsageError
-from swift_bids.grid import FSL_AFFINE, FSL_SHAPE, template_brain
-from swift_bids.inference import choose_device
-from swift_bids.model import RELEASED_CONFIG, SwiFT
-from swift_bids.notebook import embed
-from swift_bids.precision import PRECISIONS
+from swift_bids import __version__
+from swift_bids.api import embed
+from swift_bids.base.errors import UsageError
+from swift_bids.cli import values as arguments
+from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE
+from swift_bids.geometry.grid import template_brain
+from swift_bids.network.precision import PRECISIONS
+from swift_bids.network.swift import RELEASED_CONFIG, SwiFT
+from swift_bids.steps.embed import choose_device
 
 #: Largest deviation, relative to the largest feature, that rounding explains.
 _TOLERANCE = {"float32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}

@@ -12,15 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from swift_bids import atomic
-from swift_bids.atomic import (
-    exclusive,
-    remove_parts,
-    undisturbed_folder,
-    work_folder,
-    write_atomically,
-)
-from swift_bids.outputs import write_json, write_text
+from swift_bids.base import locks
+from swift_bids.base.files import remove_parts, write_atomically, write_json, write_text
+from swift_bids.base.locks import exclusive
+from swift_bids.execution.work_folder import reserved_folder, work_folder
 
 LONG_AGO = time.time() - 2 * 86_400
 
@@ -36,23 +31,10 @@ def is_locked(path):
 
 def left_by_a_killed_call(path):
     """A file, or a lock, of a process that was killed while it had it."""
-    code = "from pathlib import Path; from swift_bids.atomic import _locked; import os; "
-    code += f"_locked(Path({str(path)!r})).__enter__(); os.kill(os.getpid(), 9)"
+    code = "from pathlib import Path; from swift_bids.base.locks import locked; import os; "
+    code += f"locked(Path({str(path)!r})).__enter__(); os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     assert path.exists()
-
-
-def test_where_a_lock_keeps_off_its_own_process(tmp_path):
-    """On CIFS what is locked can be written to through the handle with the lock only."""
-
-    def write(path):
-        if is_locked(path):
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        path.write_text("new")
-
-    write_atomically(tmp_path / "a.tsv", write)
-    assert os.listdir(tmp_path) == ["a.tsv"]
-    assert (tmp_path / "a.tsv").read_text() == "new"
 
 
 @pytest.fixture
@@ -106,40 +88,6 @@ def test_one_at_a_time_on_a_network_file_system(tmp_path, network_file_system):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_lock_of_another_machine_on_cifs(tmp_path, monkeypatch):
-    """It is refused like a file that may not be written to: everybody was let in."""
-    monkeypatch.setattr(atomic, "_LONGEST", 0.3)
-    left_by_a_killed_call(tmp_path / ".a.part")
-
-    def flock(file, how):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    begin = time.monotonic()
-    with exclusive(tmp_path):
-        assert 0.3 <= time.monotonic() - begin < 5
-    os.utime(tmp_path / ".a.part", (LONG_AGO, LONG_AGO))
-    remove_parts(tmp_path)
-    assert os.listdir(tmp_path) == [".a.part"]
-
-
-def test_a_file_that_is_removed_meanwhile_on_nfs(tmp_path, monkeypatch):
-    """It is `stale` then; a run's last step failed."""
-    real, calls = fcntl.flock, []
-
-    def flock(file, how):
-        calls.append(1)
-        if len(calls) < 3:
-            os.unlink(tmp_path / ".lock.part")
-            raise OSError(errno.ESTALE, "Stale file handle")
-        real(file, how)
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    with exclusive(tmp_path):
-        assert is_locked(tmp_path / ".lock.part")
-    assert len(calls) == 4
-
-
 def test_a_lock_that_somebody_else_has_by_now_stays(tmp_path, monkeypatch):
     """Between the look and the lock it was removed and made anew: two were in."""
     path = tmp_path / ".lock.part"
@@ -157,19 +105,6 @@ def test_a_lock_that_somebody_else_has_by_now_stays(tmp_path, monkeypatch):
     remove_parts(tmp_path)
     assert is_locked(path)
     others[0].close()
-
-
-@pytest.mark.parametrize("link", [os.symlink, os.link])
-def test_a_lock_that_leads_elsewhere(tmp_path, link):
-    """Somebody who may write to the output folder could open the caller's files to everybody."""
-    secret = tmp_path / "secret"
-    secret.touch(0o600)
-    (tmp_path / "logs").mkdir()
-    link(secret, tmp_path / "logs" / ".lock.part")
-    with exclusive(tmp_path / "logs"):
-        pass
-    assert secret.stat().st_mode & 0o777 == 0o600
-    assert os.listdir(tmp_path / "logs") == []
 
 
 def test_a_call_of_days_where_there_are_no_locks(tmp_path, monkeypatch):
@@ -190,34 +125,15 @@ def test_a_call_of_days_where_there_are_no_locks(tmp_path, monkeypatch):
         assert sorted(os.listdir(parent)) == ["living", "mine"]
 
 
-def test_a_call_that_should_end_waits_for_nobody(tmp_path, monkeypatch):
-    """A lock that a file server keeps took its recap away."""
-    monkeypatch.setattr(atomic, "was_asked", lambda: True)
-    with exclusive(tmp_path):
-        begin = time.monotonic()
-        with exclusive(tmp_path):
-            assert 1 <= time.monotonic() - begin < 30
-
-
 def test_nobody_waits_for_ever(tmp_path, monkeypatch):
     """A machine that went away with a lock, which its file server keeps."""
-    monkeypatch.setattr(atomic, "_LONGEST", 2)
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", 2)
     with exclusive(tmp_path, "run"):
         begin = time.monotonic()
         with exclusive(tmp_path, "another"):
             assert time.monotonic() - begin < 2
         with exclusive(tmp_path, "run"):
             assert 2 <= time.monotonic() - begin < 30
-
-
-def test_the_next_user_may_take_the_lock(tmp_path):
-    """One of a killed call of another user kept the folder's others out."""
-    before = os.umask(0o077)
-    try:
-        with exclusive(tmp_path):
-            assert (tmp_path / ".lock.part").stat().st_mode & 0o777 == 0o666
-    finally:
-        os.umask(before)
 
 
 def test_what_is_being_removed_cannot_be_taken(tmp_path, monkeypatch):
@@ -262,9 +178,9 @@ def test_only_what_the_call_made_goes(tmp_path):
 
 
 def test_a_kept_work_folder_alone_is_locked(tmp_path):
-    with undisturbed_folder(tmp_path, tmp_path / "steps", ["run"], "first") as first:
+    with reserved_folder(tmp_path, tmp_path / "steps", ["run"], "first") as first:
         assert first == tmp_path
-        with undisturbed_folder(tmp_path, tmp_path / "steps", ["other"], "second") as second:
+        with reserved_folder(tmp_path, tmp_path / "steps", ["other"], "second") as second:
             assert second == tmp_path
 
 

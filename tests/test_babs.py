@@ -8,7 +8,7 @@ from pathlib import Path
 from conftest import ROOT, require_program
 
 from swift_bids import __version__
-from swift_bids.parser import parse_arguments
+from swift_bids.cli.parse import parse_arguments
 
 #: Run by BABS' own Python: its versions of numpy and pandas exclude ours.
 MAKE_SCRIPTS = """

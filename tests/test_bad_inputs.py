@@ -248,7 +248,7 @@ def test_exit_code_and_recap(status):
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     assert set(table.index) == set(BAD) | set(GOOD)
-    assert f"done: {len(GOOD)} run(s)\ncould not be done: {len(BAD)} " in done.stdout
+    assert f"done: {len(GOOD)} run(s)\nfailed: {len(BAD)} " in done.stdout
     assert len(done.stdout.splitlines()[-len(BAD) :]) == len(BAD)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from swift_bids.boutiques import descriptor
-from swift_bids.options import build_parser
-from swift_bids.parser import parse_arguments
+from swift_bids.cli.flags import build_parser
+from swift_bids.cli.parse import parse_arguments
+from swift_bids.platforms.boutiques import descriptor
 
 FILE = ROOT / "boutiques.json"
 
@@ -23,7 +23,7 @@ def bosh(*arguments):
 
 
 def test_the_file_is_what_the_parser_makes():
-    """Else: python -m swift_bids.boutiques > boutiques.json"""
+    """Else: python -m swift_bids.platforms.boutiques > boutiques.json"""
     assert json.loads(FILE.read_text()) == json.loads(json.dumps(descriptor()))
 
 

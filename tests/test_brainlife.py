@@ -34,7 +34,7 @@ def task(tmp_path, reference_bundle):
 
 
 def run(folder, **environment):
-    call = [sys.executable, "-m", "swift_bids.brainlife"]
+    call = [sys.executable, "-m", "swift_bids.platforms.brainlife"]
     return subprocess.run(
         call,
         cwd=folder,
@@ -121,5 +121,5 @@ def test_main_is_what_brainlife_looks_for(tmp_path):
     said = subprocess.run([main], capture_output=True, text=True, env=os.environ | path).stdout
     assert said == (
         f"exec -e docker://swiftbids/swift_bids:{__version__} "
-        "/opt/swift_bids/bin/python -P -m swift_bids.brainlife\n"
+        "/opt/swift_bids/bin/python -P -m swift_bids.platforms.brainlife\n"
     )

@@ -4,15 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from swift_bids.chunk import (
-    chunk_rows,
-    count_dummy_scans,
-    framewise_displacement,
-    plan_chunks,
-    read_confounds,
-)
-from swift_bids.errors import InputError
-from swift_bids.series import Series
+from swift_bids.base.errors import InputError
+from swift_bids.geometry.resample_time import Series
+from swift_bids.inputs.confounds import count_dummy_scans, framewise_displacement, read_confounds
+from swift_bids.steps.chunk import chunk_rows, plan_chunks
 
 
 def native(n_volumes, tr=0.8, dummies=0):

@@ -10,10 +10,10 @@ import tomli_w
 from conftest import ROOT, run_app, write_derivative
 
 from swift_bids import __version__
-from swift_bids.embedding import _settings
-from swift_bids.errors import UsageError
-from swift_bids.options import build_parser
-from swift_bids.parser import parse_arguments
+from swift_bids.base.errors import UsageError
+from swift_bids.cli.flags import build_parser
+from swift_bids.cli.parse import parse_arguments
+from swift_bids.cli.settings import settings_file
 
 CALL = ["in", "out", "participant"]
 
@@ -31,7 +31,7 @@ def test_version_is_that_of_the_version_file():
 def test_help_needs_no_heavy_import():
     """Whatever makes --help slow is an import of these."""
     code = (
-        "import sys; from swift_bids.parser import build_parser; build_parser().format_help(); "
+        "import sys; from swift_bids.cli.parse import build_parser; build_parser().format_help(); "
         "print([m for m in ('torch', 'numpy', 'nibabel', 'nipype', 'bids', 'pandas', 'matplotlib',"
         " 'huggingface_hub') if m in sys.modules])"
     )
@@ -131,7 +131,7 @@ def test_settings_of_an_earlier_call(tmp_path):
     argv = [part for pair in flags.items() for part in pair if part]
     before = parse_arguments([*CALL, *argv])
     file = tmp_path / "swift_bids.toml"
-    file.write_text(tomli_w.dumps(_settings(before)))
+    file.write_text(tomli_w.dumps(settings_file(before)))
     after = parse_arguments(["in2", "out2", "group", "--config-file", str(file), "--tail=drop"])
     assert (str(after.bids_dir), after.analysis_level, after.tail) == ("in2", "group", "drop")
     assert {after.batch, after.reports_only} == {None}  # of the participant level

@@ -11,16 +11,18 @@ from conftest import ROOT, run_app, write_derivative
 from nipype import Node
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
 
-from swift_bids import slurm
-from swift_bids.cluster import Plugin, check_scripts_folder, chosen_plugin
-from swift_bids.errors import UsageError
-from swift_bids.parser import parse_arguments
+from swift_bids.base.errors import UsageError
+from swift_bids.cli.parse import parse_arguments
+from swift_bids.cli.settings import cluster_settings
+from swift_bids.execution import slurm
+from swift_bids.execution.plugins import Plugin, check_scripts_folder, choose_plugin
 
 MARK = "20261124-120000_x"
 
 
 def plugin_of(*flags, output="out"):
-    return chosen_plugin(parse_arguments(["in", str(output), "participant", *map(str, flags)]))
+    args = parse_arguments(["in", str(output), "participant", *map(str, flags)])
+    return choose_plugin(cluster_settings(args))
 
 
 @pytest.fixture
@@ -40,10 +42,10 @@ def test_no_plugin():
 
 def test_shorthands(programs):
     jobs = plugin_of("--slurm", "--sbatch-args", "--partition=long")
-    assert (jobs.name, jobs.elsewhere, jobs.runs_at_once) == ("SLURM", True, 50)
+    assert (jobs.name, jobs.remote, jobs.batch_size) == ("SLURM", True, 50)
     assert jobs.arguments == {"max_jobs": 100, "sbatch_args": "--partition=long"}
     graph = plugin_of("--slurm-graph")
-    assert (graph.name, graph.arguments, graph.runs_at_once) == ("SLURMGraph", {}, None)
+    assert (graph.name, graph.arguments, graph.batch_size) == ("SLURMGraph", {}, None)
     with pytest.raises(UsageError, match="add one"):
         plugin_of("--sbatch-args", "--partition=long")
     with pytest.raises(SystemExit):
@@ -52,10 +54,10 @@ def test_shorthands(programs):
 
 def test_plugin_file(plugin_file, programs):
     shipped = plugin_of("--use-plugin", ROOT / "examples" / "plugin.yml")
-    assert (shipped.name, shipped.runs_at_once) == ("SLURM", 25)
+    assert (shipped.name, shipped.batch_size) == ("SLURM", 25)
     given = plugin_file("plugin: MultiProc\nplugin_args:\n  n_procs: 3\n")
     local = plugin_of("--nipype_plugin_file", given)  # fMRIPrep's older name
-    assert (local.name, local.elsewhere, local.arguments) == ("MultiProc", False, {"n_procs": 3})
+    assert (local.name, local.remote, local.arguments) == ("MultiProc", False, {"n_procs": 3})
     joined = plugin_of(
         *("--use-plugin", plugin_file("plugin: SLURM\nplugin_args: {sbatch_args: -A me}\n")),
         *("--sbatch-args", "--time=10"),
@@ -133,13 +135,13 @@ def test_what_a_job_asks_for(tmp_path, programs, flags, gpu, expected):
     plugin = plugin_of("--slurm", *flags)
     options = plugin.arguments.get("sbatch_args"), plugin.network_args
     node = Node(_Network(use_gpu=gpu), name="embed", mem_gb=1.2, n_procs=4)
-    slurm.ask_for(node, *options, MARK, tmp_path)
+    slurm.request_resources(node, *options, MARK, tmp_path)
     log = tmp_path / "slurm-%j.log"
     beginning = [f"--comment={MARK}", f"--output={log}", f"--error={log}"]
     assert node.plugin_args["asked"] == beginning + expected
     assert node.plugin_args["of_network"] == (plugin.network_args or "").split()
     other = Node(_Other(), name="crop", mem_gb=0.5)
-    slurm.ask_for(other, *options, MARK, tmp_path)
+    slurm.request_resources(other, *options, MARK, tmp_path)
     assert "gpu" not in " ".join(other.plugin_args["asked"] + other.plugin_args["of_network"])
 
 
@@ -149,7 +151,7 @@ def programs(tmp_path, monkeypatch):
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.setattr(slurm, "RETRY", 0)
+    monkeypatch.setattr(slurm, "RETRY_INTERVAL", 0)
 
     def make(name, does):
         program = folder / name
@@ -183,7 +185,7 @@ def test_options_reach_sbatch_as_they_are(tmp_path, programs, node):
 def test_a_refused_job_says_why(tmp_path, programs, node):
     programs("sbatch", "echo 'error: AssocMaxSubmitJobLimit' >&2; exit 1")
     sbatch = slurm.Sbatch(None, MARK)
-    for n_calls in (slurm.TRIES, slurm.TRIES + 1):  # when none was taken, one try is enough
+    for n_calls in (slurm.MAX_TRIES, slurm.MAX_TRIES + 1):  # when none was taken, one try is enough
         with pytest.raises(slurm.Refused, match=r"job of crop \(error: AssocMaxSubmitJobLimit\)"):
             sbatch.submit("x.sh", node)
         assert (tmp_path / "calls").read_text().count("sbatch") == n_calls
@@ -193,7 +195,7 @@ def test_a_refused_job_says_why(tmp_path, programs, node):
     (tmp_path / "calls").unlink()
     with pytest.raises(slurm.Refused):
         sbatch.submit("x.sh", node)
-    assert (tmp_path / "calls").read_text().count("sbatch") == slurm.TRIES
+    assert (tmp_path / "calls").read_text().count("sbatch") == slurm.MAX_TRIES
     plugin = slurm.Slurm({}, MARK)
     number = plugin._submit_batchtask("x.sh", node)
     assert "AssocMaxSubmitJobLimit" in plugin._get_result(number)["traceback"][0]
@@ -299,7 +301,7 @@ def test_a_refused_job_costs_its_run_alone(tmp_path, programs):
     assert list(graph.refused) == ["sub_2_wf"]
     assert "SLURM does not take the job of normalise (error: no)" in graph.refused["sub_2_wf"]
     calls = (tmp_path / "calls").read_text()
-    assert calls.count("sub_2") == slurm.TRIES
+    assert calls.count("sub_2") == slurm.MAX_TRIES
     assert (calls.count("sub_1"), calls.count("sub_3")) == (3, 3)
     assert calls.count("--dependency=afterok:7:7 --kill-on-invalid-dep=yes") == 2
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from swift_bids.dataset import understand_dataset
-from swift_bids.derivative import check_output_dir, write_dataset_files
-from swift_bids.errors import UsageError
+from swift_bids.base.errors import UsageError
+from swift_bids.inputs.dataset import understand_dataset
+from swift_bids.outputs.dataset import check_output_dir, write_dataset_files
 
 
 def folder(path, participant="01", **description):

@@ -11,8 +11,8 @@ from bids.layout import BIDSLayout
 from conftest import SPACE, require_program, run_app, write_derivative
 from containers import run_files
 
-from swift_bids.dataset import understand_dataset
-from swift_bids.derivative import participants_of, write_participants
+from swift_bids.inputs.dataset import understand_dataset
+from swift_bids.outputs.dataset import participants_of, write_participants
 
 RUNS = (
     "sub-1_ses-b_task-a_acq-x_dir-AP_run-02",

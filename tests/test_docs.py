@@ -8,8 +8,8 @@ import shlex
 import pytest
 from conftest import ROOT
 
-from swift_bids.parser import parse_arguments
-from swift_bids.weights_cli import build_parser as weights_parser
+from swift_bids.cli.parse import parse_arguments
+from swift_bids.cli.weights import build_parser as weights_parser
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("[!_]*.md"))]
 PROGRAMS = ("swift-bids", "...", "docker run", "apptainer run", "make", "python -m")

@@ -11,18 +11,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_bad_inputs import file_of, write_run
 
-from swift_bids import arguments, names
-from swift_bids.checkpoint import read_config
-from swift_bids.chunk import count_dummy_scans, framewise_displacement, read_confounds
-from swift_bids.cluster import _read_plugin_file
-from swift_bids.dataset import understand_dataset
-from swift_bids.errors import InputError, UsageError
-from swift_bids.filters import read_filter_file
-from swift_bids.grid import FRAMES
-from swift_bids.normalise import normalise
-from swift_bids.options import build_parser
-from swift_bids.runs import complete_run
-from swift_bids.series import Series
+from swift_bids.base.errors import InputError, UsageError
+from swift_bids.cli import values as arguments
+from swift_bids.cli.flags import build_parser
+from swift_bids.execution.plugins import _read_plugin_file
+from swift_bids.geometry.frames import FRAMES
+from swift_bids.geometry.resample_time import Series
+from swift_bids.inputs import filenames as names
+from swift_bids.inputs.confounds import count_dummy_scans, framewise_displacement, read_confounds
+from swift_bids.inputs.dataset import understand_dataset
+from swift_bids.inputs.filters import read_filter_file
+from swift_bids.inputs.run import complete_run
+from swift_bids.network.checkpoint import read_config
+from swift_bids.steps.normalise import normalise
 
 bounded = settings(
     max_examples=200,

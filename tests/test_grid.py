@@ -7,16 +7,13 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from nilearn.datasets import load_mni152_brain_mask
 from scipy.ndimage import map_coordinates
 
-from swift_bids.errors import InputError
-from swift_bids.grid import (
-    FRAMES,
-    FSL_AFFINE,
-    FSL_SHAPE,
+from swift_bids.base.errors import InputError
+from swift_bids.geometry.frames import FRAMES, FSL_AFFINE, FSL_SHAPE, space_note
+from swift_bids.geometry.grid import (
     brain_voxels,
     interpolation_weights,
     is_fsl_grid,
     slab_extent,
-    space_note,
     template_brain,
     to_fsl_grid,
 )

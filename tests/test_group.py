@@ -12,11 +12,12 @@ from conftest import require_program, run_app
 from playwright.sync_api import sync_playwright
 
 from benchmarks.group import write_outputs
-from swift_bids.collect import Wanted, check_kinds, collect_runs, of_participants
-from swift_bids.dataset import understand_dataset
-from swift_bids.errors import UsageError
-from swift_bids.group import run_group_level
-from swift_bids.parser import parse_arguments
+from swift_bids.base.errors import UsageError
+from swift_bids.cli.parse import parse_arguments
+from swift_bids.cli.settings import group_settings
+from swift_bids.group.level import run_group_level
+from swift_bids.group.load import Wanted, check_kinds, collect_runs, of_participants
+from swift_bids.inputs.dataset import understand_dataset
 
 CALL = ("--target", "planted", "shuffled", "--permutations", "19", "--nprocs", "2")
 
@@ -170,7 +171,7 @@ def test_missing_damaged_and_mixed_up_outputs(made_up, tmp_path):
     done = run_app(*call)
     assert done.returncode == 1
     assert "1 participant(s) of the input have no embedding: sub-00002" in done.stdout
-    assert "could not be done: 4" in done.stdout
+    assert "failed: 4" in done.stdout
     assert done.stdout.count("embed the run again") == 4
     twins = [f.name.removesuffix("_desc-swift_embedding.tsv") for f in (twin, file)]
     assert f"{twins[0]} and {twins[1]} are nearly identical" in done.stdout
@@ -297,14 +298,14 @@ def test_a_table_that_is_not_utf8_is_not_printed(made_up, tmp_path):
 
 
 def test_many_runs_have_neighbours_instead_of_a_matrix(made_up, tmp_path, monkeypatch):
-    from swift_bids import cli
+    from swift_bids.cli import main as cli
 
     root = copy_of(made_up, tmp_path)
     for name in ("MPLCONFIGDIR", "NIPYPE_CONFIG_DIR"):  # which the call sets for its own process
         monkeypatch.setenv(name, str(tmp_path))
-    monkeypatch.setattr("swift_bids.group_outputs.FULL_MATRIX", 50)
-    monkeypatch.setattr("swift_bids.group_report.MOST_POINTS", 30)
-    monkeypatch.setattr("swift_bids.group_report.MOST_ROWS", 20)
+    monkeypatch.setattr("swift_bids.group.tables.FULL_MATRIX", 50)
+    monkeypatch.setattr("swift_bids.group.page.MOST_POINTS", 30)
+    monkeypatch.setattr("swift_bids.group.page.MOST_ROWS", 20)
     call = (root / "fmriprep", root / "swift", "group", "--target", "none", "--permutations", "1")
     assert cli.main(list(map(str, call))) == 0
     assert not (root / "swift" / "group_desc-swift_relmat.tsv").exists()
@@ -466,10 +467,11 @@ def test_a_killed_worker_costs_its_probe(made_up, tmp_path, monkeypatch, caplog)
     def killed(target, *others):
         raise BrokenProcessPool("A worker process managed by the executor was terminated")
 
-    monkeypatch.setattr("swift_bids.group.probe", killed)
+    monkeypatch.setattr("swift_bids.group.level.probe", killed)
     call = map(str, (root / "fmriprep", root / "swift", "group", "--permutations", "1"))
     args = parse_arguments(list(call))
-    assert run_group_level(args, understand_dataset(root / "fmriprep", None)) == 1
+    dataset = understand_dataset(root / "fmriprep", None)
+    assert run_group_level(group_settings(args), dataset) == 1
     assert "probe of planted: a worker was killed, most likely because memory ran" in caplog.text
     assert (root / "swift" / "group.html").exists()
 
@@ -478,7 +480,7 @@ def test_umap_is_offered_where_it_is_installed(made_up, monkeypatch):
     import sys
     import types
 
-    from swift_bids import group_report
+    from swift_bids.group import page as group_report
 
     class UMAP:
         def __init__(self, n_neighbors, random_state, n_jobs):

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from swift_bids import SwiFT
-from swift_bids.errors import UsageError
-from swift_bids.inference import ModelInput, batch_that_fits, choose_device, embed_chunks
-from swift_bids.precision import at_precision
+from swift_bids.base.errors import UsageError
+from swift_bids.network.precision import at_precision
+from swift_bids.steps.embed import ModelInput, batch_that_fits, choose_device, embed_chunks
 
 
 def test_voxels_land_in_their_places():

@@ -99,8 +99,8 @@ def test_second_call_skips_what_is_done(folder, reference_bundle):
     before = {p: p.stat().st_mtime_ns for p in (folder / "again").rglob("*.json")}
     done = run_app(*call(folder, "again", reference_bundle))
     assert done.returncode == 0
-    assert f"skipped: {len(LABELS)} run(s), done before" in done.stdout
-    assert done.stdout.endswith(f"done: 0 run(s), skipped: {len(LABELS)} run(s) done before\n")
+    assert f"skipped: {len(LABELS)} run(s) already done" in done.stdout
+    assert done.stdout.endswith(f"done: 0 run(s), skipped: {len(LABELS)} run(s) already done\n")
     of_runs = {p: t for p, t in before.items() if "func" in p.parts}
     assert {p: p.stat().st_mtime_ns for p in of_runs} == of_runs
 
@@ -124,6 +124,6 @@ def test_other_settings_are_done_again(folder, tmp_path, reference_bundle, flags
         "it was made from or by ", ""
     )
     again = run_app(*arguments, *flags)
-    assert again.stdout.endswith("done: 0 run(s), skipped: 1 run(s) done before\n")
+    assert again.stdout.endswith("done: 0 run(s), skipped: 1 run(s) already done\n")
     forced = run_app(*arguments, *flags, "--force")
     assert forced.stdout.endswith("done: 1 run(s)\n")

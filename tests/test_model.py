@@ -8,10 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from swift_bids import SwiFT, blocks, linear
-from swift_bids.blocks import Block
-from swift_bids.model import RELEASED_CONFIG
-from swift_bids.windows import attention_pieces
+from swift_bids import SwiFT
+from swift_bids.network import block as blocks
+from swift_bids.network import fused_linear as linear
+from swift_bids.network.block import Block
+from swift_bids.network.swift import RELEASED_CONFIG
+from swift_bids.network.windows import attention_pieces
 
 TINY = {
     "img_size": (12, 12, 12, 5),

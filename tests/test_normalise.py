@@ -12,13 +12,14 @@ import pytest
 from conftest import FSL_AFFINE, write_derivative
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from swift_bids import normalise as module
-from swift_bids.crop import crop
-from swift_bids.errors import InputError
-from swift_bids.grid import FRAMES, FSL_SHAPE, brain_voxels
-from swift_bids.moments import VoxelMoments
-from swift_bids.normalise import MatrixFile, normalise
-from swift_bids.series import Series
+from swift_bids.base.errors import InputError
+from swift_bids.geometry.frames import FRAMES, FSL_SHAPE
+from swift_bids.geometry.grid import brain_voxels
+from swift_bids.geometry.resample_time import Series
+from swift_bids.steps import normalise as module
+from swift_bids.steps.crop import crop
+from swift_bids.steps.normalise import MatrixFile, normalise
+from swift_bids.steps.voxel_statistics import VoxelMoments
 
 
 def files(tmp_path, data, affine=FSL_AFFINE, shape=FSL_SHAPE):
@@ -148,8 +149,9 @@ def test_a_long_run_is_read_twice_and_gives_the_same(tmp_path, noise, method, mo
 def test_memory_does_not_grow_with_the_run(tmp_path):
     """Peak memory of a process that reads 32 volumes and of one that reads 160."""
     code = (
-        "import re, sys; from swift_bids import normalise as n; "
-        "from swift_bids.grid import FRAMES; from swift_bids.series import Series; "
+        "import re, sys; from swift_bids.steps import normalise as n; "
+        "from swift_bids.geometry.frames import FRAMES; "
+        "from swift_bids.geometry.resample_time import Series; "
         "n.KEPT_BYTES = 0; bold, mask, out, volumes = sys.argv[1:]; "
         "n.normalise(bold, mask, FRAMES['ukb'], Series(int(volumes), 0.8, 0, 0.8), out); "
         "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"

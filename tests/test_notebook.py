@@ -11,7 +11,7 @@ from conftest import ROOT
 from safetensors.numpy import load_file
 
 from swift_bids import SwiFT, embed
-from swift_bids.errors import InputError, UsageError
+from swift_bids.base.errors import InputError, UsageError
 
 RUN = "sub-02/ses-1/func/sub-02_ses-1_task-rest_run-1_space-MNI152NLin6Asym_res-2_desc-"
 

@@ -8,12 +8,12 @@ import pytest
 from conftest import SPACE, run_app, write_derivative
 from test_query import SMALL, query
 
-from swift_bids.arguments import labels_of
-from swift_bids.dataset import understand_dataset
-from swift_bids.derivative import check_output_dir
-from swift_bids.errors import UsageError
-from swift_bids.filters import read_filter_file
-from swift_bids.progress import Progress
+from swift_bids.base.errors import UsageError
+from swift_bids.cli.values import labels_of
+from swift_bids.execution.progress import Progress
+from swift_bids.inputs.dataset import understand_dataset
+from swift_bids.inputs.filters import read_filter_file
+from swift_bids.outputs.dataset import check_output_dir
 
 
 @pytest.mark.parametrize("copy", ["sub-01_old", "sub-01.bak", "sub-01_A"])

@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from swift_bids.aggregate import aggregate
-from swift_bids.atomic import write_atomically
-from swift_bids.chunk import plan_chunks
-from swift_bids.errors import OutputError
-from swift_bids.outputs import bids_uri, figure_path, output_path, write_table
-from swift_bids.series import Series
+from swift_bids.base.errors import OutputError
+from swift_bids.base.files import write_atomically
+from swift_bids.geometry.resample_time import Series
+from swift_bids.outputs.paths import figure_path, output_path
+from swift_bids.outputs.provenance import bids_uri
+from swift_bids.outputs.tables import write_table
+from swift_bids.steps.aggregate import aggregate
+from swift_bids.steps.chunk import plan_chunks
 
 
 def test_every_entity_of_the_source_stays_in_the_name():

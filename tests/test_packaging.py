@@ -37,8 +37,8 @@ def test_installation(installation, tmp_path):
         output_of(installation / "pip", "check", cwd=tmp_path) == "No broken requirements found.\n"
     )
     code = (
-        "import swift_bids.grid, swift_bids.outputs as o; "
-        "print(swift_bids.__file__, swift_bids.grid.template_brain().sum(), "
+        "import swift_bids.geometry.grid, swift_bids.outputs.run as o; "
+        "print(swift_bids.__file__, swift_bids.geometry.grid.template_brain().sum(), "
         "len(o.column_descriptions(['age'])))"
     )
     file, size, columns = output_of(installation / "python", "-c", code, cwd=tmp_path).split()

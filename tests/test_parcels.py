@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 from conftest import FSL_AFFINE, run_app, write_derivative
 
-from swift_bids.connectivity import connectivity, find_parcels
-from swift_bids.errors import InputError
-from swift_bids.grid import FRAMES, FSL_SHAPE, template_brain
-from swift_bids.parcels import ParcelMeans, cubes, denoise, read_atlas
+from swift_bids.base.errors import InputError
+from swift_bids.geometry.frames import FRAMES, FSL_SHAPE
+from swift_bids.geometry.grid import template_brain
+from swift_bids.group.baselines import connectivity
+from swift_bids.outputs.parcels import find_parcels
+from swift_bids.steps.parcels import ParcelMeans, cubes, denoise, read_atlas
 
 
 @pytest.mark.parametrize(("frame", "count"), [("ukb", 130), ("hcp", 134)])

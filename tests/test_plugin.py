@@ -9,9 +9,10 @@ from conftest import start_job
 from nipype import Node, Workflow
 from nipype.interfaces.utility import Function
 
-from swift_bids.execution import read_crashes, run_workflows
-from swift_bids.plugin import RunByRun
-from swift_bids.workflow import WORKFLOW_NAME, Execution
+from swift_bids.execution.crashes import read_crashes
+from swift_bids.execution.multiprocess import RunByRun
+from swift_bids.execution.workflows import Execution, run_workflows
+from swift_bids.workflow import WORKFLOW_NAME
 
 
 def die():
@@ -97,7 +98,7 @@ def workflow_of(number):
 
 def test_of_many_runs_some_at_a_time(tmp_path, monkeypatch):
     """What nipype holds, and looks through at each step, grows with the runs it is given."""
-    monkeypatch.setattr("swift_bids.execution._runs_at_once", lambda execution, n_runs: 2)
+    monkeypatch.setattr("swift_bids.execution.workflows._batch_size", lambda execution, n_runs: 2)
     events = []
 
     def make(number):
@@ -105,11 +106,9 @@ def test_of_many_runs_some_at_a_time(tmp_path, monkeypatch):
         return workflow_of(number)
 
     on_node = lambda run, node, status: events.append(f"{status} {run[3]}")  # noqa: E731
-    execution = Execution(
-        work_dir=tmp_path, device="cpu", batch_size=None, threads=1, processes=2, log_name="log"
-    )
-    crashed, _, stopped = run_workflows(range(5), make, execution, tmp_path, on_node)
-    assert (crashed, stopped) == ({}, None)
+    execution = Execution(work_dir=tmp_path, processes=2, log_name="log")
+    executed = run_workflows(range(5), make, execution, tmp_path, on_node)
+    assert (executed.crashed, executed.stopped) == ({}, None)
     assert [event for event in events if event[:4] == "made"] == [f"made {n}" for n in range(5)]
     for number in (2, 4):  # a pair begins when the one before has ended
         before = events[: events.index(f"made {number}")]

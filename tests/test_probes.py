@@ -4,21 +4,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from swift_bids.errors import UsageError
-from swift_bids.probes import probe
-from swift_bids.targets import (
+from swift_bids.base.errors import UsageError
+from swift_bids.group.columns import (
     as_target,
     choose_targets,
     covariate_matrix,
     group_codes,
 )
+from swift_bids.group.probes.probe import probe
 
 N = 80
 
 
 @pytest.fixture(autouse=True)
 def few_bootstraps(monkeypatch):
-    monkeypatch.setattr("swift_bids.probe_scores.N_BOOTSTRAPS", 60)
+    monkeypatch.setattr("swift_bids.group.probes.scores.N_BOOTSTRAPS", 60)
 
 
 @pytest.fixture(scope="module")

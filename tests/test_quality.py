@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from swift_bids.quality import verdicts_of
+from swift_bids.outputs.quality import verdicts_of
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from conftest import SPACE, write_derivative
 
-from swift_bids.dataset import understand_dataset
-from swift_bids.errors import UsageError
-from swift_bids.filters import read_filter_file
-from swift_bids.index import check_database_dir
-from swift_bids.query import find_runs
-from swift_bids.selection import Selection
+from swift_bids.base.errors import UsageError
+from swift_bids.inputs.dataset import understand_dataset
+from swift_bids.inputs.filters import read_filter_file
+from swift_bids.inputs.index import check_database_dir
+from swift_bids.inputs.query import find_runs
+from swift_bids.inputs.selection import Selection
 
 SMALL = {"shape": (4, 5, 6), "n_volumes": 21}
 
@@ -184,7 +184,7 @@ def test_a_kept_index_sees_what_changed(tmp_path):
 
 
 def test_more_participants_than_fit_in_one_index(tmp_path, monkeypatch):
-    monkeypatch.setattr("swift_bids.query.PARTICIPANTS_AT_ONCE", 2)
+    monkeypatch.setattr("swift_bids.inputs.query.PARTICIPANTS_AT_ONCE", 2)
     for label in "12345":
         write_derivative(tmp_path, f"sub-{label}_task-a", **SMALL)
     runs, problems = query(tmp_path, ["5", "1", "3", "2", "9"])

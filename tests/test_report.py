@@ -9,9 +9,13 @@ import numpy as np
 from conftest import require_program, run_app
 from PIL import Image
 
-from swift_bids.errors import Problem
-from swift_bids.figures import model_input_mosaic
-from swift_bids.report import keep_problems, last_problems, write_participant_report
+from swift_bids.base.errors import Problem
+from swift_bids.reports.figures import model_input_mosaic
+from swift_bids.reports.participant_page import (
+    keep_problems,
+    last_problems,
+    write_participant_report,
+)
 
 
 def test_the_real_run_says_that_it_is_a_slab(demo):

@@ -126,6 +126,6 @@ def test_what_changed_is_done_again(folder, tmp_path, reference_bundle, kind):
     page.write_text("of a call before")  # the last one was killed before it wrote the page
     os.utime(page, (0, 0))
     again = run_app(*call(tmp_path, reference_bundle, "plain"))
-    assert again.stdout.endswith("\ndone: 0 run(s), skipped: 5 run(s) done before\n")
+    assert again.stdout.endswith("\ndone: 0 run(s), skipped: 5 run(s) already done\n")
     assert again.stdout.count("report: ") == 1
     assert page.read_bytes() == made

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from swift_bids.series import Series, in_time, model_repetition_time
+from swift_bids.geometry.resample_time import Series, model_repetition_time, resample
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_interpolation_equals_numpys_however_the_run_is_cut(tr, size, first):
     rows = np.random.default_rng(0).random((31, 5), dtype=np.float32)
     series = Series(31, tr, first, 0.8)
     blocks = [rows[i : i + size].copy() for i in range(0, 31, size)]
-    found = np.concatenate(list(in_time(blocks, series)))
+    found = np.concatenate(list(resample(blocks, series)))
     times = np.arange(series.length) * 0.8
     at = np.arange(31 - first) * tr
     expected = np.stack([np.interp(times, at, voxel) for voxel in rows[first:].T], axis=1)
@@ -73,13 +73,13 @@ def test_repetition_times_that_are_rounded_fractions(tr):
         assert series.source(0, series.length)[1] <= n
         assert series.places(0, series.length)[-1] <= n - 1
         blocks = [np.ones((min(8, n - i), 1), np.float32) for i in range(0, n, 8)]
-        assert sum(map(len, in_time(blocks, series))) == series.length
+        assert sum(map(len, resample(blocks, series))) == series.length
 
 
 def test_what_has_no_signal_stays_without():
     rows = np.ones((6, 2), np.float32)
     rows[3, 0] = np.nan  # at 3 s
-    found = np.concatenate(list(in_time([rows], Series(6, 1.0, 0, 0.5))))
+    found = np.concatenate(list(resample([rows], Series(6, 1.0, 0, 0.5))))
     gaps = np.flatnonzero(np.isnan(found[:, 0])) * 0.5
     assert gaps.tolist() == [2.5, 3.0, 3.5]  # not 2 and 4, where a volume lies
     assert np.isfinite(found[:, 1]).all()
@@ -87,6 +87,6 @@ def test_what_has_no_signal_stays_without():
 
 def test_long_intervals_come_in_blocks_of_the_same_size():
     """A TR of 30 s makes 37 volumes of one; they must not all be in memory at once."""
-    blocks = list(in_time([np.ones((8, 3), np.float32)] * 2, Series(16, 30.0, 0, 0.8)))
+    blocks = list(resample([np.ones((8, 3), np.float32)] * 2, Series(16, 30.0, 0, 0.8)))
     assert max(map(len, blocks)) <= 9
     assert sum(map(len, blocks)) == Series(16, 30.0, 0, 0.8).length

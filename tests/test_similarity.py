@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from swift_bids import identification as module
-from swift_bids.identification import identification
-from swift_bids.outliers import outliers
-from swift_bids.similarity import centred, duplicates, nearest_neighbours, similarity_matrix
+from swift_bids.group import identification as module
+from swift_bids.group.identification import identification
+from swift_bids.group.outliers import outliers
+from swift_bids.group.similarity import centred, duplicates, nearest_neighbours, similarity_matrix
 
 
 def people(n_participants, n_runs, noise=0.7, seed=0, n_features=288):
@@ -31,7 +31,7 @@ def test_similarity_is_the_cosine_after_centring():
 
 
 def test_neighbours_are_those_of_the_whole_matrix(monkeypatch):
-    monkeypatch.setattr("swift_bids.similarity._BLOCK", 7)
+    monkeypatch.setattr("swift_bids.group.similarity._BLOCK", 7)
     features, table = people(10, 3)
     rows = centred(features)
     matrix = pd.DataFrame(rows @ rows.T, table["name"], table["name"])

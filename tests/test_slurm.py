@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, missing, require_program, run_app, write_derivative
 from containers import place_sif, run_files
 
-from swift_bids.parser import parse_arguments
+from swift_bids.cli.parse import parse_arguments
 
 EXAMPLE = ROOT / "examples" / "array.sbatch"
 PARTICIPANTS = ("1", "2", "3", "4")
@@ -113,7 +113,7 @@ def test_a_killed_job_costs_its_run_alone(slurm, dataset, expected, flag):
     assert app.returncode == 1, said
     assert "done: 3 run(s)\n" in said
     (line,) = [line for line in said.splitlines() if line.startswith("  sub-2_task-a")]
-    assert "the cluster ended a job before it was done" in line
+    assert "the cluster ended a job early" in line
     files = run_files(dataset / output)
     assert not [name for name in files if name.startswith("sub-2_task-a")]
     again = run_app(*call_of(dataset, output, flag, "--participant-label", "2"))

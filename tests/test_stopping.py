@@ -8,7 +8,7 @@ import time
 
 from conftest import ROOT, start_job
 
-from swift_bids import stopping
+from swift_bids.base import signals
 
 
 def ended(code, number, after):
@@ -33,8 +33,8 @@ def test_an_end_that_waits_for_nobody():
     """A call hung behind its recap, in a library's tidying up."""
     code = """
 import threading, time
-from swift_bids.stopping import listen
-listen()
+from swift_bids.base.signals import handle_signals
+handle_signals()
 try:
     print("ready", flush=True)
     time.sleep(60)
@@ -51,24 +51,25 @@ except KeyboardInterrupt:
 def test_a_worker_that_works_is_not_waited_for():
     code = """
 import time
-from swift_bids.stopping import listen
-from swift_bids.workers import in_worker
-listen()
+from swift_bids.base.signals import handle_signals
+from swift_bids.execution.workers import in_worker
+handle_signals()
 print("ready", flush=True)
 in_worker(2, time.sleep, 60)
 """
     code, said, seconds = ended(code, signal.SIGTERM, 1.5)
     assert code == 143
-    assert said.startswith("swift-bids: asked to stop\n")
+    assert said.startswith("swift-bids: terminated\n")
     assert seconds < 5
 
 
 def test_what_is_held_back_comes_afterwards():
     code = """
 import os, signal
-from swift_bids.stopping import hold_back, interruptible, listen, raise_if_asked
-listen()
-hold_back()
+from swift_bids.base.signals import (
+    defer_signals, handle_signals, interruptible, raise_pending_signal)
+handle_signals()
+defer_signals()
 try:
     with interruptible():
         os.kill(os.getpid(), signal.SIGINT)
@@ -82,12 +83,12 @@ try:
         print("nor this")
 except KeyboardInterrupt:
     print("again")
-raise_if_asked()
+raise_pending_signal()
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == -signal.SIGINT  # of Python's own KeyboardInterrupt
     assert done.stdout == "first\nrecap\nagain\n"
-    assert done.stderr.startswith("swift-bids: interrupted\nswift-bids: asked to stop\nTraceback")
+    assert done.stderr.startswith("swift-bids: interrupted\nswift-bids: terminated\nTraceback")
 
 
 def test_a_second_signal_takes_nothing_away(tmp_path, reference_bundle):
@@ -102,7 +103,7 @@ def test_a_second_signal_takes_nothing_away(tmp_path, reference_bundle):
     assert time.monotonic() - begin < 5
     assert job.returncode == 130, said
     assert "Traceback" not in said
-    assert said.count("it was not done, since the call was interrupted") == 2
+    assert said.count("not processed: you interrupted the run") == 2
     assert not (tmp_path / "out" / ".swift_bids_work").exists()
 
 
@@ -128,11 +129,11 @@ def test_a_terminal_that_goes_and_a_run_that_was_done(tmp_path, reference_bundle
 
 
 def test_signals_are_asked_for_anew_by_each_call(monkeypatch):
-    monkeypatch.setattr(stopping, "_asked", KeyboardInterrupt())
+    monkeypatch.setattr(signals, "_pending", KeyboardInterrupt())
     before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
-        stopping.listen()
-        assert not stopping.was_asked()
+        signals.listen()
+        assert not signals.signal_received()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

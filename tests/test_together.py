@@ -12,7 +12,7 @@ from conftest import ROOT
 from containers import run_files
 from test_kill import call, undisturbed
 
-from swift_bids.atomic import exclusive
+from swift_bids.base.locks import exclusive
 
 LABELS = ("1", "2", "3", "4")
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, write_derivative
 
-from swift_bids.dataset import understand_dataset
-from swift_bids.query import find_runs
-from swift_bids.selection import Selection
+from swift_bids.inputs.dataset import understand_dataset
+from swift_bids.inputs.query import find_runs
+from swift_bids.inputs.selection import Selection
 
 #: Names (L: annexed, F: in git) and small texts of the real tree, CC0.
 OPENNEURO = ROOT / "tests" / "data" / "trees" / "ds000114-fmriprep"

@@ -16,12 +16,12 @@ from conftest import run_app, write_bundle, write_derivative
 from safetensors.torch import load_file, save_file
 
 from swift_bids import SwiFT
-from swift_bids.checkpoint import load_backbone
-from swift_bids.cli import main
-from swift_bids.errors import OutputError, UsageError
-from swift_bids.model import RELEASED_CONFIG
-from swift_bids.weights import REGISTRY, find_weights, write_random_bundle
-from swift_bids.weights import write_bundle as write_whole_bundle
+from swift_bids.base.errors import OutputError, UsageError
+from swift_bids.cli.main import main
+from swift_bids.network.bundles import write_bundle as write_whole_bundle
+from swift_bids.network.bundles import write_random_bundle
+from swift_bids.network.swift import RELEASED_CONFIG
+from swift_bids.network.weights import REGISTRY, find_weights
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_folder_and_its_file_are_the_same_weights(tmp_path, tiny):
     content = (folder / "model.safetensors").read_bytes()
     assert by_folder.sha256 == hashlib.sha256(content).hexdigest()
     assert not by_folder.random
-    network = load_backbone(by_folder.file)
+    network = SwiFT.from_file(by_folder.file)
     assert same(network, state)
     assert not network.training
 
@@ -61,7 +61,7 @@ def test_names_of_other_frameworks_are_understood(tmp_path, tiny):
         renamed["model.backbone." + brackets] = tensor
     assert "model.backbone.layers[0].blocks[1].attn.qkv.kernel" in renamed
     folder = write_bundle(tmp_path, renamed, config)
-    assert same(load_backbone(folder / "model.safetensors"), state)
+    assert same(SwiFT.from_file(folder / "model.safetensors"), state)
 
 
 def test_relative_and_linked_files_are_found_from_any_folder(tmp_path, monkeypatch, tiny):
@@ -74,7 +74,7 @@ def test_relative_and_linked_files_are_found_from_any_folder(tmp_path, monkeypat
     weights = find_weights("weights", "contrastive")
     monkeypatch.chdir("/")
     assert weights.name == "weights/model.safetensors"
-    assert same(load_backbone(weights.file), state)
+    assert same(SwiFT.from_file(weights.file), state)
 
 
 def test_original_lightning_checkpoint(tmp_path, tiny):
@@ -86,7 +86,7 @@ def test_original_lightning_checkpoint(tmp_path, tiny):
     }
     torch.save(content, tmp_path / "contrastive_pretrained.ckpt")
     weights = find_weights(str(tmp_path / "contrastive_pretrained.ckpt"), "contrastive")
-    assert same(load_backbone(weights.file), state)
+    assert same(SwiFT.from_file(weights.file), state)
 
 
 def test_a_pickle_that_wants_more_is_refused_without_being_run(tmp_path):
@@ -117,7 +117,7 @@ def test_hub_cache_is_used_offline(tmp_path, monkeypatch, tiny):
     fill_hub_cache(tmp_path, monkeypatch, *tiny)
     weights = find_weights(None, "hcp-sex")
     assert weights.name == "ilex-hub/swift.hcp-sex.1"
-    assert same(load_backbone(weights.file), tiny[1])
+    assert same(SwiFT.from_file(weights.file), tiny[1])
 
 
 def test_no_weights_says_how_to_get_them(tmp_path, monkeypatch):
@@ -143,12 +143,12 @@ def test_weights_that_an_image_supplies(tmp_path, monkeypatch, tiny):
 
 
 def test_random_weights_only_when_asked_for(tmp_path, tiny):
-    made = find_weights(None, "contrastive", random=True, work_dir=tmp_path)
+    made = find_weights(str(write_random_bundle(tmp_path)), "contrastive", random=True)
     assert made.random
-    network = load_backbone(made.file)
+    network = SwiFT.from_file(made.file)
     assert network.img_size == RELEASED_CONFIG["img_size"]
     again = write_random_bundle(tmp_path / "again")
-    assert same(load_backbone(again / "model.safetensors"), network.state_dict())
+    assert same(SwiFT.from_file(again / "model.safetensors"), network.state_dict())
     with pytest.raises(UsageError, match="add --random-weights"):
         find_weights(str(again), "contrastive")
     config, state = tiny
@@ -192,7 +192,7 @@ def test_wrong_weights_are_refused_with_names(tmp_path, tiny, damage, said):
     damage(state, config)
     folder = write_bundle(tmp_path, state, config)
     with pytest.raises(UsageError, match=said):
-        load_backbone(folder / "model.safetensors")
+        SwiFT.from_file(folder / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_wrong_weights_are_refused_with_names(tmp_path, tiny, damage, said):
 def test_checkpoints_of_other_things(tmp_path, tiny, content):
     torch.save({"hyper_parameters": tiny[0]} | content, tmp_path / "odd.ckpt")
     with pytest.raises(UsageError, match=r"odd\.ckpt: (its state_dict holds|says nothing of)"):
-        load_backbone(tmp_path / "odd.ckpt")
+        SwiFT.from_file(tmp_path / "odd.ckpt")
 
 
 def test_a_bundle_is_whole_or_not_there(tmp_path, tiny, monkeypatch):
@@ -219,7 +219,7 @@ def test_a_bundle_is_whole_or_not_there(tmp_path, tiny, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    with pytest.raises(OutputError, match=r"model\.safetensors: .*make room there"):
+    with pytest.raises(OutputError, match=r"config\.json: .*free some space"):
         write_whole_bundle(tmp_path, *tiny)
     assert not list(tmp_path.glob("*model.safetensors*"))
 
@@ -228,7 +228,7 @@ def test_a_missing_final_norm_is_accepted(tmp_path, tiny):
     config, state = tiny
     backbone = {k: v for k, v in state.items() if not k.startswith("norm.")}
     folder = write_bundle(tmp_path, backbone, config)
-    assert same(load_backbone(folder / "model.safetensors"), backbone)
+    assert same(SwiFT.from_file(folder / "model.safetensors"), backbone)
 
 
 def test_damaged_files(tmp_path, tiny):
@@ -237,7 +237,7 @@ def test_damaged_files(tmp_path, tiny):
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UsageError, match="damaged"):
-        load_backbone(file)
+        SwiFT.from_file(file)
     (folder / "config.json").write_text("{")
     with pytest.raises(UsageError, match="constructor_kwargs"):
         find_weights(str(folder), "contrastive")

@@ -15,7 +15,7 @@ from conftest import SPACE, run_app, somebody_is_left, start_job, write_derivati
 from safetensors.numpy import load_file
 from test_bad_inputs import write_run
 
-from swift_bids.inference import ModelInput
+from swift_bids.steps.embed import ModelInput
 from swift_bids.workflow import WORKFLOW_NAME
 
 
@@ -91,7 +91,7 @@ def test_bad_runs_do_not_stop_the_good_one(tmp_path, reference_bundle, processes
     assert "Traceback" not in done.stdout + done.stderr
     recap = done.stdout[done.stdout.index("done: 1 run(s)") :].splitlines()
     said = {line.split(":")[0].strip(): line for line in recap[2:]}
-    assert recap[1].startswith("could not be done: 6 (bids_dir ")
+    assert recap[1].startswith("failed: 6 (bids_dir ")
     assert "no such participant" in said["sub-3"]
     assert "damaged or incomplete" in said[f"sub-1_task-truncated_{SPACE}"]
     assert str(truncated) in said[f"sub-1_task-truncated_{SPACE}"]
@@ -126,13 +126,13 @@ def test_stop_on_first_crash(tmp_path, reference_bundle, processes):
     done = run_app(*call, "--stop-on-first-crash")
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
-    recap = done.stdout[done.stdout.index("could not be done") :].splitlines()[1:]
+    recap = done.stdout[done.stdout.index("failed: ") :].splitlines()[1:]
     (crashed,) = (line for line in recap if "damaged or incomplete" in line)
     assert crashed.startswith("  sub-1_")
     not_begun = [line for line in recap if line != crashed]
     assert len(not_begun) >= 3  # of two processes one may have gone on
     assert {line.split(": ", 1)[1] for line in not_begun} == {
-        "it was not done, since --stop-on-first-crash ended the call"
+        "not processed: --stop-on-first-crash ended the call"
     }
     assert len(list(out.rglob("*_embedding.json"))) == 5 - len(not_begun)
     assert not (out / ".swift_bids_work").exists()
@@ -231,7 +231,7 @@ def test_reruns_leave_nothing_that_does_not_belong(tmp_path, reference_bundle):
     bold.write_bytes(bold.read_bytes()[:-5000])
     again = run_app(*call)
     assert again.returncode == 1
-    assert "its embedding of an earlier call is still there" in again.stdout
+    assert "its embedding from an earlier call is still there" in again.stdout
     assert len(list(out.rglob("*_embedding.tsv"))) == 1
 
 

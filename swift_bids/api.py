@@ -1,0 +1,182 @@
+"""One image and its brain mask -> its embeddings, without BIDS, nipype or files to keep."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from swift_bids.base.errors import UsageError
+from swift_bids.geometry.frames import FRAME_OF_VARIANT, FRAMES
+from swift_bids.geometry.resample_time import CHUNK_VOLUMES, Series, model_repetition_time
+from swift_bids.inputs.bold_reader import open_bold
+from swift_bids.network.precision import PRECISIONS
+from swift_bids.network.swift import SwiFT
+from swift_bids.network.weights import HUB_IDS
+from swift_bids.steps.aggregate import aggregate
+from swift_bids.steps.chunk import SHORT_RUNS, TAILS, chunk_rows, plan_chunks
+from swift_bids.steps.crop import crop
+from swift_bids.steps.embed import ModelInput, choose_device, embed_chunks
+from swift_bids.steps.normalise import METHODS, normalise
+
+
+@dataclass(frozen=True)
+class ImageEmbedding:
+    """Embeddings of one image.
+
+    Attributes
+    ----------
+    chunks
+        One row a chunk, as in the app's `timeseries.tsv` but without motion.
+    tokens
+        (chunk, 288, 2, 2, 2, 20) float32, axes chunk, feature, x, y, z, t.
+    embedding
+        (288,) float32, the mean over tokens and chunks.
+    affine
+        Voxel-to-world affine (4, 4) of the 96 x 96 x 96 input, in mm.
+    matrix, index, background
+        What the input is made of: z-scores (volume, brain voxel) float16, the voxels' flat C-order
+        positions in 96^3, and the value everywhere else.
+    """
+
+    chunks: pd.DataFrame
+    tokens: np.ndarray
+    embedding: np.ndarray
+    affine: np.ndarray
+    matrix: np.ndarray
+    index: np.ndarray
+    background: float
+
+    def volumes(self, chunk: int) -> Tensor:
+        """The network's input for one chunk: (1, 1, 96, 96, 96, 20) float32."""
+        start = int(self.chunks["model_start"].iloc[chunk])
+        rows = torch.from_numpy(self.matrix[chunk_rows(start, len(self.matrix))])[None]
+        return ModelInput(torch.from_numpy(self.index), self.background, 1).fill(rows)
+
+
+def embed(
+    bold: str | Path | nib.Nifti1Image,
+    mask: str | Path | nib.Nifti1Image,
+    *,
+    tr: float,
+    weights: str | Path | SwiFT | None = None,
+    variant: str = "contrastive",
+    frame: str = "auto",
+    normalisation: str = "global",
+    dummy_scans: int = 0,
+    target_tr: str | float = "auto",
+    chunk_stride: int = CHUNK_VOLUMES,
+    tail: str = "drop",
+    short_runs: str = "skip",
+    device: str = "auto",
+    precision: str = "float32",
+    batch_size: int | None = None,
+    random_weights: bool = False,
+) -> ImageEmbedding:
+    """Embed a preprocessed BOLD image, by the same steps as the app.
+
+    Parameters
+    ----------
+    bold, mask
+        4D BOLD and 3D brain mask on one grid in MNI space, files or images.
+    tr
+        Repetition time in s.
+    weights
+        As `SwiFT.from_pretrained` takes them, or a network; None: the Hub bundle of `variant`.
+    variant, frame
+        `contrastive` or `hcp-sex`; `auto` (the variant's), `hcp` or `ukb`.
+    dummy_scans
+        Volumes to leave out at the start.
+    normalisation, target_tr, chunk_stride, tail, short_runs
+        As the app's flags.
+    device, precision, batch_size
+        As the app's flags.
+    random_weights
+        Whether a bundle of random weights will do.
+
+    Raises
+    ------
+    UsageError
+        There are no such weights, no such device or no such setting.
+    InputError
+        The images cannot be read, do not fit each other, or are too short.
+    """
+    for choice, choices in (
+        (variant, HUB_IDS),
+        (frame, ("auto", *FRAMES)),
+        (normalisation, METHODS),
+        (tail, TAILS),
+        (short_runs, SHORT_RUNS),
+        (precision, PRECISIONS),
+    ):
+        if choice not in choices:
+            raise UsageError(f"{choice!r} is none of {', '.join(choices)}")
+    numbers: tuple[tuple[str, Any, float], ...] = (
+        ("tr", tr, 0.05),
+        ("target_tr", tr if target_tr in ("auto", "native") else target_tr, 0.05),
+        ("dummy_scans", dummy_scans, 0),
+        ("chunk_stride", chunk_stride, 1),
+    )
+    for name, number, least in numbers:
+        whole = name in ("dummy_scans", "chunk_stride")
+        of_kind = isinstance(number, Integral if whole else Real)
+        if not of_kind or not number >= least:
+            kind = "a whole number" if whole else "a number"
+            raise UsageError(f"{name} {number!r} is not {kind} from {least} on")
+    where, _ = choose_device(device)
+    if isinstance(weights, SwiFT):
+        network = weights.to(where)
+    else:
+        source = weights or HUB_IDS[variant]
+        network = SwiFT.from_pretrained(source, random_weights=random_weights).to(where)
+    place = FRAMES[FRAME_OF_VARIANT[variant] if frame == "auto" else frame]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [_file(image, Path(folder) / f"{i}.nii") for i, image in enumerate((bold, mask))]
+        with open_bold(files[0]) as image:
+            n_volumes = image.shape[3]
+        series = Series(n_volumes, tr, dummy_scans, model_repetition_time(str(target_tr), tr))
+        chunks = plan_chunks(series, stride=chunk_stride, tail=tail, short_runs=short_runs)
+        statistics = normalise(
+            files[0], files[1], place, series, Path(folder) / "matrix.npy", normalisation
+        )
+        crop(files[1], place, Path(folder) / "index.npy")
+        matrix, index = (np.load(Path(folder) / name) for name in ("matrix.npy", "index.npy"))
+    was_training = network.training
+    try:
+        tokens = embed_chunks(
+            matrix,
+            index,
+            chunks["model_start"].tolist(),
+            statistics.background,
+            network.eval(),
+            batch_size,
+            precision,
+        )
+    finally:
+        network.train(was_training)
+    done = aggregate(tokens, chunks)
+    return ImageEmbedding(
+        chunks=done.chunks.drop(columns=["mean_fd", "censored", "included"]),
+        tokens=tokens,
+        embedding=done.run.filter(regex=r"^swift\d").to_numpy(np.float32)[0],
+        affine=place.affine,
+        matrix=matrix,
+        index=index,
+        background=statistics.background,
+    )
+
+
+def _file(image: str | Path | nib.Nifti1Image, spare: Path) -> Path:
+    """The file of an image; one that may exist only in memory is written to `spare`."""
+    if isinstance(image, (str, Path)):
+        return Path(image)
+    nib.save(image, spare)
+    return spare

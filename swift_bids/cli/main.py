@@ -1,0 +1,125 @@
+"""Command line -> participant or group level. Slow imports wait until the arguments are parsed."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from multiprocessing.util import Finalize
+from pathlib import Path
+
+from swift_bids import __version__
+from swift_bids.base.errors import OutputError, PlainFormatter, UsageError, refusal, visible
+from swift_bids.base.signals import handle_signals, signal_received
+from swift_bids.cli.parse import parse_arguments
+from swift_bids.cli.weights import ACTIONS, run_weights
+from swift_bids.execution.work_folder import check_work_dir, work_folder
+from swift_bids.execution.workers import share_import_path, start_server
+from swift_bids.inputs.dataset import Dataset, understand_dataset
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the app and return its exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    handler = _set_up_log()
+    log = logging.getLogger("swift_bids")
+    understood = None
+    handle_signals()
+    share_import_path()
+    try:
+        if argv[:1] == ["weights"] and (argv[1:] == [] or argv[1] in (*ACTIONS, "-h", "--help")):
+            return run_weights(argv[1:])
+        args = parse_arguments(argv)
+        if args.dry_run == "json":  # standard output is for the JSON alone
+            handler.setStream(sys.stderr)
+        log.setLevel(logging.DEBUG if args.verbose else logging.INFO)
+        dataset = understand_dataset(args.bids_dir, args.derivatives)
+        understood = dataset.understood
+        log.info("swift_bids %s: %s", __version__, understood)
+        with _cache_folder(args, dataset) as caches:
+            _redirect_caches(caches, args.verbose)
+            return _run_level(args, dataset)
+    except (UsageError, OutputError, OSError) as error:
+        reason = refusal(error, error.filename or "a file") if isinstance(error, OSError) else error
+        context = f" ({understood})" if understood else ""
+        print(visible(f"swift-bids: error: {reason}{context}"), file=sys.stderr)
+        log.debug("", exc_info=True)
+        return 2 if isinstance(error, UsageError) else 1
+    except (KeyboardInterrupt, SystemExit) as end:
+        code = 130 if isinstance(end, KeyboardInterrupt) else end.code
+        if signal_received() and isinstance(code, int):
+            return code
+        raise
+
+
+def _run_level(args: argparse.Namespace, dataset: Dataset) -> int:
+    if args.analysis_level == "group":
+        from swift_bids.cli.settings import group_settings
+        from swift_bids.group.level import run_group_level
+
+        return run_group_level(group_settings(args), dataset)
+    if args.nprocs > 1 and not args.dry_run:
+        start_server()  # first, so that it imports while this process does
+    from swift_bids.cli.settings import participant_settings
+    from swift_bids.participant import run_participant_level
+
+    return run_participant_level(participant_settings(args, dataset), dataset)
+
+
+def _set_up_log() -> logging.StreamHandler:
+    """Print plain lines to standard output."""
+    logging.raiseExceptions = False  # the reader of the log may have ended, as `head` does
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack characters of file names
+            stream.reconfigure(errors="backslashreplace")
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(PlainFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.getLogger("swift_bids").setLevel(logging.INFO)
+    return handler
+
+
+@contextmanager
+def _cache_folder(args: argparse.Namespace, dataset: Dataset) -> Iterator[str]:
+    """A folder for this call's caches (a few kB), removed at the end: among the temporary files of
+    the machine, or in the work folder, for containers without a writable disk of their own and for
+    jobs on other machines."""
+    try:
+        tempfile.gettempdir()
+        has_temporary_folder = True
+    except FileNotFoundError:
+        has_temporary_folder = False
+    if has_temporary_folder and not (args.use_plugin or args.slurm or args.slurm_graph):
+        with tempfile.TemporaryDirectory(prefix="swift_bids_") as folder:
+            yield folder
+        return
+    from swift_bids.outputs.dataset import check_output_dir
+
+    output_dir = check_output_dir(args.output_dir, dataset)
+    check_work_dir(args.work_dir, output_dir)
+    stack = ExitStack()
+    parent = args.work_dir or output_dir
+    folder = str(stack.enter_context(work_folder(None, parent, uuid.uuid4().hex[:12])))
+    if not has_temporary_folder:
+        os.environ["TMPDIR"] = folder  # for multiprocessing, here and in worker processes
+    # after multiprocessing's own clean-up, whose priority is -100
+    Finalize(None, stack.close, exitpriority=-200)
+    yield folder
+
+
+def _redirect_caches(folder: str, verbosity: int) -> None:
+    """Keep libraries out of HOME, which a container may lack and a job must leave unchanged."""
+    os.environ.setdefault("MPLCONFIGDIR", folder)
+    os.environ["NIPYPE_CONFIG_DIR"] = folder  # not the user's: the file below is written to it
+    os.environ.setdefault("NIPYPE_NO_ET", "1")
+    os.environ.setdefault("NO_ET", "1")
+    # worker processes read nipype's settings from this file only
+    level = "INFO" if verbosity > 1 else "CRITICAL"
+    levels = "".join(f"{kind}_level = {level}\n" for kind in ("workflow", "interface", "utils"))
+    Path(folder, "nipype.cfg").write_text(f"[logging]\n{levels}")

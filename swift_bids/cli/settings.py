@@ -1,0 +1,152 @@
+"""Parsed arguments -> the typed settings of a level."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from swift_bids import __version__
+from swift_bids.geometry.frames import FRAME_OF_VARIANT
+from swift_bids.inputs.dataset import Dataset
+from swift_bids.inputs.filters import read_filter_file
+from swift_bids.inputs.index import check_database_dir
+from swift_bids.inputs.selection import SPACES, Selection
+from swift_bids.settings import (
+    ClusterSettings,
+    EmbeddingSettings,
+    GroupSettings,
+    Participants,
+    ParticipantSettings,
+    Resources,
+    WeightsSettings,
+)
+
+#: Arguments of the group level that change a result.
+_RECORDED = (
+    "participant_label",
+    "exclude_participant_label",
+    "session_label",
+    "task_id",
+    "run_id",
+    "space",
+    "res",
+    "echo_idx",
+    "target",
+    "covariate",
+    "group_by",
+    "permutations",
+    "allow_mixed",
+)
+
+
+def participant_settings(args: argparse.Namespace, dataset: Dataset) -> ParticipantSettings:
+    """Settings of the participant level.
+
+    Raises
+    ------
+    UsageError
+        The filter file cannot be read, or `--bids-database-dir` lies in the input.
+    """
+    return ParticipantSettings(
+        output_dir=args.output_dir,
+        participants=_participants(args),
+        selection=_selection(args, dataset),
+        embedding=EmbeddingSettings(
+            variant=args.variant,
+            frame=FRAME_OF_VARIANT[args.variant] if args.frame == "auto" else args.frame,
+            normalisation=args.normalisation,
+            dummy_scans=args.dummy_scans,
+            target_tr=args.target_tr,
+            chunk_stride=args.chunk_stride,
+            tail=args.tail,
+            short_runs=args.short_runs,
+            fd_threshold=args.fd_threshold,
+            max_censored=args.max_censored,
+            precision=args.precision,
+        ),
+        weights=WeightsSettings(args.weights, args.random_weights),
+        atlas=args.atlas,
+        keep_tokens=not args.no_tokens,
+        resources=Resources(
+            device=args.device,
+            batch_size=args.batch_size,
+            compiled=args.compile,
+            processes=args.nprocs,
+            threads=args.omp_nthreads,
+            memory_gb=args.mem,
+            work_dir=args.work_dir,
+            clean_work_dir=args.clean_workdir,
+            force=args.force,
+            stop_on_first_crash=args.stop_on_first_crash,
+        ),
+        cluster=cluster_settings(args),
+        dry_run=args.dry_run,
+        reports_only=args.reports_only,
+        arguments=settings_file(args),
+    )
+
+
+def group_settings(args: argparse.Namespace) -> GroupSettings:
+    """Settings of the group level."""
+    recorded = {n: value for n in _RECORDED if (value := getattr(args, n)) not in (None, False)}
+    return GroupSettings(
+        output_dir=args.output_dir,
+        participants=_participants(args),
+        sessions=args.session_label,
+        tasks=args.task_id,
+        runs=args.run_id,
+        spaces=args.space,
+        resolutions=args.res,
+        echoes=args.echo_idx,
+        targets=args.target,
+        covariates=args.covariate or (),
+        group_by=args.group_by,
+        permutations=args.permutations,
+        allow_mixed=args.allow_mixed,
+        processes=args.nprocs,
+        dry_run=args.dry_run,
+        recorded=recorded,
+    )
+
+
+def cluster_settings(args: argparse.Namespace) -> ClusterSettings:
+    """Who runs the steps of the runs."""
+    return ClusterSettings(
+        plugin_file=args.use_plugin,
+        slurm=args.slurm,
+        slurm_graph=args.slurm_graph,
+        sbatch_args=args.sbatch_args,
+        sbatch_network_args=args.sbatch_network_args,
+    )
+
+
+def settings_file(args: argparse.Namespace) -> dict[str, Any]:
+    """Content of swift_bids.toml in the logs, which `--config-file` accepts; unset arguments are
+    left out, and paths are absolute, so that they can be found from any folder."""
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    for name, value in given.items():
+        if isinstance(value, Path) or (name == "weights" and Path(value).exists()):
+            given[name] = str(Path(value).absolute())
+    return {"version": __version__, "arguments": given}
+
+
+def _participants(args: argparse.Namespace) -> Participants:
+    batch = args.batch or (1, 1)
+    return Participants(args.participant_label, args.exclude_participant_label, batch)
+
+
+def _selection(args: argparse.Namespace, dataset: Dataset) -> Selection:
+    return Selection(
+        sessions=args.session_label,
+        tasks=args.task_id,
+        runs=args.run_id,
+        echoes=args.echo_idx,
+        resolutions=args.res,
+        spaces=args.space or SPACES,
+        dummy_scans=None if args.dummy_scans == "auto" else int(args.dummy_scans),
+        target_tr=args.target_tr,
+        short_runs=args.short_runs,
+        filters=read_filter_file(args.bids_filter_file) if args.bids_filter_file else {},
+        database_dir=check_database_dir(args.bids_database_dir, dataset),
+    )

@@ -1,0 +1,80 @@
+"""swift-bids weights {fetch,convert,verify}: weights for machines that cannot fetch them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from swift_bids.network.checkpoint import read_backbone
+from swift_bids.network.weights import HUB_IDS, REGISTRY, find_weights, hub_file
+
+ACTIONS = ("fetch", "convert", "verify")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of `swift-bids weights`."""
+    parser = argparse.ArgumentParser(
+        prog="swift-bids weights", description="Fetch, convert and verify weights of SwiFT."
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    fetch = actions.add_parser("fetch", help="download bundles ahead of time")
+    fetch.add_argument(
+        "ids", nargs="*", default=list(HUB_IDS.values()), metavar="ID", help="default: all released"
+    )
+    fetch.add_argument("--revision", help="branch, tag or commit (default: the registered one)")
+    fetch.add_argument(
+        "--to",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder to carry elsewhere, FOLDER/<name> (default: the Hugging Face cache)",
+    )
+    convert = actions.add_parser("convert", help="original .ckpt -> layout of the Hub bundles")
+    convert.add_argument("checkpoint", type=Path)
+    convert.add_argument("folder", type=Path)
+    verify = actions.add_parser("verify", help="check weights and say what they are")
+    verify.add_argument("source", help="Hub id, folder or file, as --weights takes it")
+    verify.add_argument("--revision")
+    return parser
+
+
+def run_weights(argv: Sequence[str]) -> int:
+    """Run `swift-bids weights`; UsageError says what is wrong."""
+    args = build_parser().parse_args(argv)
+    from swift_bids.network.bundles import convert_checkpoint
+
+    if args.action == "fetch":
+        for hub_id in args.ids:
+            if args.to is None:  # finding them in the cache fetches them into it
+                verify_weights(hub_id, args.revision)
+            else:
+                folder = args.to / hub_id.rpartition("/")[2]
+                verify_weights(str(hub_file(hub_id, args.revision, folder)))
+    elif args.action == "convert":
+        verify_weights(str(convert_checkpoint(args.checkpoint, args.folder)))
+    else:
+        verify_weights(args.source, args.revision)
+    return 0
+
+
+def verify_weights(source: str, revision: str | None = None) -> None:
+    """Check weights as a run would, and print configuration, SHA-256 and provenance."""
+    from swift_bids.network.swift import SwiFT
+
+    weights = find_weights(source, random=None, revision=revision)
+    backbone = read_backbone(weights.file, SwiFT)
+    registered = {bundle["sha256"]: name for name, bundle in REGISTRY.items() if bundle["sha256"]}
+    parameters = sum(tensor.numel() for tensor in backbone.state.values())
+    print(f"file        {weights.file}")
+    print(f"name        {weights.name}" + (f" at {weights.revision}" if weights.revision else ""))
+    print(f"SHA-256     {weights.sha256}")
+    print(
+        f"registered  {registered.get(weights.sha256, 'no: this SHA-256 is in no release we know')}"
+    )
+    print(f"tensors     {len(backbone.state)}, {parameters:,} parameters")
+    print(f"not used    {', '.join(backbone.unused) or 'none'}")
+    print(
+        f"random      {'YES: embeddings made with them mean nothing' if weights.random else 'no'}"
+    )
+    for key, value in (backbone.config | backbone.about).items():
+        print(f"  {key:20} {value}")

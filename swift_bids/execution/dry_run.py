@@ -1,0 +1,79 @@
+"""--dry-run: what would be embedded, from which files, and about how long it would take."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from swift_bids.base.errors import Problem
+from swift_bids.inputs.dataset import Dataset
+from swift_bids.inputs.run import Run
+from swift_bids.settings import EmbeddingSettings, ParticipantSettings
+from swift_bids.steps.chunk import count_chunks
+
+_LOG = logging.getLogger("swift_bids")
+#: Seconds that one CPU takes to read and normalise a volume of 2 mm, and for the network of a chunk
+#: (docs/performance.md); a GPU is quicker.
+_SECONDS_A_VOLUME, _SECONDS_A_CHUNK = 0.007, 0.35
+#: Memory in GB: of the app, and of each run that is worked on.
+_GB, _GB_A_RUN = 0.4, 0.6
+
+
+def print_runs(
+    runs: Sequence[Run],
+    problems: Sequence[Problem],
+    dataset: Dataset,
+    settings: ParticipantSettings,
+) -> None:
+    """Print a line for each run and an estimate for all, as text or, with problems, as JSON."""
+    processes = settings.resources.processes
+    rows = [_row(run, dataset, settings.embedding) for run in runs]
+    seconds = sum(row["seconds"] for row in rows) / min(processes, max(1, len(rows)))
+    estimate = {
+        "seconds": round(seconds),
+        "memory_gb": round(_GB + _GB_A_RUN * min(processes, len(rows)), 1),
+        "cpus": processes,
+    }
+    if settings.dry_run == "json":
+        not_possible = [{"name": p.name, "reason": p.reason} for p in problems]
+        answer = {"runs": rows, "problems": not_possible, "estimate": estimate}
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
+    elif rows:
+        table = pd.DataFrame(rows).drop(columns=["name", "others", "warnings"])
+        for kind in ("mask", "confounds"):  # their names are the BOLD's but for the end
+            table[kind] = table[kind].notna().map({True: "yes", False: "no"})
+        for line in table.to_string(index=False, max_colwidth=None).splitlines():
+            _LOG.info("%s", line)
+        _LOG.info(
+            "%d run(s), about %.0f minute(s) and %.1f GB of memory on %d CPU(s)",
+            len(rows),
+            max(1, seconds / 60),
+            estimate["memory_gb"],
+            processes,
+        )
+
+
+def _row(run: Run, dataset: Dataset, settings: EmbeddingSettings) -> dict[str, Any]:
+    n_chunks = count_chunks(run.series, settings)
+    return {
+        "name": run.name,
+        **{
+            kind: path and os.path.relpath(path, dataset.root)
+            for kind, path in (("bold", run.bold), ("mask", run.mask), ("confounds", run.confounds))
+        },
+        "space": run.space,
+        "frame": settings.frame,
+        "repetition_time": run.repetition_time,
+        "model_tr": run.model_tr,
+        "volumes": run.n_volumes,
+        "dummy": run.first_volume,
+        "chunks": n_chunks,
+        "seconds": round(run.n_volumes * _SECONDS_A_VOLUME + n_chunks * _SECONDS_A_CHUNK, 1),
+        "others": list(run.others),
+        "warnings": list(run.warnings),
+    }

@@ -1,0 +1,71 @@
+"""The grid of the training data, and where it lies in the network's 96^3 input (the frame)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+
+#: Voxels of the FSL MNI152 2 mm grid along x (to the left), y (forward), z (up).
+FSL_SHAPE = (91, 109, 91)
+#: Its voxel-to-world affine, in mm.
+FSL_AFFINE = np.array(
+    [[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]], dtype=np.float64
+)
+#: The template space of the training data.
+TRAINING_SPACE = "MNI152NLin6Asym"
+#: Voxels of the network's input.
+MODEL_SHAPE = (96, 96, 96)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where the FSL grid lies in the 96^3 input of a training set.
+
+    Attributes
+    ----------
+    name
+        `hcp` or `ukb`.
+    kept
+        Range (start, stop) of FSL voxels along x, y, z that the crop keeps.
+    offset
+        Added to a voxel's FSL index, it gives its index in the input.
+    """
+
+    name: str
+    kept: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    offset: tuple[int, int, int]
+
+    @property
+    def affine(self) -> np.ndarray:
+        """Voxel-to-world affine (4, 4) of the 96^3 input, in mm."""
+        return FSL_AFFINE @ nib.affines.from_matvec(np.eye(3), -np.array(self.offset))
+
+    def place(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where FSL voxels (3, voxel) lie in the input: whether the crop keeps each (voxel,), and
+        the indices (3, kept voxel) in 96^3 of those."""
+        low, high = (np.array(limit)[:, None] for limit in zip(*self.kept))
+        inside = np.all((position >= low) & (position < high), axis=0)
+        return inside, position[:, inside] + np.array(self.offset)[:, None]
+
+
+FRAMES = {
+    # TFF crops [8:-8, 8:-8, :-10]; the SwiFT loader then pads x 11/10, y 2/1, z 8/7.
+    "hcp": Frame("hcp", ((8, 83), (8, 101), (0, 81)), (3, -6, 8)),
+    # The SwiFT loader for UK Biobank pads x 3/2 and z 3/2, and crops y by 7/6.
+    "ukb": Frame("ukb", ((0, 91), (7, 103), (0, 91)), (3, -7, 3)),
+}
+#: The frame each released variant was trained in (contrastive: HCP + ABCD + UKB).
+FRAME_OF_VARIANT = {"contrastive": "ukb", "hcp-sex": "hcp"}
+
+
+def space_note(space: str) -> str | None:
+    """What another template space than the training's means for an embedding, in a sentence."""
+    if space == TRAINING_SPACE:
+        return None
+    return (
+        f"The network was trained on {TRAINING_SPACE}. {space} is another template, whose anatomy "
+        f"lies some mm elsewhere in places; voxels keep their coordinates in mm and are not warped "
+        f"from one template to the other, so do not mix spaces in one analysis"
+    )

@@ -1,0 +1,195 @@
+"""Any BOLD grid -> the FSL MNI152 2 mm grid -> a place in the network's 96^3 input.
+
+The network's position embeddings are absolute, so every voxel must land where it lay in training.
+Its training volumes were on the FSL MNI152 2 mm grid in storage order: 91 x 109 x 91 voxels whose
+x index grows to the left (LAS).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation
+
+from swift_bids.base.errors import InputError
+from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE, MODEL_SHAPE, Frame
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+#: How other grids are brought onto it, as the sidecars say it.
+INTERPOLATION = "linear (BOLD), nearest neighbour (mask)"
+#: Affines that differ by less (mm over the whole grid) are the same grid.
+AFFINE_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class BrainVoxels:
+    """The brain voxels of one run that the network sees; they are the columns of its matrix.
+
+    Attributes
+    ----------
+    fsl
+        int64 (voxel,): flat C-order positions in the FSL grid, ascending.
+    model
+        int64 (voxel,): flat C-order positions of the same voxels in the 96^3 input.
+    n_outside
+        Brain voxels of the FSL grid that lie outside the frame and are lost.
+    """
+
+    fsl: np.ndarray
+    model: np.ndarray
+    n_outside: int
+
+
+def is_fsl_grid(shape: tuple[int, ...], affine: np.ndarray) -> bool:
+    """Whether a grid is the FSL 2 mm grid in whatever storage order (no interpolation needed)."""
+    to_las = _to_las(affine)
+    las_affine = affine @ inv_ornt_aff(to_las, shape)
+    las_shape = tuple(np.array(shape)[np.argsort(to_las[:, 0])])
+    corners = list(itertools.product(*((0, n) for n in FSL_SHAPE)))
+    distance = nib.affines.apply_affine(las_affine - FSL_AFFINE, corners)
+    return las_shape == FSL_SHAPE and bool(np.abs(distance).max() < AFFINE_TOLERANCE)
+
+
+def to_fsl_grid(volume: np.ndarray, affine: np.ndarray, order: int) -> np.ndarray:
+    """Bring a volume (X, Y, Z) of any grid onto the FSL 2 mm grid (91, 109, 91).
+
+    Parameters
+    ----------
+    volume, affine
+        Voxels in storage order and their voxel-to-world affine in mm.
+    order
+        Spline order where interpolation is needed: 0 nearest neighbour (masks), 1 linear. Outside
+        the field of view the result is 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        A view where axes only need to be turned round, else a new array.
+    """
+    if is_fsl_grid(volume.shape, affine):
+        return apply_orientation(volume, _to_las(affine))
+    # scipy, which nibabel needs for this, is slow to import and seldom wanted
+    from nibabel.processing import resample_from_to
+
+    image = nib.Nifti1Image(volume, affine)
+    return np.asarray(resample_from_to(image, (FSL_SHAPE, FSL_AFFINE), order=order).dataobj)
+
+
+def brain_voxels(mask: np.ndarray, affine: np.ndarray, frame: Frame) -> BrainVoxels:
+    """Find the brain voxels of a mask in the FSL grid and in a frame of the 96^3 input.
+
+    Parameters
+    ----------
+    mask, affine
+        (X, Y, Z), neither 0 nor NaN in the brain, with its voxel-to-world affine in mm.
+    frame
+        One of `FRAMES`.
+
+    Raises
+    ------
+    InputError
+        No voxel of the mask lies in the frame.
+    """
+    mask = np.nan_to_num(mask) != 0
+    brain = to_fsl_grid(mask.astype(np.uint8), affine, order=0) != 0
+    fsl = np.flatnonzero(brain)
+    position = np.stack(np.unravel_index(fsl, FSL_SHAPE))  # (3, voxel)
+    inside, place = frame.place(position)
+    if not inside.any():
+        raise InputError(
+            "the brain mask holds no voxel in MNI space where a brain should be; check that the "
+            "mask is not empty and is in a standard space"
+        )
+    return BrainVoxels(
+        fsl=fsl[inside],
+        model=np.ravel_multi_index(tuple(place), MODEL_SHAPE),
+        n_outside=int((~inside).sum()),
+    )
+
+
+@lru_cache(maxsize=1)
+def template_brain() -> np.ndarray:
+    """Brain of the MNI152 template that nilearn ships, bool on the FSL grid (91, 109, 91).
+
+    `nilearn.datasets.load_mni152_brain_mask(resolution=2)` on this grid, kept as a file because
+    nilearn takes a second to import and to make it.
+    """
+    with resources.as_file(resources.files("swift_bids") / "data/template_brain.nii.gz") as file:
+        image = nib.Nifti1Image.from_filename(file)
+        return to_fsl_grid(np.asarray(image.dataobj), image.affine, order=0) != 0
+
+
+def slab_extent(fsl: np.ndarray) -> tuple[int, int, int]:
+    """Extent in mm along x, y, z of flat FSL positions (voxel,), outer edge to outer edge."""
+    position = np.unravel_index(fsl, FSL_SHAPE)
+    x, y, z = (2 * int(axis.max() - axis.min() + 1) for axis in position)
+    return x, y, z
+
+
+def flat_storage_index(shape: tuple[int, ...], affine: np.ndarray, fsl: np.ndarray) -> np.ndarray:
+    """Where the voxels at flat FSL positions lie in a volume stored in Fortran order (NIfTI's).
+
+    Only for a grid for which `is_fsl_grid` holds: an image of indices is turned round as the
+    data would be, so both can never disagree.
+    """
+    storage = np.arange(math.prod(shape)).reshape(shape, order="F")
+    return to_fsl_grid(storage, affine, order=0).reshape(-1)[fsl]
+
+
+def interpolation_weights(shape: tuple[int, ...], affine: np.ndarray, fsl: np.ndarray) -> csr_array:
+    """Weights that interpolate a volume of any grid linearly at flat positions of the FSL grid.
+
+    `weights @ volume` is what `scipy.ndimage.affine_transform` of order 1 gives at these places,
+    but computed there only, and with weights that are computed once for all volumes of a run.
+
+    Parameters
+    ----------
+    shape, affine
+        Of the volumes, in storage order; any orientation and zooms, oblique too.
+    fsl
+        (voxel,) flat C-order positions in the FSL grid.
+
+    Returns
+    -------
+    scipy.sparse.csr_array
+        (voxel, X * Y * Z) float32, columns in Fortran order (NIfTI's). At most eight weights a row,
+        none where the place is beyond the field of view, so that the result is 0.
+    """
+    from scipy.sparse import csr_array  # of use for other grids only
+
+    to_storage = np.linalg.inv(affine) @ FSL_AFFINE
+    position = np.stack(np.unravel_index(fsl, FSL_SHAPE), axis=-1)  # (voxel, 3)
+    place = nib.affines.apply_affine(to_storage, position)
+    nearest = place.round()
+    place = np.where(np.abs(place - nearest) < 1e-6, nearest, place)
+    last = np.array(shape) - 1
+    inside = ((place >= 0) & (place <= last)).all(axis=1)
+    low = np.clip(np.floor(place), 0, np.maximum(last - 1, 0)).astype(np.int64)
+    share = place - low
+    weights = np.zeros((len(fsl), 8), dtype=np.float32)
+    columns = np.zeros((len(fsl), 8), dtype=np.int64)
+    for number, corner in enumerate(itertools.product((0, 1), repeat=3)):
+        along = np.where(corner, share, 1 - share)  # (voxel, 3)
+        weights[:, number] = np.where(inside, along.prod(axis=1), 0)
+        voxel = np.minimum(low + corner, last)
+        columns[:, number] = np.ravel_multi_index(tuple(voxel.T), shape, order="F")
+    rows = np.arange(0, weights.size + 1, 8)
+    matrix = csr_array(
+        (weights.reshape(-1), columns.reshape(-1), rows), shape=(len(fsl), math.prod(shape))
+    )
+    matrix.eliminate_zeros()  # else NaN next to a place would count, with weight 0
+    return matrix
+
+
+def _to_las(affine: np.ndarray) -> np.ndarray:
+    """nibabel's orientation transform from an affine's storage order to LAS."""
+    return nib.orientations.ornt_transform(io_orientation(affine), axcodes2ornt("LAS"))

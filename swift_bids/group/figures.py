@@ -1,0 +1,116 @@
+"""Tables of the group level -> figures: similarity of runs, probes against their baselines."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from swift_bids.group.probes.scores import DUMMY, EMBEDDING, main_metric
+from swift_bids.group.similarity import centred
+
+#: Colour-blind-safe colours (Okabe and Ito), in the order in which classes take them.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+_SETS = {EMBEDDING: COLOURS[0], "connectivity": COLOURS[1], "motion": COLOURS[4], DUMMY: "#777777"}
+#: Metrics that stand for a probe, as they are told.
+METRIC_NAMES = {"auroc": "AUROC", "r2": "R²"}
+#: Runs in the picture of the similarity matrix, and pairs in the histogram: at most.
+MOST_IN_MATRIX, MOST_IN_HISTOGRAM = 400, 2000
+
+
+def svg(figure: Figure) -> str:
+    """A figure as an SVG element, the same text for the same figure."""
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "swift_bids"}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()
+
+
+def similarity_figure(features: np.ndarray, participants: pd.Series) -> Figure:
+    """Similarity of runs, ordered by participant, and its distribution within and between."""
+    codes, _ = pd.factorize(participants, sort=True)
+    chosen = thin(len(codes), MOST_IN_HISTOGRAM)
+    codes = codes[chosen]
+    order = np.argsort(codes, kind="stable")
+    rows = centred(features)[chosen][order]
+    similarity = np.clip(rows @ rows.T, -1, 1)
+    same = codes[order][:, None] == codes[order]
+    np.fill_diagonal(same, False)
+    different = ~(codes[order][:, None] == codes[order])
+    figure = Figure(figsize=(10.5, 3.9), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
+    shown_runs = thin(len(order), MOST_IN_MATRIX)
+    shown = left.imshow(
+        similarity[np.ix_(shown_runs, shown_runs)],
+        cmap="cividis",
+        vmin=-1,
+        vmax=1,
+        interpolation="nearest",
+    )
+    figure.colorbar(shown, ax=left, label="similarity")
+    left.set(xlabel="run, ordered by participant", ylabel="run")
+    bins = np.linspace(-1, 1, 61)
+    for which, label, colour in (
+        (different, "of two participants", COLOURS[1]),
+        (same, "of one participant", COLOURS[0]),
+    ):
+        if which.any():
+            values = similarity[which]
+            right.hist(
+                values,
+                bins,
+                density=True,
+                histtype="stepfilled",
+                alpha=0.55,
+                color=colour,
+                label=f"{label}, mean {values.mean():.2f}",
+            )
+    right.set(xlabel="similarity of two runs (cosine, centred)", ylabel="density", xlim=(-1, 1))
+    right.legend(frameon=False, loc="upper left", fontsize=9)
+    right.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def probes_figure(probes: pd.DataFrame) -> Figure:
+    """The main metric of every probe: embedding and baselines with 95 % intervals, and chance."""
+    targets = list(dict.fromkeys(probes["target"]))
+    sets = [name for name in _SETS if name in set(probes["features"])]
+    per_row = min(3, len(targets))
+    n_rows = -(-len(targets) // per_row)
+    figure = Figure(
+        figsize=(3.6 * per_row + 0.6, 0.9 + (0.45 * len(sets) + 0.9) * n_rows), layout="constrained"
+    )
+    axes = figure.subplots(n_rows, per_row, squeeze=False)
+    for axis in axes.flat[len(targets) :]:
+        axis.set_visible(False)
+    for axis, target in zip(axes.flat, targets):
+        rows = probes[probes["target"] == target]
+        metric = main_metric(rows)
+        rows = rows[rows["metric"] == metric].set_index("features")
+        for place, name in enumerate(sets):
+            if name not in rows.index:
+                continue
+            row = rows.loc[name]
+            axis.plot([row["low"], row["high"]], [place, place], color=_SETS[name], linewidth=2)
+            axis.plot(row["value"], place, "o", color=_SETS[name], markersize=7)
+        axis.axvline(0.5 if metric == "auroc" else 0, color="0.5", linestyle="--", linewidth=1)
+        axis.set_yticks(range(len(sets)), sets)
+        axis.set_ylim(len(sets) - 0.5, -0.5)
+        axis.set_xlabel(METRIC_NAMES[metric])
+        axis.set_title(shortened(target), fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def shortened(text: str, most: int = 32) -> str:
+    """Text for a title; `$` is no mathematics there."""
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    return text.replace("$", r"\$")
+
+
+def thin(count: int, most: int) -> np.ndarray:
+    """Places spread evenly over `count`, at most so many."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int)

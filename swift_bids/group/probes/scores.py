@@ -1,0 +1,126 @@
+"""Predictions of a probe -> metrics, intervals and p-values, a row for each set of features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    mean_absolute_error,
+    r2_score,
+    roc_auc_score,
+)
+
+from swift_bids.group.columns import Target
+from swift_bids.group.probes.design import Design
+
+N_BOOTSTRAPS = 500
+EMBEDDING, DUMMY = "embedding", "dummy"
+
+
+def metrics(y: np.ndarray, predicted: np.ndarray, design: Design) -> dict[str, float]:
+    """Metrics of one set of predictions; NaN where one is not defined."""
+    if not design.classes:
+        flat = np.ptp(predicted) < 1e-12 or np.ptp(y) == 0
+        return {
+            "r2": r2_score(y, predicted) if np.ptp(y) else np.nan,
+            "mae": mean_absolute_error(y, predicted),
+            "pearson_r": np.nan if flat else np.corrcoef(y, predicted)[0, 1],
+        }
+    if len(np.unique(y)) < len(design.classes):
+        return {"balanced_accuracy": np.nan, "auroc": np.nan}
+    of_class = y[:, None] == np.arange(len(design.classes))
+    return {
+        "balanced_accuracy": balanced_accuracy_score(y, predicted[:, 0]),
+        "auroc": roc_auc_score(of_class, predicted[:, 1:]),
+    }
+
+
+def main_metric(rows: pd.DataFrame) -> str:
+    """The metric that stands for a probe in figures and sentences."""
+    return "auroc" if "auroc" in set(rows["metric"]) else "r2"
+
+
+def probe_table(
+    target: Target,
+    design: Design,
+    sets: Mapping[str, np.ndarray],
+    predicted: Mapping[str, list[np.ndarray]],
+    nulls: Mapping[str, list[dict[str, float]]],
+) -> pd.DataFrame:
+    """One row for each set of features and metric, as `probe` returns them.
+
+    Parameters
+    ----------
+    sets
+        Name -> (participant, feature).
+    predicted
+        Name -> predictions of each repetition: (participant,) numbers; or (participant, 1 + class),
+        the number of the class and a score of each.
+    nulls
+        Name -> metrics of each permutation; empty for the dummy.
+    """
+    drawn = _bootstraps(design, predicted)
+    rows = []
+    for name, repetitions in predicted.items():
+        found = pd.DataFrame([metrics(design.y, p, design) for p in repetitions])
+        null = pd.DataFrame(nulls[name], columns=found.columns)
+        if name == DUMMY:  # which only says that folds differ in the mean they are trained on
+            found = found.drop(columns="pearson_r", errors="ignore")
+        for metric in found:
+            sign = -1 if metric == "mae" else 1
+            # A permutation for which the metric is not defined counts against the embedding.
+            no_worse = (~(sign * null[metric] < sign * found[metric].iloc[0] - 1e-12)).sum()
+            gain = drawn[EMBEDDING][metric] - drawn[name][metric]
+            other = name != EMBEDDING
+            best = found[metric].mean()
+            rows.append(
+                {
+                    "target": target.name,
+                    "features": name,
+                    "metric": metric,
+                    "value": best,
+                    "low": drawn[name][metric].quantile(0.025),
+                    "high": drawn[name][metric].quantile(0.975),
+                    "p": (1 + no_worse) / (1 + len(null))
+                    if len(null) and np.isfinite(best)
+                    else np.nan,
+                    "chance": null[metric].mean() if len(null) else np.nan,
+                    "gain_low": gain.quantile(0.025) if other else np.nan,
+                    "gain_high": gain.quantile(0.975) if other else np.nan,
+                    "n_participants": len(design.y),
+                    "classes": ", ".join(f"{k}: {n}" for k, n in target_counts(design).items()),
+                    "n_features": 0 if name == DUMMY else sets[name].shape[1],
+                    "n_permutations": len(null),
+                }
+            )
+    table = pd.DataFrame(rows)
+    of_embedding = table[table["features"] == EMBEDDING].set_index("metric")["value"]
+    gain = table["metric"].map(of_embedding) - table["value"]
+    table.insert(8, "gain", gain.where(table["features"] != EMBEDDING))
+    return table
+
+
+def target_counts(design: Design) -> dict[str, int]:
+    """Participants of each class that took part; empty for a number."""
+    return {label: int((design.y == i).sum()) for i, label in enumerate(design.classes)}
+
+
+def _bootstraps(
+    design: Design, predicted: Mapping[str, list[np.ndarray]]
+) -> dict[str, pd.DataFrame]:
+    """Metrics of resampled participants (or groups) in a repetition drawn at random, by set."""
+    rng = np.random.default_rng(0)
+    n_repetitions = len(predicted[EMBEDDING])
+    block = np.arange(len(design.y)) if design.groups is None else design.groups
+    members = [np.flatnonzero(block == number) for number in np.unique(block)]
+    drawn: dict[str, list[dict[str, float]]] = {name: [] for name in predicted}
+    for _ in range(N_BOOTSTRAPS):
+        chosen = rng.integers(len(members), size=len(members))
+        sample = np.concatenate([members[number] for number in chosen])
+        repetition = rng.integers(n_repetitions)
+        for name, repetitions in predicted.items():
+            drawn[name].append(metrics(design.y[sample], repetitions[repetition][sample], design))
+    return {name: pd.DataFrame(values) for name, values in drawn.items()}

@@ -1,0 +1,140 @@
+"""Results of the group level -> its tables and their sidecars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from swift_bids.base.errors import Problem
+from swift_bids.base.files import write_json, write_text
+from swift_bids.group.baselines import Connectivity
+from swift_bids.group.figures import probes_figure, svg
+from swift_bids.group.load import KIND, Embedded
+from swift_bids.group.similarity import FULL_MATRIX, similarity_matrix
+from swift_bids.outputs.provenance import GENERATED_BY
+from swift_bids.outputs.tables import column_descriptions, write_table
+
+RUNS, PARTICIPANTS = "group_desc-swift_embedding.tsv", "group_desc-participants_embedding.tsv"
+RELMAT, NEIGHBOURS = "group_desc-swift_relmat.tsv", "group_desc-neighbours_relmat.tsv"
+IDENTIFICATION, DUPLICATES = (
+    "group_desc-swift_identification.tsv",
+    "group_desc-swift_duplicates.tsv",
+)
+PROBES, PROBES_FIGURE = "group_desc-swift_probes.tsv", "group_desc-swift_probes.svg"
+
+
+@dataclass
+class GroupResults:
+    """All that the group level finds; tables and page are made of it.
+
+    Attributes
+    ----------
+    runs, participants
+        Tables and features.
+    n_kinds
+        Kinds of embeddings that were mixed; 1 is none.
+    problems
+        Outputs that could not be read, participants that were asked for and are not there.
+    settings
+        What was asked for.
+    why_not
+        Column or analysis -> why it was not done.
+    missing
+        Participants of the input without embeddings, labels.
+    n_components
+        Principal components of the outlier distance; 0 where there is none.
+    duplicates, identification, probes
+        Tables, empty where there is nothing.
+    connectivity
+        None where it was not needed.
+    """
+
+    runs: Embedded
+    participants: Embedded
+    n_kinds: int
+    problems: list[Problem]
+    settings: dict[str, Any]
+    why_not: dict[str, str]
+    missing: list[str] = field(default_factory=list)
+    n_components: int = 0
+    duplicates: pd.DataFrame = field(default_factory=pd.DataFrame)
+    identification: pd.DataFrame = field(default_factory=pd.DataFrame)
+    probes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    connectivity: Connectivity | None = None
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """Software, kinds of embeddings and settings, as every sidecar says them."""
+        columns = ["variant", "weights", "random_weights", *KIND]
+        kinds = self.runs.table[columns].drop_duplicates().to_dict("records")
+        return {
+            "GeneratedBy": [GENERATED_BY],
+            "Embeddings": kinds,
+            "Settings": self.settings,
+        }
+
+
+def write_similarity(output_dir: Path, results: GroupResults, neighbours: pd.DataFrame) -> None:
+    """Write the similarity of all pairs of runs, or of the nearest where there are many runs."""
+    table = results.runs.table
+    about = {"Description": "Cosine similarity of the runs' embeddings after centring"}
+    if len(table) > FULL_MATRIX:
+        _write(output_dir, NEIGHBOURS, neighbours, results, about)
+        _remove(output_dir, RELMAT)
+        return
+    matrix = similarity_matrix(results.runs.features, table["name"])
+    matrix.insert(0, "name", table["name"].to_numpy())
+    write_table(output_dir / RELMAT, matrix)
+    columns = f"name, then the runs in the order of the rows, which is that of {RUNS}"
+    write_json(
+        (output_dir / RELMAT).with_suffix(".json"), about | {"Columns": columns} | results.made_by
+    )
+    _remove(output_dir, NEIGHBOURS)
+
+
+def write_group_tables(
+    output_dir: Path, results: GroupResults, descriptions: dict[str, Any]
+) -> None:
+    """Write the other tables and the figure of the probes; remove those of an earlier call."""
+    about = {"Description": "One row a run"}
+    _write(output_dir, RUNS, results.runs.whole, results, about, descriptions)
+    about = {"Description": "One row a participant: means over runs, weighted by included chunks"}
+    _write(output_dir, PARTICIPANTS, results.participants.whole, results, about, descriptions)
+    about = {"Description": "Runs of two participants that are nearly identical"}
+    _write(output_dir, DUPLICATES, results.duplicates, results, about)
+    if results.identification.empty:
+        _remove(output_dir, IDENTIFICATION)
+    else:
+        about = {"Description": "How well participants are told apart"}
+        _write(output_dir, IDENTIFICATION, results.identification, results, about)
+    if results.probes.empty:
+        _remove(output_dir, PROBES)
+        (output_dir / PROBES_FIGURE).unlink(missing_ok=True)
+    else:
+        about = {"Description": "How well columns of participants.tsv are predicted"}
+        if results.connectivity is not None:
+            about["Connectivity"] = results.connectivity.note
+        _write(output_dir, PROBES, results.probes, results, about)
+        write_text(output_dir / PROBES_FIGURE, svg(probes_figure(results.probes)))
+
+
+def _write(
+    output_dir: Path,
+    name: str,
+    table: pd.DataFrame,
+    results: GroupResults,
+    about: dict[str, Any],
+    descriptions: dict[str, Any] | None = None,
+) -> None:
+    write_table(output_dir / name, table)
+    columns = column_descriptions(table.columns, descriptions)
+    write_json((output_dir / name).with_suffix(".json"), about | results.made_by | columns)
+
+
+def _remove(output_dir: Path, name: str) -> None:
+    """An earlier call's table, which does not belong to the new ones."""
+    for file in (output_dir / name, (output_dir / name).with_suffix(".json")):
+        file.unlink(missing_ok=True)

@@ -1,0 +1,161 @@
+"""Folders of some participants -> pybids' index of them, in memory or kept for later calls."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swift_bids.base.errors import UsageError
+from swift_bids.inputs.dataset import Dataset, resolved
+
+if TYPE_CHECKING:
+    from bids.layout import BIDSLayout
+
+_CONFIG = ["bids", "derivatives"]
+#: Relative to the dataset's root; in place of pybids' own list, all of which the first line holds.
+_IGNORED = (
+    r"^/(?!sub-)[^/]+/",  # a copy of a participant there must not be taken for the participant
+    r"^/sub-[^/]+/(ses-[^/]+/)?(anat|figures|log|fmap|dwi|perf)(/|$)",
+    r"\.(html|svg|h5|gii|dtseries\.nii|dscalar\.nii)$",
+    "[\udc80-\udcff]",  # bytes that are no UTF-8, which a database of names cannot hold
+)
+
+
+class UnreadableFolderError(Exception):
+    """A folder of a participant may not be listed.
+
+    Attributes
+    ----------
+    participant
+        Label without `sub-`.
+    """
+
+    def __init__(self, participant: str) -> None:
+        super().__init__(participant)
+        self.participant = participant
+
+
+@contextlib.contextmanager
+def index(
+    root: Path, participants: Sequence[str], database_dir: Path | None = None
+) -> Iterator[BIDSLayout]:
+    """A `bids.BIDSLayout` that has read the folders of these participants only, for a while.
+
+    Its files lie in `layout.root`, which is another name of `root` where pybids would take the
+    folders above for entities (`/data/ses-1/fmriprep`, `/data/study_task-rest`).
+
+    Parameters
+    ----------
+    root, participants
+        Dataset, and labels without `sub-`.
+    database_dir
+        Folder for indices that later calls find again, each named after the dataset, the
+        participants, pybids' version and the times at which the folders changed: what pybids
+        itself does not look at. None keeps nothing.
+
+    Raises
+    ------
+    UnreadableFolderError
+        For want of permissions; without that participant the others can be read.
+    """
+    from bids.layout import parse_file_entities
+
+    wanted = "|".join(map(re.escape, participants))
+    ignore = [*_IGNORED, rf"^/sub-(?!(?:{wanted})(?:/|$))"]  # sub-01_old is somebody else
+    if parse_file_entities(f"{root}/", config=_CONFIG):
+        with tempfile.TemporaryDirectory(prefix="swift_bids_") as folder:
+            link = Path(folder, "dataset")
+            link.symlink_to(root, target_is_directory=True)
+            yield _layout(link, ignore)  # of a name that no later call has: it is not kept
+    elif database_dir is None:
+        yield _layout(root, ignore)
+    else:
+        yield _kept_layout(root, participants, ignore, database_dir)
+
+
+def _kept_layout(
+    root: Path, participants: Sequence[str], ignore: Sequence[str], database_dir: Path
+) -> BIDSLayout:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    asked = _hash([str(root), ignore, version("pybids")])
+    kept = database_dir / f"{asked}_{_hash(list(_changes(root, participants, ignore)))}"
+    if not kept.exists():
+        try:
+            database_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=database_dir) as made:
+                _layout(root, ignore, database_path=f"{made}/index").session.close()
+                with contextlib.suppress(OSError):  # another job was quicker
+                    os.rename(f"{made}/index", kept)
+            for stale in set(database_dir.glob(f"{asked}_*")) - {kept}:
+                shutil.rmtree(stale, ignore_errors=True)
+        except OSError as error:
+            raise UsageError(f"--bids-database-dir {database_dir}: {error}") from error
+    try:
+        return _layout(root, ignore, database_path=kept)
+    except SQLAlchemyError as error:
+        raise UsageError(
+            f"--bids-database-dir {database_dir}: the index {kept.name} is damaged "
+            f"({str(error).splitlines()[0]}); remove it"
+        ) from error
+
+
+def check_database_dir(database_dir: Path | None, dataset: Dataset) -> Path | None:
+    """Refuse a folder within the input, which is never written to.
+
+    Raises
+    ------
+    UsageError
+        As said.
+    """
+    if database_dir is None:
+        return None
+    database_dir = resolved(database_dir, "--bids-database-dir")
+    for root in filter(None, (dataset.root, dataset.raw)):
+        if database_dir.is_relative_to(root):
+            raise UsageError(
+                f"--bids-database-dir {database_dir} lies in the input {root}; give another one"
+            )
+    return database_dir
+
+
+def _layout(root: Path, ignore: Sequence[str], **options: Any) -> BIDSLayout:
+    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+
+    patterns = [re.compile(pattern) for pattern in ignore]
+    indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=patterns)
+    try:
+        return BIDSLayout(root, validate=False, config=_CONFIG, indexer=indexer, **options)
+    except PermissionError as error:
+        inside = re.match(rf"{re.escape(str(root))}/sub-([^/]+)", str(error.filename))
+        if inside is None:
+            raise
+        raise UnreadableFolderError(inside.group(1)) from error
+
+
+def _hash(content: list) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+
+def _changes(
+    root: Path, participants: Sequence[str], ignore: Sequence[str]
+) -> Iterator[tuple[str, int]]:
+    """Every folder that is read, and when a file was last added to it, removed or renamed."""
+    yield "", root.stat().st_mtime_ns
+    for participant in sorted(participants):
+        for folder, below, _ in os.walk(root / f"sub-{participant}", followlinks=True):
+            relative = "/" + os.path.relpath(folder, root)
+            if any(re.search(pattern, relative) for pattern in ignore):
+                below.clear()
+                continue
+            below.sort()
+            yield relative, os.stat(folder).st_mtime_ns

@@ -1,0 +1,241 @@
+"""fMRIPrep derivatives -> the runs to embed, and a sentence for every run that cannot be."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swift_bids.base.errors import InputError, Problem, UsageError
+from swift_bids.inputs.dataset import Dataset
+from swift_bids.inputs.filenames import (
+    FoundFile,
+    check_name,
+    entities_in,
+    label_in,
+    plain,
+    stem_of,
+)
+from swift_bids.inputs.filters import check_entities, entities_of, io_spec
+from swift_bids.inputs.index import UnreadableFolderError, index
+from swift_bids.inputs.missing import no_space, what_is_there
+from swift_bids.inputs.run import Run, complete_run
+from swift_bids.inputs.selection import Selection
+
+if TYPE_CHECKING:
+    from bids.layout import BIDSLayout
+
+_LOG = logging.getLogger("swift_bids")
+#: The spatial entities of a file name; what is left names the run.
+_SPATIAL = re.compile(r"_(?:space|cohort|res|den)-[^_]+")
+#: Participants in one index, which takes 0.2 MB of memory for each of their runs.
+PARTICIPANTS_AT_ONCE = 250
+
+
+def find_runs(
+    dataset: Dataset, participants: Sequence[str], selection: Selection
+) -> tuple[list[Run], list[Problem]]:
+    """Query the derivatives with pybids; only the folders of the participants are read.
+
+    Returns
+    -------
+    runs : list of Run
+        In the order of participants and file names, one for each run, in one space.
+    problems : list of Problem
+        One for each run or participant that cannot be embedded, with what exists instead.
+    """
+    filters = dict(selection.filters)
+    if selection.echoes is not None:
+        echoes = [int(echo) if echo.isdecimal() else echo for echo in selection.echoes]
+        filters["bold"] = {"echo": echoes} | filters.get("bold", {})
+    runs: list[Run] = []
+    problems: list[Problem] = []
+    for start in range(0, len(participants), PARTICIPANTS_AT_ONCE):
+        some = participants[start : start + PARTICIPANTS_AT_ONCE]
+        with contextlib.ExitStack() as stack:
+            layout, some, unreadable = _index(dataset, some, selection, stack)
+            problems += unreadable
+            # One query for all: a query for each participant would cost some 10 ms a time.
+            files = {kind: _by_participant(dataset, layout, kind, filters) for kind in io_spec()}
+            for participant in some:
+                own = {kind: found[participant] for kind, found in files.items()}
+                found, unusable = _participant_runs(dataset, layout, participant, own, selection)
+                runs += found
+                problems += unusable
+    _tell_unmatched(runs, problems, selection)
+    return runs, problems
+
+
+def _index(
+    dataset: Dataset,
+    participants: Sequence[str],
+    selection: Selection,
+    stack: contextlib.ExitStack,
+) -> tuple[BIDSLayout, list[str], list[Problem]]:
+    """The index of participants, those who are in it, and a problem for each other one."""
+    readable = list(participants)
+    problems: list[Problem] = []
+    while True:
+        try:
+            layout = index(dataset.root, readable, selection.database_dir)
+            return stack.enter_context(layout), readable, problems
+        except UnreadableFolderError as error:
+            label = error.participant
+            readable.remove(label)
+            folder = dataset.root / f"sub-{label}"
+            reason = f"{folder}, or a folder in it, cannot be read; mend its permissions"
+            problems.append(Problem(label, f"sub-{label}", reason))
+
+
+def _participant_runs(
+    dataset: Dataset,
+    layout: BIDSLayout,
+    participant: str,
+    files: dict[str, list[FoundFile]],
+    selection: Selection,
+) -> tuple[list[Run], list[Problem]]:
+    if not files["bold"]:
+        reason = what_is_there(dataset.root / f"sub-{participant}", selection)
+        return [], [Problem(participant, f"sub-{participant}", reason)]
+    chosen = [bold for bold in files["bold"] if selection.has(bold)]
+    if not chosen:
+        values = {
+            name: sorted({v for b in files["bold"] if (v := label_in(b, name)) is not None})
+            for name in ("session", "task", "run", "echo")
+        }
+        there = [f"{name}s {', '.join(labels)}" for name, labels in values.items() if labels]
+        reason = f"no run matches what is asked for; it has {', '.join(there)}"
+        return [], [Problem(participant, f"sub-{participant}", reason)]
+
+    # A run's mask and confounds lie beside it; a copy in another folder is another's.
+    masks, confounds = _by_folder(files["mask"]), _by_folder(files["confounds"])
+    # the same run in several spaces, resolutions
+    variants: dict[str, list[FoundFile]] = defaultdict(list)
+    for bold in chosen:
+        variants[_SPATIAL.sub("", stem_of(bold.filename, "_desc-"))].append(bold)
+
+    runs, problems = [], []
+    for name, candidates in sorted(variants.items()):
+        usable = [b for b in candidates if selection.rank(b) is not None]
+        if not usable:
+            problems.append(Problem(participant, name, no_space(candidates, selection)))
+            continue
+        best = min(usable, key=lambda b: (selection.rank(b), b.filename))
+        stem = stem_of(best.filename, "_desc-")
+        others = sorted(stem_of(b.filename, "_desc-") for b in candidates if b is not best)
+        try:
+            check_name(best, candidates)
+            folder = os.path.dirname(best.path)
+            run = {
+                "name": stem,
+                "participant": participant,
+                "bold": best.path,
+                "mask": _mask_of(stem, masks[folder]),
+                "confounds": _of_all_echoes(name, confounds[folder]),
+                "space": best.entities["space"],
+                "others": tuple(others),
+            }
+            runs.append(
+                complete_run(
+                    run,
+                    partial(_inherited_sidecars, dataset, layout, best),
+                    selection.dummy_scans,
+                    selection.target_tr,
+                    selection.short_runs,
+                )
+            )
+        except InputError as error:
+            problems.append(Problem(participant, stem, str(error)))
+    return runs, problems
+
+
+def _by_folder(files: Iterable[FoundFile]) -> dict[str, dict[str, str]]:
+    """Folder -> beginning of the name -> path."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for file in files:
+        found[os.path.dirname(file.path)][stem_of(file.filename, "_desc-")] = file.path
+    return found
+
+
+def _moved(path: str, root: Path, new_root: Path) -> str:
+    """The path of the same file below another name of its root (see `swift_bids.inputs.index`)."""
+    return str(new_root / os.path.relpath(path, root))
+
+
+def _tell_unmatched(runs: Sequence[Run], problems: Sequence[Problem], selection: Selection) -> None:
+    """Warn of labels that are asked for and that no run has; a typing error else goes unseen."""
+    found: list[Run | Problem] = [*runs, *problems]
+    names = [entities_in(one.name) for one in found]
+    for entity, labels in (
+        ("ses", selection.sessions),
+        ("task", selection.tasks),
+        ("run", selection.runs),
+    ):
+        there = {plain(entities[entity]) for entities in names if entity in entities}
+        missing = [label for label in labels or () if plain(label) not in there]
+        if runs and missing:
+            _LOG.warning("no run has %s", ", ".join(f"{entity}-{label}" for label in missing))
+
+
+def _mask_of(stem: str, masks: dict[str, str]) -> str:
+    """The mask in a run's own space; InputError names those that are there instead."""
+    mask = _of_all_echoes(stem, masks)
+    if mask is not None:
+        return mask
+    others = sorted(m for m in masks if _SPATIAL.sub("", m) == _SPATIAL.sub("", stem))
+    spaces = [re.search(r"_space-([^_]+)", m) for m in others]
+    listed = ", ".join(s.group(1) if s else "the native space" for s in spaces)
+    there = f"there is one in {listed}" if listed else "nor in any other"
+    raise InputError(
+        f"has no brain mask in its space ({stem}_desc-brain_mask.nii.gz), {there}; take it over "
+        f"from fMRIPrep's output, or run fMRIPrep again"
+    )
+
+
+def _of_all_echoes(stem: str, paths: dict[str, str]) -> str | None:
+    """A file of the run itself, or of all its echoes."""
+    return paths.get(stem) or paths.get(re.sub(r"_echo-[^_]+", "", stem))
+
+
+def _by_participant(
+    dataset: Dataset, layout: BIDSLayout, kind: str, filters: dict[str, dict[str, Any]]
+) -> dict[str, list[FoundFile]]:
+    """Files of one kind, by the participant in their names."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    check_entities(kind, filters, layout.entities)
+    try:
+        found = layout.get(**entities_of(kind, filters))
+    # no such Query, no regex, a number beyond all
+    except (ValueError, KeyError, TypeError, OverflowError, SQLAlchemyError) as error:
+        raise UsageError(f"--bids-filter-file: {kind}: {str(error).splitlines()[0]}") from error
+    files: dict[str, list[FoundFile]] = defaultdict(list)
+    for file in found:
+        path = _moved(file.path, layout.root, dataset.root)
+        participant = file.filename.split("_")[0].removeprefix("sub-")
+        files[participant].append(FoundFile(path, file.filename, file.entities))
+    return files
+
+
+def _inherited_sidecars(dataset: Dataset, layout: BIDSLayout, bold: FoundFile) -> Iterable[str]:
+    """Sidecars of folders above, and beside, that apply: all their entities are the file's."""
+    from bids.layout import Query
+
+    found = layout.get_nearest(
+        _moved(bold.path, dataset.root, Path(layout.root)),
+        all_=True,
+        subject=[bold.entities["subject"], Query.NONE],
+        suffix="bold",
+        extension=".json",
+    )
+    own = set(bold.filename.split("_"))
+    apply = [f for f in found if set(os.path.basename(f).split("_")[:-1]) <= own]
+    # of two in one folder the one with more entities is nearer
+    apply.sort(key=lambda f: (f.count(os.sep), f.count("_")), reverse=True)
+    return [_moved(file, layout.root, dataset.root) for file in apply]

@@ -1,0 +1,79 @@
+"""What a call asks for -> whether a BOLD file is of that, and which of a run comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from swift_bids.inputs.filenames import (
+    FoundFile,
+    entities_in,
+    is_in_space,
+    label_in,
+    plain,
+    stem_of,
+)
+
+#: Spaces the network can read, in order of preference; others only when asked for by --space.
+SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
+
+
+@dataclass
+class Selection:
+    """What a call asks for; None means everything.
+
+    Attributes
+    ----------
+    sessions, tasks, runs, echoes
+        `--session-label`, `--task-id`, `--run-id`, `--echo-idx`. Without echoes, BOLD files of
+        single echoes are no runs.
+    spaces
+        `--space`, in order of preference: `NAME`, or as fMRIPrep's output spaces with modifiers,
+        `NAME:res-2`, `NAME:cohort-1`.
+    resolutions
+        `--res`; `native` is a file without a res entity.
+    dummy_scans
+        `--dummy-scans`: a number, or None for those that fMRIPrep found.
+    target_tr, short_runs
+        `--target-tr`; `--short-runs`, which decides whether a short run can be embedded.
+    filters
+        Content of `--bids-filter-file`.
+    database_dir
+        `--bids-database-dir`.
+    """
+
+    sessions: Sequence[str] | None = None
+    tasks: Sequence[str] | None = None
+    runs: Sequence[str] | None = None
+    echoes: Sequence[str] | None = None
+    spaces: Sequence[str] = SPACES
+    resolutions: Sequence[str] | None = None
+    dummy_scans: int | None = None
+    target_tr: str = "auto"
+    short_runs: str = "skip"
+    filters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    database_dir: Path | None = None
+
+    def has(self, bold: FoundFile) -> bool:
+        """Whether a BOLD file is of a session, task, run and echo that is asked for."""
+        numbers = {"run": self.runs, "echo": self.echoes}
+        wanted = {"session": self.sessions, "task": self.tasks} | {
+            entity: labels and list(map(plain, labels)) for entity, labels in numbers.items()
+        }
+        return all(
+            labels is None or label_in(bold, entity) in labels for entity, labels in wanted.items()
+        )
+
+    def rank(self, bold: FoundFile) -> tuple[int, int] | None:
+        """Preference for the space and resolution of a BOLD file, lowest first; None: not asked
+        for. In a space, 2 mm comes first, then the native resolution, then any other."""
+        resolution = label_in(bold, "res") or "native"
+        if self.resolutions is not None and resolution not in map(plain, self.resolutions):
+            return None
+        entities = entities_in(stem_of(bold.filename, "_desc-"))
+        for number, space in enumerate(self.spaces):
+            if is_in_space(entities, space):
+                return number, {"2": 0, "native": 1}.get(resolution, 2)
+        return None

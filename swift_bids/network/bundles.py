@@ -1,0 +1,63 @@
+"""Write weights in the layout of the Hub bundles: converted checkpoints, and random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from swift_bids.base.errors import UsageError
+from swift_bids.base.files import write_atomically, write_json
+from swift_bids.network.checkpoint import read_backbone
+from swift_bids.network.swift import RELEASED_CONFIG, SwiFT
+from swift_bids.network.weights import sha256_of
+
+
+def write_bundle(folder: str | Path, config: dict[str, Any], state: dict, **about: Any) -> Path:
+    """Write weights in the layout of the Hub bundles.
+
+    Parameters
+    ----------
+    folder
+        Gets `model.safetensors` and `config.json`.
+    config, state
+        Constructor arguments, and tensors under the reference's names.
+    about
+        Where the weights come from, kept in `config.json` under `_swift_bids`.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"_ilex": {"constructor_kwargs": config}, "_swift_bids": about}
+    # not save_file, whose files only their owner can read
+    data = save({name: tensor.contiguous() for name, tensor in state.items()})
+    write_json(folder / "config.json", content)
+    write_atomically(folder / "model.safetensors", lambda file: file.write_bytes(data))
+    return folder
+
+
+def write_random_bundle(folder: str | Path, seed: int = 0) -> Path:
+    """Write seeded random weights in the layout of the Hub bundles, marked as random."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = SwiFT(**RELEASED_CONFIG)
+    return write_bundle(folder, RELEASED_CONFIG, network.state_dict(), random_weights_seed=seed)
+
+
+def convert_checkpoint(checkpoint: str | Path, folder: str | Path) -> Path:
+    """Write the backbone of an original `.ckpt` in the layout of the Hub bundles.
+
+    Raises
+    ------
+    UsageError
+        The checkpoint cannot be read, or the folder holds weights already.
+    """
+    checkpoint, folder = Path(checkpoint), Path(folder)
+    if checkpoint.suffix != ".ckpt" or not checkpoint.is_file():
+        raise UsageError(f"{checkpoint}: is no .ckpt file; give an original SwiFT checkpoint")
+    if (folder / "model.safetensors").exists():
+        raise UsageError(f"{folder}: holds a model.safetensors already; give another folder")
+    backbone = read_backbone(checkpoint, SwiFT)
+    origin = {"converted_from": checkpoint.name, "original_sha256": sha256_of(checkpoint)}
+    return write_bundle(folder, backbone.config, backbone.state, **origin)

@@ -1,0 +1,86 @@
+"""Parcel means of a run -> its table of denoised time series -> functional connectivity."""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from swift_bids.base.files import read_json, write_json
+from swift_bids.inputs.confounds import read_confounds
+from swift_bids.inputs.run import Run
+from swift_bids.outputs.paths import run_folder
+from swift_bids.outputs.provenance import GENERATED_BY, Provenance, source_uris
+from swift_bids.outputs.tables import write_table
+from swift_bids.steps.parcels import VOLUMES_PER_REGRESSOR, Parcels, denoise
+
+_SUFFIX = "_desc-denoised_timeseries"
+
+
+def write_parcels(
+    output_dir: str | Path, run: Run, provenance: Provenance, parcels: Parcels, means: np.ndarray
+) -> list[Path]:
+    """Write `<run>_seg-<label>_desc-denoised_timeseries.tsv` and its sidecar; return the files.
+
+    Parameters
+    ----------
+    means
+        (used volume of the BOLD file, parcel), from `swift_bids.steps.normalise.normalise`.
+    """
+    confounds = None
+    if run.confounds:
+        confounds = read_confounds(run.confounds).iloc[run.first_volume :]
+    denoised, regressors = denoise(means, confounds)
+    folder = run_folder(output_dir, run.name)
+    file = folder / f"{_stem(run.name, parcels.label)}.tsv"
+    for other in _tables(folder, run.name):  # of another atlas, in another call
+        if other.stem != file.stem:
+            other.unlink()
+    about = {
+        "Description": "Mean signal of parcels without trend and confounds",
+        "Sources": source_uris(run, provenance),
+        "GeneratedBy": [GENERATED_BY],
+        "RepetitionTime": run.repetition_time,
+        "DummyScansRemoved": run.first_volume,
+        "Atlas": {"Name": parcels.label, "SHA256": parcels.sha256},
+        "Regressors": ["mean", "linear trend", *regressors],
+        "RegressorsNote": f"At most one confound for {VOLUMES_PER_REGRESSOR} volumes",
+    }
+    columns = {
+        name: {"Description": description, "Units": "standard deviations"}
+        for name, description in zip(parcels.names, parcels.descriptions)
+    }
+    write_table(file, pd.DataFrame(denoised, columns=parcels.names).round(4))
+    write_json(file.with_suffix(".json"), about | columns)
+    return [file, file.with_suffix(".json")]
+
+
+def find_parcels(folder: Path, run_name: str) -> Path | None:
+    """The table of denoised time series of a run, if it has one."""
+    return next((file for file in _tables(folder, run_name) if file.suffix == ".tsv"), None)
+
+
+def _tables(folder: Path, run_name: str) -> list[Path]:
+    """The tables of a run, whichever the atlas, and their sidecars."""
+    before, after = _stem(run_name, "?").split("?")
+    pattern = re.compile(re.escape(before) + "[A-Za-z0-9]+" + re.escape(after) + r"\.(tsv|json)")
+    return [
+        file
+        for file in sorted(folder.glob(f"{glob.escape(before)}*"))
+        if pattern.fullmatch(file.name)
+    ]
+
+
+def _stem(run_name: str, label: str) -> str:
+    """The run's name with its `seg` entity, which BIDS has before `res`."""
+    before, res, after = run_name.partition("_res-")
+    return f"{before}_seg-{label}{res}{after}{_SUFFIX}"
+
+
+def atlas_of(parcel_file: Path) -> tuple[str, str | None]:
+    """Label and SHA-256 of the atlas that a table of time series was made with."""
+    atlas = read_json(parcel_file.with_suffix(".json"))["Atlas"]
+    return atlas["Name"], atlas["SHA256"]

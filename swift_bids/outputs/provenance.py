@@ -1,0 +1,119 @@
+"""What made an output: software, network, settings and input files, as every sidecar says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swift_bids import __version__
+from swift_bids.geometry.frames import space_note
+from swift_bids.geometry.grid import INTERPOLATION
+from swift_bids.geometry.resample_time import CHUNK_VOLUMES
+from swift_bids.inputs.run import Run
+from swift_bids.network.weights import Weights
+from swift_bids.settings import EmbeddingSettings
+from swift_bids.steps.normalise import Normalisation
+
+#: Name of the input dataset in BIDS URIs, `bids:fmriprep:sub-01/...`.
+INPUT_DATASET = "fmriprep"
+BIDS_VERSION = "1.10.0"
+CODE_URL = "https://github.com/swift-bids/swift_bids"
+#: Software, as BIDS has it in sidecars and dataset_description.json.
+GENERATED_BY = {"Name": "swift_bids", "Version": __version__, "CodeURL": CODE_URL}
+#: The published image, without its tag.
+IMAGE = "swiftbids/swift_bids"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made the outputs of a run; part of every sidecar.
+
+    Attributes
+    ----------
+    settings
+        How the run became an embedding.
+    weights
+        Which network.
+    device
+        `cpu` or `cuda`: the last digits of float32 results differ between them.
+    dataset_root
+        Folder that BIDS URIs are relative to.
+    """
+
+    settings: EmbeddingSettings
+    weights: Weights
+    device: str
+    dataset_root: str
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Provenance:
+        """The inverse of `dataclasses.asdict`."""
+        settings, weights = (content["settings"], content["weights"])
+        return cls(
+            EmbeddingSettings(**settings),
+            Weights(**weights),
+            content["device"],
+            content["dataset_root"],
+        )
+
+
+def bids_uri(path: str, dataset_root: str) -> str:
+    """`bids:fmriprep:<path relative to the derivatives>` (BIDS specification, BIDS URIs)."""
+    return f"bids:{INPUT_DATASET}:{Path(path).relative_to(dataset_root).as_posix()}"
+
+
+def source_uris(run: Run, provenance: Provenance) -> list[str]:
+    """The files that a run's outputs are made from, as BIDS URIs."""
+    return [bids_uri(file, provenance.dataset_root) for file in run.files]
+
+
+def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation) -> dict[str, Any]:
+    """The part of a run's sidecars that says what made them."""
+    settings = settings_metadata(provenance)
+    of_run = {
+        "Space": run.space,
+        **({"SpaceNote": note} if (note := space_note(run.space)) else {}),
+        "ResampledToFSL2mm": normalisation.interpolated,
+        "SpatialInterpolation": INTERPOLATION if normalisation.interpolated else "none",
+        "DummyScansRemoved": run.first_volume,
+        "ModelRepetitionTime": run.model_tr,
+        "TemporalInterpolation": "linear" if run.series.resampled else "none",
+    }
+    return {
+        "Sources": source_uris(run, provenance),
+        **settings,
+        "Preprocessing": of_run | settings["Preprocessing"],
+        "RepetitionTime": run.repetition_time,
+    }
+
+
+def settings_metadata(provenance: Provenance) -> dict[str, Any]:
+    """Software, network and settings of a call, as the sidecars of all its runs say them."""
+    settings, weights = provenance.settings, provenance.weights
+    return {
+        "GeneratedBy": [GENERATED_BY],
+        "Model": {
+            "Name": "SwiFT",
+            "Variant": settings.variant,
+            "Weights": weights.name,
+            **({"WeightsRevision": weights.revision} if weights.revision else {}),
+            "WeightsSHA256": weights.sha256,
+            "RandomWeights": weights.random,
+            "Precision": settings.precision,
+            "Device": provenance.device,
+        },
+        "Preprocessing": {
+            "Frame": settings.frame,
+            "Normalisation": settings.normalisation,
+            "DummyScans": settings.dummy_scans,
+            "TargetTR": settings.target_tr,
+            "FDThreshold": settings.fd_threshold,
+            "MaxCensored": settings.max_censored,
+            "ChunkVolumes": CHUNK_VOLUMES,
+            "ChunkStride": settings.chunk_stride,
+            "Tail": settings.tail,
+            "ShortRuns": settings.short_runs,
+        },
+    }

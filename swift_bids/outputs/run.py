@@ -1,0 +1,92 @@
+"""Results of a run -> BIDS-Derivatives files, each complete or absent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from swift_bids.base.files import write_atomically, write_json
+from swift_bids.inputs.run import Run
+from swift_bids.outputs.paths import output_path
+from swift_bids.outputs.provenance import Provenance, run_metadata
+from swift_bids.outputs.quality import quality, verdicts_of
+from swift_bids.outputs.tables import column_descriptions, write_table
+from swift_bids.steps.aggregate import Embeddings
+from swift_bids.steps.crop import Coverage
+from swift_bids.steps.normalise import Normalisation
+
+
+def write_run(
+    output_dir: str | Path,
+    run: Run,
+    provenance: Provenance,
+    embeddings: Embeddings,
+    normalisation: Normalisation,
+    coverage: Coverage,
+    tokens: np.ndarray | None,
+    inputs: Mapping[str, str],
+    others: Iterable[Path],
+) -> None:
+    """Write the tables, sidecars, tokens and quality figures of one run.
+
+    The run's own embedding comes last: where its sidecar is, everything else is there too, as long
+    as the sidecar says.
+
+    Parameters
+    ----------
+    tokens
+        (chunk, 288, 2, 2, 2, 20) float32, or None to leave them out (`--no-tokens`).
+    inputs
+        BIDS URI of each input file -> its fingerprint; kept in the last sidecar.
+    others
+        Files of the run that are written already, its figures and parcels.
+    """
+    from safetensors.numpy import save
+
+    common = run_metadata(run, provenance, normalisation)
+    files = [*others]
+
+    def path(suffix: str, extension: str) -> Path:
+        files.append(output_path(output_dir, run.name, suffix, extension))
+        return files[-1]
+
+    def described(table: pd.DataFrame) -> dict[str, Any]:
+        return common | column_descriptions(table.columns)
+
+    if tokens is None:  # an earlier call's would not belong to the new tables
+        for extension in (".json", ".safetensors"):
+            output_path(output_dir, run.name, "tokens", extension).unlink(missing_ok=True)
+    else:
+        axes = "chunk, feature, x, y, z, t"
+        # One mark only: safetensors writes several in an order that differs from call to call.
+        marks = {"about": f"axes {axes}; weights SHA-256 {provenance.weights.sha256}"}
+        # not save_file, whose files only their owner can read
+        content = save({"tokens": tokens}, metadata=marks)
+        write_atomically(path("tokens", ".safetensors"), lambda file: file.write_bytes(content))
+        description = "Output of the network for every chunk, before any pooling"
+        write_json(
+            path("tokens", ".json"),
+            common | {"Description": description, "Axes": axes, "Shape": list(tokens.shape)},
+        )
+    qc = common | quality(embeddings, normalisation, coverage, run)
+    qc["Warnings"] = [sentence for good, sentence in verdicts_of(qc) if not good]
+    write_json(path("qc", ".json"), qc)
+    write_table(path("timeseries", ".tsv"), embeddings.chunks)
+    write_json(path("timeseries", ".json"), described(embeddings.chunks))
+    table = embeddings.run.copy()
+    for place, (column, value) in enumerate(
+        (
+            ("template_share", coverage.template_share),
+            ("tsnr", normalisation.tsnr),
+            ("n_warnings", len(qc["Warnings"])),
+        )
+    ):
+        table.insert(place, column, value)
+    write_table(path("embedding", ".tsv"), table)
+    sizes = {file.relative_to(output_dir).as_posix(): file.stat().st_size for file in sorted(files)}
+    made_from = {"InputFingerprint": dict(inputs), "Files": sizes}
+    write_json(path("embedding", ".json"), described(table) | made_from)

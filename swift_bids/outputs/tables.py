@@ -1,0 +1,67 @@
+"""BIDS tables: tab-separated values, and the descriptions of their columns."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from swift_bids.base.files import write_text
+
+#: Of sidecars, beside the columns.
+_KEYS = (
+    "Description",
+    "GeneratedBy",
+    "Embeddings",
+    "Settings",
+    "Connectivity",
+    "Sources",
+    "InputFingerprint",
+    "Files",
+    "Columns",
+)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a BIDS table: tab-separated, `n/a` for missing, `true`/`false` for booleans."""
+    booleans = table.select_dtypes("bool").columns
+    table = table.assign(**{c: table[c].map({True: "true", False: "false"}) for c in booleans})
+    write_text(path, table.to_csv(sep="\t", na_rep="n/a", index=False, lineterminator="\n"))
+
+
+def is_our_column(name: str) -> bool:
+    """Whether a table's column, or a key of its sidecar, of that name is ours."""
+    return name in (*_columns(), *_KEYS) or re.fullmatch(r"swift\d{3}", name) is not None
+
+
+@lru_cache(maxsize=1)
+def _columns() -> dict[str, Any]:
+    return json.loads(resources.files("swift_bids").joinpath("data/columns.json").read_text())
+
+
+def column_descriptions(
+    columns: Iterable[str], carried: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Descriptions of table columns, with units (BIDS specification, tabular files).
+
+    Parameters
+    ----------
+    carried
+        Descriptions of columns that are not ours: participants.json.
+    """
+    known = dict(carried or {}) | _columns()
+    feature = "Feature {} of the SwiFT embedding, mean over the 2 x 2 x 2 x 20 tokens"
+    of_others = {"Description": "As in the participants.tsv of the input, which does not tell more"}
+
+    def describe(column: str) -> Any:
+        if re.fullmatch(r"swift\d{3}", column):
+            return {"Description": feature.format(int(column[5:]))}
+        return known.get(column.removeprefix("participants_"), of_others)
+
+    return {column: describe(column) for column in columns}

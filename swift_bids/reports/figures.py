@@ -1,0 +1,145 @@
+"""What one run looked like to the network -> PNG figures in sub-XX/figures."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from swift_bids.base.files import write_atomically
+from swift_bids.geometry.frames import MODEL_SHAPE
+from swift_bids.inputs.confounds import framewise_displacement, read_confounds
+from swift_bids.inputs.run import Run
+from swift_bids.outputs.paths import figure_path
+from swift_bids.steps.aggregate import Embeddings
+
+#: Colour-blind-safe colours (Okabe and Ito).
+_BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
+
+
+def draw_run(
+    output_dir: str | Path,
+    run: Run,
+    embeddings: Embeddings,
+    brain_voxels: np.ndarray,
+    index: np.ndarray,
+    background: float,
+    fd_threshold: float,
+) -> list[Path]:
+    """Draw the three figures of a run's section in the report, of one chunk two; return the files.
+
+    Parameters
+    ----------
+    brain_voxels
+        (brain voxel,) z-scores of the first volume that the network read.
+    index, background
+        (brain voxel,) and a z-score, as `swift_bids.steps.embed.embed_chunks` takes them.
+    fd_threshold
+        Framewise displacement in mm above which a volume is censored.
+    """
+    volume = np.full(np.prod(MODEL_SHAPE), background, dtype=np.float32)
+    volume[index] = brain_voxels
+    brain = np.zeros(np.prod(MODEL_SHAPE), dtype=bool)
+    brain[index] = True
+    figures = {
+        "input": model_input_mosaic(volume.reshape(MODEL_SHAPE), brain.reshape(MODEL_SHAPE)),
+        "motion": motion_trace(run, embeddings, fd_threshold),
+    }
+    if len(embeddings.chunks) > 1:
+        figures["chunks"] = chunk_similarity(embeddings)
+    else:  # an earlier call's would not belong to the run
+        figure_path(output_dir, run.name, "chunks").unlink(missing_ok=True)
+    files = []
+    for name, figure in figures.items():
+        files.append(figure_path(output_dir, run.name, name))
+        # Without the date and version of the library, the same input gives the same bytes.
+        draw = partial(figure.savefig, format="png", dpi=80, metadata={"Software": None})
+        write_atomically(files[-1], draw)
+    return files
+
+
+def model_input_mosaic(volume: np.ndarray, brain: np.ndarray) -> Figure:
+    """Slices of one volume of the network's input with the outline of the brain mask.
+
+    Parameters
+    ----------
+    volume, brain
+        (96, 96, 96), x to the left, y forward, z up.
+    """
+    low, high = np.percentile(volume[brain], [1, 99])
+    figure = Figure(figsize=(12, 4.9), facecolor="black")
+    axes = figure.subplots(3, 8)
+    for row, axis in enumerate((2, 1, 0)):  # axial, coronal, sagittal
+        present = np.flatnonzero(brain.any(axis=tuple(a for a in range(3) if a != axis)))
+        cuts = np.linspace(present[0], present[-1], 10).round().astype(int)[1:-1]
+        for panel, cut in zip(axes[row], cuts):
+            # x already grows to the left, so the left of the brain is on the right of the panel
+            panel.imshow(volume.take(cut, axis).T, origin="lower", cmap="gray", vmin=low, vmax=high)
+            outline = brain.take(cut, axis).T
+            if outline.any():
+                panel.contour(outline, levels=[0.5], colors=_ORANGE, linewidths=0.7)
+            panel.set_axis_off()
+            panel.text(1, 2, f"{'xyz'[axis]} = {cut}", color="0.7", fontsize=7)
+        if axis != 0:
+            for x, side in ((3, "R"), (92, "L")):
+                axes[row][0].text(x, 90, side, color="white", fontsize=9, ha="center", va="top")
+    figure.subplots_adjust(0, 0, 1, 1, 0.02, 0.02)
+    return figure
+
+
+def motion_trace(run: Run, embeddings: Embeddings, fd_threshold: float) -> Figure:
+    """Framewise displacement over time, with the chunks and the volumes left out."""
+    figure = Figure(figsize=(12, 2.4), layout="constrained")
+    axis = figure.subplots()
+    tr, end = run.repetition_time, run.n_volumes * run.repetition_time
+    top = 1.3 * fd_threshold
+    moved = None
+    if run.confounds:
+        moved = framewise_displacement(read_confounds(run.confounds), run.n_volumes, run.confounds)
+    if moved is None:
+        axis.text(end / 2, top / 2, "no framewise displacement", ha="center")
+    else:
+        times = np.arange(run.n_volumes) * tr
+        axis.plot(times, moved, color="black", linewidth=1)
+        censored = moved > fd_threshold
+        axis.plot(times[censored], moved[censored], "o", color=_ORANGE, markersize=4)
+        top = max(top, 1.1 * np.nanmax(moved, initial=0))
+    axis.axhline(fd_threshold, color=_ORANGE, linestyle="--", linewidth=1)
+    axis.text(end, fd_threshold, f" {fd_threshold:g} mm", color=_ORANGE, va="center", fontsize=8)
+    for chunk in embeddings.chunks.itertuples():
+        colour = _BLUE if chunk.included else "0.5"
+        shade = 0.10 + 0.10 * (chunk.Index % 2)
+        axis.axvspan(chunk.onset, chunk.onset + chunk.duration, color=colour, alpha=shade)
+        middle = chunk.onset + chunk.duration / 2
+        axis.text(middle, top, str(chunk.Index), ha="center", va="top", fontsize=8)
+    axis.set(
+        xlim=(0, end),
+        ylim=(0, top * 1.05),
+        xlabel="time (s); shaded: chunks of 20 volumes, by number; white: volumes left out",
+        ylabel="framewise\ndisplacement (mm)",
+    )
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def chunk_similarity(embeddings: Embeddings) -> Figure:
+    """Cosine distance between chunks, and from each chunk to the run's mean."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.6))
+    # As distances, since the similarities of chunks begin with several nines.
+    distances = np.maximum(1 - embeddings.similarity, 0)
+    shown = left.imshow(distances, cmap="cividis_r", vmin=0)
+    figure.colorbar(shown, ax=left, label="cosine distance")
+    left.set(xlabel="chunk", ylabel="chunk")
+    chunks = np.arange(len(embeddings.chunks))
+    included = embeddings.chunks["included"].to_numpy(dtype=bool)
+    colours = np.where(included, _GREEN, "0.6")
+    right.bar(chunks, embeddings.chunks["distance"], color=colours)
+    right.set(xlabel="chunk", ylabel="cosine distance\nfrom the run's embedding")
+    for axis in (left.xaxis, left.yaxis, right.xaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    right.spines[["top", "right"]].set_visible(False)
+    return figure

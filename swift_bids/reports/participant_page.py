@@ -1,0 +1,154 @@
+"""Outputs of one participant -> sub-XX.html, a page without any file or network beside it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from swift_bids import __version__
+from swift_bids.base.errors import Problem
+from swift_bids.base.files import read_json, write_json, write_text
+from swift_bids.outputs.paths import figure_path
+from swift_bids.outputs.quality import verdicts_of
+from swift_bids.reports.citations import REFERENCES
+
+#: In the folder of a call's logs of a participant.
+_PROBLEMS, _CRASH_LINES = "problems.json", 60
+ENVIRONMENT = Environment(
+    loader=PackageLoader("swift_bids", "data"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+ENVIRONMENT.policies["json.dumps_kwargs"] = {"sort_keys": False}
+
+
+def write_participant_report(
+    output_dir: Path, participant: str, problems: Sequence[Problem] = ()
+) -> tuple[Path, int]:
+    """Write the page of a participant from what lies in its output folder.
+
+    Parameters
+    ----------
+    output_dir
+        Root of the derivatives.
+    participant
+        Label without `sub-`.
+    problems
+        What could not be done for this participant in this call.
+
+    Returns
+    -------
+    page : Path
+        `sub-XX.html`.
+    n_marked : int
+        Runs on it with something to look at.
+    """
+    runs: list[dict[str, Any]] = []
+    problems = list(problems)
+    for file in sorted((output_dir / f"sub-{participant}").rglob("*_desc-swift_qc.json")):
+        try:
+            run = _run_section(output_dir, file)
+            _page(participant, [run], [])  # whether all that a page says of it is there
+            runs.append(run)
+        # half-copied, edited or of another version: it may hold anything
+        except Exception as error:
+            reason = f"{file} is not what this version writes ({error!r}); embed the run again"
+            problems.append(Problem(participant, file.name.split("_desc-")[0], reason))
+    page = output_dir / f"sub-{participant}.html"
+    write_text(page, _page(participant, runs, problems))
+    return page, sum(run["n_warnings"] > 0 for run in runs)
+
+
+def _page(participant: str, runs: Sequence[dict[str, Any]], problems: Sequence[Problem]) -> str:
+    return ENVIRONMENT.get_template("participant.html.j2").render(
+        participant=participant,
+        runs=runs,
+        methods=_methods(runs),
+        problems=problems,
+        random_weights=any(run["qc"]["Model"]["RandomWeights"] for run in runs),
+        version=__version__,
+        references=REFERENCES.values(),
+        crash_text=_crash_text,
+    )
+
+
+def keep_problems(log_dir: Path, problems: Sequence[Problem]) -> None:
+    """Write down what could not be done in a call, for pages that are made anew."""
+    kept = [asdict(p) | {"crash_file": p.crash_file and p.crash_file.name} for p in problems]
+    write_json(log_dir / _PROBLEMS, {"problems": kept})
+
+
+def last_problems(output_dir: Path, participant: str) -> list[Problem]:
+    """What could not be done for a participant in the last call."""
+    calls = sorted((output_dir / f"sub-{participant}" / "log").glob("*/"))
+    file = calls[-1] / _PROBLEMS if calls else None
+    if file is None or not file.exists():
+        return []
+    try:
+        kept = read_json(file)["problems"]
+        return [
+            Problem(**p | {"crash_file": p["crash_file"] and file.with_name(p["crash_file"])})
+            for p in kept
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{file} cannot be read ({error!r}), so what failed in that call is not known"
+        return [Problem(participant, f"sub-{participant}", reason)]
+
+
+def _crash_text(problem: Problem) -> str:
+    """The end of a crash file, where the error is."""
+    if problem.crash_file is None or not problem.crash_file.exists():
+        return ""
+    lines = problem.crash_file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(lines[-_CRASH_LINES:])
+
+
+def _methods(runs: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], list[str]]]:
+    """Settings and weights that differ between runs: (qc of one run, names of all of them)."""
+    of_run = (
+        "Space",
+        "SpaceNote",
+        "ResampledToFSL2mm",
+        "SpatialInterpolation",
+        "DummyScansRemoved",
+        "ModelRepetitionTime",
+        "TemporalInterpolation",
+    )
+    ways: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    for run in runs:
+        qc = run["qc"]
+        settings = {k: v for k, v in qc["Preprocessing"].items() if k not in of_run}
+        key = json.dumps([settings, qc["Model"], qc["GeneratedBy"]], sort_keys=True)
+        ways.setdefault(key, (qc, []))[1].append(run["name"])
+    return list(ways.values())
+
+
+def _run_section(output_dir: Path, qc_file: Path) -> dict[str, Any]:
+    qc = read_json(qc_file)
+    name = qc_file.name.removesuffix("_desc-swift_qc.json")
+    figures = {
+        figure: base64.b64encode(path.read_bytes()).decode()
+        for figure in ("input", "motion", "chunks")
+        if (path := figure_path(output_dir, name, figure)).exists()
+    }
+    verdicts = verdicts_of(qc)
+    return {
+        "name": name,
+        "qc": qc,
+        "figures": figures,
+        "verdicts": verdicts,
+        "n_warnings": sum(not good for good, _ in verdicts),
+        "files": [
+            str(file.relative_to(output_dir))
+            for file in sorted(qc_file.parent.glob(f"{name}_desc-swift_*"))
+            if not file.name.startswith(".") and file.suffix != ".json"
+        ],
+    }

@@ -1,0 +1,175 @@
+"""Everything that a command asks for, as frozen settings: only `swift_bids.cli` sees argparse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from swift_bids.inputs.selection import Selection
+
+
+@dataclass(frozen=True)
+class EmbeddingSettings:
+    """How a run becomes an embedding.
+
+    Sidecars record every field, and a run is embedded again when one of them changes.
+
+    Attributes
+    ----------
+    variant
+        `contrastive` or `hcp-sex`.
+    frame
+        `hcp` or `ukb`: the place of the brain in the network's input.
+    normalisation, dummy_scans, target_tr, chunk_stride, tail, short_runs
+        Preprocessing, as the flags of these names accept it.
+    fd_threshold, max_censored
+        Which chunks are included in the mean of the run.
+    precision
+        Number format of the network's matrix products.
+    """
+
+    variant: str
+    frame: str
+    normalisation: str
+    dummy_scans: str
+    target_tr: str
+    chunk_stride: int
+    tail: str
+    short_runs: str
+    fd_threshold: float
+    max_censored: float
+    precision: str
+
+
+@dataclass(frozen=True)
+class Participants:
+    """Whom a command is about.
+
+    Attributes
+    ----------
+    labels, excluded
+        Labels without `sub-`; None for everybody, and for nobody.
+    batch
+        (i, n): every nth of them, starting with the ith.
+    """
+
+    labels: Sequence[str] | None = None
+    excluded: Sequence[str] | None = None
+    batch: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True)
+class WeightsSettings:
+    """Which weights to use: `--weights` (None: the released ones), and `--random-weights`."""
+
+    source: str | None
+    random: bool
+
+
+@dataclass(frozen=True)
+class Resources:
+    """How the work is done. Nothing here changes a result.
+
+    Attributes
+    ----------
+    device, batch_size, compiled
+        `--device`; chunks per pass through the network (None: as many as fit); torch.compile.
+    processes, threads, memory_gb
+        CPUs in all; CPUs of one network (None: chosen for the number of runs); memory in GB (None:
+        no limit).
+    work_dir, clean_work_dir
+        `--work-dir` (None: a folder in the outputs, removed at the end); `--clean-workdir`.
+    force, stop_on_first_crash
+        The flags of these names.
+    """
+
+    device: str
+    batch_size: int | None
+    compiled: bool
+    processes: int
+    threads: int | None
+    memory_gb: float | None
+    work_dir: Path | None
+    clean_work_dir: bool
+    force: bool
+    stop_on_first_crash: bool
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """Who runs the steps: `--use-plugin`, `--slurm`, `--slurm-graph`, and options for sbatch."""
+
+    plugin_file: Path | None = None
+    slurm: bool = False
+    slurm_graph: bool = False
+    sbatch_args: str | None = None
+    sbatch_network_args: str | None = None
+
+
+@dataclass(frozen=True)
+class ParticipantSettings:
+    """A command at the participant level.
+
+    Attributes
+    ----------
+    atlas, keep_tokens
+        `--atlas` (None: cubes of 24 mm); False with `--no-tokens`.
+    dry_run
+        `text`, `json`, or None to embed.
+    reports_only
+        `--reports-only`.
+    arguments
+        All arguments as typed, for the settings file in the logs.
+    """
+
+    output_dir: Path
+    participants: Participants
+    selection: Selection
+    embedding: EmbeddingSettings
+    weights: WeightsSettings
+    atlas: Path | None
+    keep_tokens: bool
+    resources: Resources
+    cluster: ClusterSettings
+    dry_run: str | None
+    reports_only: bool
+    arguments: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class GroupSettings:
+    """A command at the group level.
+
+    Attributes
+    ----------
+    participants, sessions, tasks, runs, spaces, resolutions, echoes
+        Which runs belong in the tables; None for all.
+    targets, covariates, group_by, permutations
+        Columns of participants.tsv to predict (None: chosen by the app) and to correct for, the
+        column whose values stay together, and the number of permutations.
+    allow_mixed
+        Whether embeddings of different kinds may share a table.
+    processes, dry_run
+        CPUs; `text`, `json`, or None.
+    recorded
+        The arguments that change a result, for the sidecars.
+    """
+
+    output_dir: Path
+    participants: Participants
+    sessions: Sequence[str] | None
+    tasks: Sequence[str] | None
+    runs: Sequence[str] | None
+    spaces: Sequence[str] | None
+    resolutions: Sequence[str] | None
+    echoes: Sequence[str] | None
+    targets: Sequence[str] | None
+    covariates: Sequence[str]
+    group_by: str | None
+    permutations: int
+    allow_mixed: bool
+    processes: int
+    dry_run: str | None
+    recorded: dict[str, Any]

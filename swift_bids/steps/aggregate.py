@@ -1,0 +1,62 @@
+"""Tokens + chunk table -> one embedding a chunk and one a run.
+
+The embedding is the mean over the 2 x 2 x 2 x 20 tokens, a run's is the mean over its chunks: what
+the original classifier does before its head, and what published evaluations of the network use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings of one run.
+
+    Attributes
+    ----------
+    chunks
+        The chunk table with `distance` (cosine distance of a chunk from the run's embedding) and
+        one column a feature, `swift000` ... `swift287`.
+    run
+        One row: chunk counts, mean FD and the mean embedding of the included chunks.
+    similarity
+        (chunk, chunk) cosine similarity of the chunks' embeddings.
+    """
+
+    chunks: pd.DataFrame
+    run: pd.DataFrame
+    similarity: np.ndarray
+
+
+def aggregate(tokens: np.ndarray, chunks: pd.DataFrame) -> Embeddings:
+    """Average tokens within chunks and chunks within the run.
+
+    Parameters
+    ----------
+    tokens
+        (chunk, C, x, y, z, t) float32.
+    chunks
+        As `swift_bids.steps.chunk.plan_chunks` makes it, a row a chunk.
+    """
+    pooled = tokens.mean(axis=(2, 3, 4, 5), dtype=np.float64)  # (chunk, C)
+    included = chunks["included"].to_numpy(dtype=bool)
+    mean = pooled[included].mean(axis=0)
+    names = [f"swift{i:03d}" for i in range(pooled.shape[1])]
+    run = {
+        "n_chunks": len(chunks),
+        "n_included": int(included.sum()),
+        "mean_fd": chunks.loc[included, "mean_fd"].mean(),
+        "censored": chunks.loc[included, "censored"].mean(),
+    }
+    unit = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+    distance = 1 - unit @ (mean / np.linalg.norm(mean))
+    features = pd.DataFrame(pooled.astype(np.float32), columns=names)
+    return Embeddings(
+        chunks=pd.concat([chunks.assign(distance=distance), features], axis=1),
+        run=pd.DataFrame([run | dict(zip(names, mean.astype(np.float32)))]),
+        similarity=unit @ unit.T,
+    )

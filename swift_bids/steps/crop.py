@@ -1,0 +1,68 @@
+"""Brain mask + frame -> index map from the matrix's columns to places in the 96^3 input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from swift_bids.geometry.frames import FSL_SHAPE, Frame
+from swift_bids.geometry.grid import slab_extent, template_brain
+from swift_bids.steps.normalise import load_mask, mask_voxels
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of a brain the network sees.
+
+    Attributes
+    ----------
+    n_voxels, n_outside
+        Brain voxels (2 mm) within the frame, and those that fall outside it.
+    template_share
+        Share of the MNI152 template's brain that the run's mask covers.
+    size_ratio
+        Voxels of the mask over voxels of the template's brain.
+    dice
+        Dice overlap of the run's mask and the template's brain.
+    extent_mm
+        Extent of the mask along x, y, z, in mm.
+    """
+
+    n_voxels: int
+    n_outside: int
+    template_share: float
+    size_ratio: float
+    dice: float
+    extent_mm: tuple[int, int, int]
+
+
+def crop(mask_file: str | Path, frame: Frame, index_file: str | Path) -> Coverage:
+    """Write the index map of a run and say how much of a brain it covers.
+
+    Parameters
+    ----------
+    mask_file
+        3D brain mask in a standard (MNI) space.
+    frame
+        Where the FSL grid lies in the 96^3 input.
+    index_file
+        `.npy` to write: int64 (brain voxel,), flat C-order positions in 96^3, for the columns of
+        the matrix that `swift_bids.steps.normalise.normalise` writes for the same mask and frame.
+    """
+    mask = load_mask(mask_file)
+    voxels = mask_voxels(mask, mask_file, frame)
+    np.save(index_file, voxels.model)
+    brain = np.zeros(FSL_SHAPE, dtype=bool)
+    brain.reshape(-1)[voxels.fsl] = True
+    template = template_brain()
+    shared = int((brain & template).sum())
+    return Coverage(
+        n_voxels=len(voxels.fsl),
+        n_outside=voxels.n_outside,
+        template_share=shared / int(template.sum()),
+        size_ratio=(len(voxels.fsl) + voxels.n_outside) / int(template.sum()),
+        dice=2 * shared / (int(brain.sum()) + int(template.sum())),
+        extent_mm=slab_extent(voxels.fsl),
+    )

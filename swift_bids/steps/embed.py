@@ -1,0 +1,218 @@
+"""Matrix + index map + chunk table -> tokens (chunk, 288, 2, 2, 2, 20).
+
+Brain voxels travel to the device as they lie in the matrix (9 MB a chunk) and are scattered into
+the 96^3 input there, whose background is written once. While the network works on one batch, the
+next is read and copied.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from swift_bids.base.errors import UsageError
+from swift_bids.geometry.frames import MODEL_SHAPE
+from swift_bids.geometry.resample_time import CHUNK_VOLUMES
+from swift_bids.network.precision import at_precision
+from swift_bids.steps.chunk import chunk_rows
+from swift_bids.steps.normalise import MatrixFile
+
+_LOG = logging.getLogger("swift_bids")
+#: Share of a GPU's free memory that batches may fill, and more chunks than which gain nothing.
+_MEMORY_SHARE = 0.8
+_MOST_CHUNKS = 16
+
+
+def choose_device(device: str) -> tuple[str, str | None]:
+    """Turn `--device` into a torch device.
+
+    Parameters
+    ----------
+    device
+        `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Returns
+    -------
+    device : str
+        `cpu`, `cuda` or `cuda:N`.
+    warning : str or None
+        What the user should know, when `auto` had to take the CPU although a GPU seems to be there.
+
+    Raises
+    ------
+    UsageError
+        A GPU was asked for and cannot be used.
+    """
+    remedy = (
+        "in a container add --gpus all (docker) or --nv (apptainer), else install a CUDA build of "
+        "torch, or use --device cpu"
+    )
+    if device == "cpu":
+        return "cpu", None
+    if not torch.cuda.is_available():
+        if device == "auto":
+            built = torch.backends.cuda.is_built()
+            return "cpu", f"no usable GPU was found, the CPU is used; {remedy}" if built else None
+        raise UsageError(f"--device {device}: torch sees no GPU; {remedy}")
+    wanted = torch.device("cuda" if device == "auto" else device)
+    if wanted.index is not None and wanted.index >= torch.cuda.device_count():
+        raise UsageError(
+            f"--device {device}: there are only {torch.cuda.device_count()} GPUs, counted from 0"
+        )
+    return str(wanted), None
+
+
+class ModelInput:
+    """The network's input for a batch of chunks of one run, used again for every batch.
+
+    Parameters
+    ----------
+    index
+        (brain voxel,) flat C-order positions in 96^3, on the device of the network.
+    background
+        z-score everywhere else.
+    batch_size
+        Chunks that there is room for.
+
+    Notes
+    -----
+    Time is the innermost axis in memory, as the network reads it.
+    """
+
+    def __init__(self, index: Tensor, background: float, batch_size: int):
+        shape = (batch_size, math.prod(MODEL_SHAPE), CHUNK_VOLUMES)  # (B, X * Y * Z, T)
+        self._index = index
+        self._voxels = torch.full(shape, background, dtype=torch.float32, device=index.device)
+
+    def fill(self, rows: Tensor) -> Tensor:
+        """Put brain voxels (B, T, brain voxel) in their places: (B, 1, 96, 96, 96, T) float32."""
+        voxels = self._voxels[: len(rows)]
+        voxels.index_copy_(1, self._index, rows.transpose(1, 2).to(torch.float32))
+        return voxels.view(len(rows), 1, *MODEL_SHAPE, CHUNK_VOLUMES)
+
+
+def embed_chunks(
+    matrix: np.ndarray | MatrixFile,
+    index: np.ndarray,
+    starts: Sequence[int],
+    background: float,
+    network: nn.Module,
+    batch_size: int | None = None,
+    precision: str = "float32",
+    on_chunks: Callable[[int], object] = lambda n: None,
+) -> np.ndarray:
+    """Run the network over the chunks of one run.
+
+    Parameters
+    ----------
+    matrix
+        (volume, brain voxel) float16 z-scores, in memory or in a file.
+    index
+        (brain voxel,) flat C-order positions in 96^3.
+    starts
+        First volume of every chunk of 20, a row of the matrix; where it ends before the chunk does,
+        `swift_bids.steps.chunk.chunk_rows` says what fills it up.
+    background
+        z-score outside the brain.
+    network
+        On the device that is to do the work, in evaluation mode.
+    batch_size
+        Chunks that go through the network together; None: one on the CPU, and on a GPU what its
+        free memory holds. Halved when the memory does not suffice after all.
+    precision
+        One of `swift_bids.network.precision.PRECISIONS`.
+    on_chunks
+        Called with the number of chunks after each batch (progress).
+
+    Returns
+    -------
+    numpy.ndarray
+        (chunk, C, x, y, z, t) float32 tokens; (chunk, 288, 2, 2, 2, 20) for the released network.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        Not even one chunk fits.
+    UsageError
+        The device does not have this precision.
+    """
+    device = next(network.parameters()).device
+    positions = torch.from_numpy(np.asarray(index, dtype=np.int64)).to(device)
+    tokens: list[np.ndarray] = []
+    remaining = list(starts)
+    size = 1 if batch_size is None else min(batch_size, len(remaining))
+    first_alone = batch_size is None and device.type == "cuda"  # to see what a chunk takes
+    if first_alone:
+        torch.cuda.reset_peak_memory_stats(device)
+    while remaining:
+        batches = [remaining[i : i + size] for i in range(0, len(remaining), size)]
+        batches = batches[:1] if first_alone else batches
+        full = False
+        try:
+            for output in _outputs(matrix, positions, batches, background, network, precision):
+                tokens.append(output)
+                remaining = remaining[len(output) :]
+                on_chunks(len(output))
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size, full = size // 2, True
+            _LOG.warning(
+                "the memory of %s is full: going on with %d chunk(s) at once", device, size
+            )
+        if full:  # not earlier: the exception holds on to what is to be freed
+            torch.cuda.empty_cache()
+        elif first_alone and remaining:
+            size, first_alone = min(len(remaining), batch_that_fits(device)), False
+    return np.concatenate(tokens)
+
+
+def batch_that_fits(device: torch.device) -> int:
+    """Chunks that a GPU's free memory holds, after one has gone through the network."""
+    free, _ = torch.cuda.mem_get_info(device)
+    of_one = torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
+    reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(1, min(_MOST_CHUNKS, int(_MEMORY_SHARE * (free + reserved) / max(of_one, 1))))
+
+
+def _outputs(
+    matrix: np.ndarray | MatrixFile,
+    positions: Tensor,
+    batches: Sequence[Sequence[int]],
+    background: float,
+    network: nn.Module,
+    precision: str,
+) -> Iterator[np.ndarray]:
+    """Yield the tokens of each batch; the next is read while the network works."""
+    device = positions.device
+    volumes = ModelInput(positions, background, len(batches[0]))
+    # Two pinned buffers in turn: a copy to the GPU runs beside the work on it only from those.
+    shape = (2, len(batches[0]), CHUNK_VOLUMES, matrix.shape[1])
+    buffers = torch.empty(shape, dtype=torch.float16, pin_memory=device.type == "cuda")
+
+    def read(number: int) -> Tensor:
+        rows = buffers[number % 2][: len(batches[number])]
+        for row, start in zip(rows.numpy(), batches[number]):
+            volumes = chunk_rows(start, matrix.shape[0])
+            first = volumes.min()
+            row[:] = matrix[first : volumes.max() + 1][volumes - first]
+        return rows
+
+    with (
+        torch.inference_mode(),
+        at_precision(precision, device),
+        ThreadPoolExecutor(max_workers=1) as reader,
+    ):
+        ahead = reader.submit(read, 0)
+        for number in range(len(batches)):
+            rows = ahead.result().to(device, non_blocking=True)
+            if number + 1 < len(batches):
+                ahead = reader.submit(read, number + 1)
+            # .cpu() waits for the work, and with it for the copy out of this buffer
+            yield network(volumes.fill(rows)).float().cpu().numpy()

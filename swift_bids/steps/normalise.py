@@ -1,0 +1,300 @@
+"""BOLD run + brain mask -> (volume, brain voxel) matrix of z-scores in float16, and its statistics.
+
+The training data were z-scored with one mean and one standard deviation over all non-zero voxels
+of all volumes of a run, and stored as float16 (preprocessing of Kim et al. 2023). Only the brain
+voxels are kept here, a quarter of the grid. The statistics need the whole run before the first
+z-score: a run whose brain voxels fit in `KEPT_BYTES` waits in memory for them, a longer one is read
+a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from swift_bids.base.errors import InputError
+from swift_bids.geometry.frames import Frame
+from swift_bids.geometry.grid import BrainVoxels, brain_voxels, is_fsl_grid
+from swift_bids.geometry.resample_time import Series, resample
+from swift_bids.inputs.bold_reader import AGAIN, brain_rows, open_bold, open_image
+from swift_bids.steps.parcels import ParcelMeans, Parcels
+from swift_bids.steps.voxel_statistics import VoxelMoments
+
+#: Choices of `--normalisation`.
+METHODS = ("global", "voxel+global")
+#: Memory for the brain voxels of a run as float32; 320 MB hold 340 volumes of a whole brain.
+KEPT_BYTES = 320_000_000
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Statistics of one run, over the series that the network reads and the brain in the frame.
+
+    Attributes
+    ----------
+    method
+        One of `METHODS`.
+    mean, std
+        Over all voxels and volumes, in the units of the BOLD data; `std` is the unbiased one.
+    background
+        z-score of everything outside the brain: the smallest z-score within it.
+    z_percentiles
+        1st, 50th and 99th percentile of the mean volume's z-scores.
+    negative
+        Share of voxels whose mean over time is negative.
+    tsnr
+        Median over voxels of mean over standard deviation in time, at the TR of the BOLD file.
+    n_volumes
+        Volumes of the series.
+    n_constant
+        Voxels with one and the same value in all volumes. With `voxel+global` they are background.
+    n_zero, n_nonfinite
+        Values (voxel x volume of the BOLD file) that were exactly 0, or NaN or infinite: set to the
+        background.
+    interpolated
+        Whether the run was resampled to the FSL 2 mm grid.
+    """
+
+    method: str
+    mean: float
+    std: float
+    background: float
+    z_percentiles: tuple[float, float, float]
+    negative: float
+    tsnr: float
+    n_volumes: int
+    n_constant: int
+    n_zero: int
+    n_nonfinite: int
+    interpolated: bool
+
+
+def normalise(
+    bold_file: str | Path,
+    mask_file: str | Path,
+    frame: Frame,
+    series: Series,
+    matrix_file: str | Path,
+    method: str = "global",
+    parcels: Parcels | None = None,
+    parcel_file: str | Path | None = None,
+) -> Normalisation:
+    """Write the z-scored brain voxels of a run and return its statistics.
+
+    Parameters
+    ----------
+    bold_file, mask_file
+        4D BOLD and 3D brain mask on the same grid, in a standard (MNI) space.
+    frame
+        Place of the brain in the network's input: only voxels within it count.
+    series
+        Which volumes count, and the TR to interpolate them to.
+    matrix_file
+        `.npy` to write: float16 (volume of the series, brain voxel), columns in the order of
+        `swift_bids.geometry.grid.BrainVoxels`.
+    method
+        `global`: one mean and one unbiased standard deviation over all voxels and volumes, as the
+        network was trained. `voxel+global`: every voxel over time first, then all together.
+    parcels, parcel_file
+        Parcels whose mean signal is taken from the same pass, and the `.npy` to write: float32
+        (used volume of the BOLD file, parcel), in its units and at its TR.
+
+    Raises
+    ------
+    InputError
+        A file that cannot be read, is no 4D image, does not fit its mask, or holds no signal.
+    """
+    mask_image = load_mask(mask_file)
+    gaps = Gaps()
+    with open_bold(bold_file) as bold:
+        _check_same_grid(bold, bold_file, mask_image, mask_file)
+        if bold.shape[3] != series.n_volumes:
+            raise InputError(
+                f"{bold_file}: has {bold.shape[3]} volumes, but {series.n_volumes} were expected; "
+                f"it has changed since, run again"
+            )
+        interpolated = not is_fsl_grid(bold.shape[:3], bold.affine)
+        brain = mask_voxels(mask_image, mask_file, frame)
+        n_voxels = len(brain.fsl)
+        moments = VoxelMoments(n_voxels)
+        as_recorded = VoxelMoments(n_voxels) if series.resampled else moments
+        keep = 4 * n_voxels * series.n_volumes <= KEPT_BYTES
+        kept: list[np.ndarray] = []
+        rows = gaps.marked(brain_rows(bold, bold_file, brain.fsl), series.first_volume)
+        if parcels is not None:
+            means = ParcelMeans(parcels.numbers[brain.fsl], len(parcels.names))
+            rows = _passed_to(means.add, rows, series.first_volume)
+        if series.resampled:
+            rows = _passed_to(as_recorded.add, rows, series.first_volume)
+        for block in resample(_passed_to(kept.append, rows, 0) if keep else rows, series):
+            moments.add(block)
+    if parcels is not None:
+        if parcel_file is None:
+            raise TypeError("parcels need a parcel_file")
+        np.save(parcel_file, means.values)
+    mean, std = moments.of_all()
+    if not (moments.high > moments.low).any():
+        raise InputError(
+            f"{bold_file}: the data do not vary within the brain mask; check that it is the "
+            f"preprocessed BOLD and that {mask_file} belongs to it"
+        )
+    z_scores = _ZScores(moments, method)
+    with open(matrix_file, "wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": (series.length, n_voxels)}
+        np.lib.format.write_array_header_1_0(file, header)
+        if keep:
+            for block in resample(_taken(kept), series):
+                file.write(z_scores.of(block).data)
+        else:
+            with open_bold(bold_file) as bold:
+                rows = Gaps().marked(brain_rows(bold, bold_file, brain.fsl), series.first_volume)
+                for block in resample(rows, series):
+                    file.write(z_scores.of(block).data)
+    varies = as_recorded.std > 0
+    of_mean_volume = (moments.mean[moments.count > 0] - mean) / std
+    return Normalisation(
+        method=method,
+        mean=mean,
+        std=std,
+        background=float(np.float16(z_scores.background)),
+        z_percentiles=tuple(np.percentile(of_mean_volume, [1, 50, 99]).tolist()),
+        negative=float((moments.mean < 0).mean()),
+        tsnr=float(np.median(as_recorded.mean[varies] / as_recorded.std[varies])),
+        n_volumes=series.length,
+        n_constant=int(as_recorded.constant.sum()),
+        n_zero=gaps.n_zero,
+        n_nonfinite=gaps.n_nonfinite,
+        interpolated=interpolated,
+    )
+
+
+class MatrixFile:
+    """A matrix that `normalise` wrote, read a few volumes at a time.
+
+    A memory map of the whole file would count as memory of the process, page for page.
+
+    Attributes
+    ----------
+    shape
+        (volume, brain voxel).
+    """
+
+    def __init__(self, file: str | Path) -> None:
+        self._file = file
+        self.shape = np.load(file, mmap_mode="r").shape
+
+    def __getitem__(self, volumes: slice) -> np.ndarray:
+        """Float16 (volume, brain voxel)."""
+        return np.array(np.load(self._file, mmap_mode="r")[volumes])
+
+
+class Gaps:
+    """Counts and marks the values of brain voxels that are no signal.
+
+    A value of exactly 0 was background in training, so that the edge of the field of view within
+    the mask is background too.
+    """
+
+    def __init__(self) -> None:
+        self.n_zero = self.n_nonfinite = 0
+
+    def marked(self, blocks: Iterable[np.ndarray], first_volume: int) -> Iterator[np.ndarray]:
+        """Set what is 0 or infinite in (volume, voxel) blocks to NaN, and count it from
+        `first_volume` on."""
+        start = 0
+        for block in blocks:
+            used = block[max(first_volume - start, 0) :]
+            start += len(block)
+            n_zero = int(used.size - np.count_nonzero(used))
+            finite = np.isfinite(used)
+            if n_zero or not finite.all():
+                self.n_zero += n_zero
+                self.n_nonfinite += int(finite.size - np.count_nonzero(finite))
+                used[~finite | (used == 0)] = np.nan
+            yield block
+
+
+class _ZScores:
+    """Turns brain voxels into z-scores, from the moments of the whole run."""
+
+    def __init__(self, moments: VoxelMoments, method: str):
+        known = moments.count > 0
+        if method == "global":
+            center, spread = moments.of_all()
+            lowest = (moments.low[known].min() - center) / spread
+            self._center, self._spread = np.float32(center), np.float32(spread)
+        else:
+            # Each voxel then has mean 0 and sum of squares count - 1: the global standard deviation
+            # follows without another look at the data.
+            varies = known & ~moments.constant
+            count = moments.count[varies]
+            std = moments.std * np.sqrt((count - 1).sum() / (count.sum() - 1))
+            centers, spreads = moments.mean, np.where(varies, std, np.nan)
+            lowest = ((moments.low - centers)[varies] / spreads[varies]).min()
+            self._center, self._spread = np.float32(centers), np.float32(spreads)
+        self.background = np.float32(lowest)
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Float16 z-scores of float32 (volume, voxel); NaN becomes the background."""
+        rows -= self._center
+        rows /= self._spread
+        rows[np.isnan(rows)] = self.background
+        return rows.astype("<f2")
+
+
+def load_mask(mask_file: str | Path) -> nib.Nifti1Image:
+    """Read a 3D brain mask; InputError where it is none."""
+    with open_image(mask_file) as stored:
+        mask = nib.squeeze_image(stored) if stored.shape[3:] == (1,) else stored
+        if mask.ndim != 3:
+            raise InputError(f"{mask_file}: has {mask.ndim} dimensions, a brain mask 3; {AGAIN}")
+        return nib.Nifti1Image(np.asarray(mask.dataobj), mask.affine, dtype=mask.get_data_dtype())
+
+
+def mask_voxels(mask: nib.Nifti1Image, mask_file: str | Path, frame: Frame) -> BrainVoxels:
+    """`swift_bids.geometry.grid.brain_voxels` of a mask; its InputError names the file."""
+    try:
+        return brain_voxels(np.asarray(mask.dataobj), mask.affine, frame)
+    except InputError as error:
+        raise InputError(f"{mask_file}: {error}") from error
+
+
+def _grid(image: nib.Nifti1Image) -> str:
+    size = " x ".join(map(str, image.shape[:3]))
+    origin = ", ".join(f"{x:g}" for x in image.affine[:3, 3])
+    axes = "".join(code or "?" for code in nib.aff2axcodes(image.affine))  # None: no such axis
+    zooms = " x ".join(f"{x:.3g}" for x in nib.affines.voxel_sizes(image.affine))
+    return f"{size} voxels of {zooms} mm, {axes}, first at {origin} mm"
+
+
+def _check_same_grid(
+    bold: nib.Nifti1Image, bold_file: str | Path, mask: nib.Nifti1Image, mask_file: str | Path
+) -> None:
+    if mask.shape != bold.shape[:3] or not np.allclose(mask.affine, bold.affine, atol=1e-3):
+        raise InputError(
+            f"{mask_file}: the brain mask ({_grid(mask)}) is not on the grid of {bold_file} "
+            f"({_grid(bold)}); take mask and BOLD from the same fMRIPrep output"
+        )
+
+
+def _passed_to(
+    take: Callable[[np.ndarray], None], blocks: Iterable[np.ndarray], first_volume: int
+) -> Iterator[np.ndarray]:
+    """Yield the blocks, and let `take` see their volumes from `first_volume` on."""
+    start = 0
+    for block in blocks:
+        used = block[max(first_volume - start, 0) :]
+        start += len(block)
+        if len(used):
+            take(used)
+        yield block
+
+
+def _taken(kept: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the blocks and let go of each, so that they may be changed in place."""
+    while kept:
+        yield kept.pop(0)
