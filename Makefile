@@ -1,6 +1,7 @@
 # make demo   the app on a small dataset, from nothing
-# make test   all tests
-# make lint   style and types
+# make test   all tests but the long ones (under 10 minutes on 2 cores)
+# make test-long   the others: containers, SLURM, 50 kills
+# make lint   style, types and the direction of imports
 # make audit  known vulnerabilities of what the images hold; needs internet
 # make docs   the documentation, docs/_build/html/index.html
 # make image, make sif, make test-containers   the image, the file for Apptainer, and their tests
@@ -10,9 +11,11 @@ VENV   ?= .venv
 # On Linux this takes PyTorch's default build, with CUDA. Another build: make demo TORCH=<wheel>.
 TORCH  ?= torch==2.13.0
 DEMO   ?= demo
+# Processes that run tests, each with its own copy of torch.
+JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n : 8)))
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint audit docs image sif test-containers lock clean
+.PHONY: demo test test-long lint audit docs image sif test-containers lock clean
 demo: $(VENV)/installed
 	$(BIN)/python -m swift_bids.demo $(DEMO)
 	$(BIN)/python run.py $(DEMO)/fmriprep $(DEMO)/swift_bids participant --weights $(DEMO)/weights --random-weights -w $(DEMO)/work
@@ -28,7 +31,11 @@ demo: $(VENV)/installed
 	@echo "The weights of this demo are random numbers: its embeddings mean nothing."
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope -m "not long"
+
+# One after the other: containers, SLURM and torch.compile each use the whole machine.
+test-long: $(VENV)/installed
+	$(BIN)/python -m pytest -m long
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """swift_bids: fMRIPrep derivatives -> SwiFT embeddings.
 
-`SwiFT` and `embed` are imported when they are first asked for, so that `swift-bids --help` need not
-wait for torch.
+The package imports `SwiFT` and `embed` on first use, so that `swift-bids --help` does not wait for
+torch.
 """
 
 from importlib import metadata
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _VERSION_FILE = Path(__file__).resolve().parent.parent / "version"
-#: The number in the repository's `version` file, or in a checkout-less installation its copy.
+#: The content of the repository's `version` file; without a checkout, the installed copy of it.
 __version__ = (
     _VERSION_FILE.read_text().strip() if _VERSION_FILE.is_file() else metadata.version("swift-bids")
 )

@@ -1,4 +1,4 @@
-"""One image and its brain mask -> its embeddings, without BIDS, nipype or files to keep."""
+"""One image and its brain mask -> its embeddings, without BIDS, nipype or output files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ImageEmbedding:
     Attributes
     ----------
     chunks
-        One row a chunk, as in the app's `timeseries.tsv` but without motion.
+        One row per chunk, as in the app's `timeseries.tsv`, but without motion.
     tokens
         (chunk, 288, 2, 2, 2, 20) float32, axes chunk, feature, x, y, z, t.
     embedding
@@ -43,8 +43,8 @@ class ImageEmbedding:
     affine
         Voxel-to-world affine (4, 4) of the 96 x 96 x 96 input, in mm.
     matrix, index, background
-        What the input is made of: z-scores (volume, brain voxel) float16, the voxels' flat C-order
-        positions in 96^3, and the value everywhere else.
+        Components of the network's input: z-scores (volume, brain voxel) float16, flat C-order
+        positions of the voxels in 96^3, and the value of all other voxels.
     """
 
     chunks: pd.DataFrame
@@ -56,7 +56,7 @@ class ImageEmbedding:
     background: float
 
     def volumes(self, chunk: int) -> Tensor:
-        """The network's input for one chunk: (1, 1, 96, 96, 96, 20) float32."""
+        """Return the network's input for one chunk: (1, 1, 96, 96, 96, 20) float32."""
         start = int(self.chunks["model_start"].iloc[chunk])
         rows = torch.from_numpy(self.matrix[chunk_rows(start, len(self.matrix))])[None]
         return ModelInput(torch.from_numpy(self.index), self.background, 1).fill(rows)
@@ -81,31 +81,32 @@ def embed(
     batch_size: int | None = None,
     random_weights: bool = False,
 ) -> ImageEmbedding:
-    """Embed a preprocessed BOLD image, by the same steps as the app.
+    """Embed a preprocessed BOLD image with the same steps as the app.
 
     Parameters
     ----------
     bold, mask
-        4D BOLD and 3D brain mask on one grid in MNI space, files or images.
+        4D BOLD and 3D brain mask on the same grid in MNI space, as files or images.
     tr
         Repetition time in s.
     weights
-        As `SwiFT.from_pretrained` takes them, or a network; None: the Hub bundle of `variant`.
+        A network, or anything that `SwiFT.from_pretrained` accepts; None: the Hub bundle of
+        `variant`.
     variant, frame
         `contrastive` or `hcp-sex`; `auto` (the variant's), `hcp` or `ukb`.
     dummy_scans
-        Volumes to leave out at the start.
+        Volumes to omit at the start.
     normalisation, target_tr, chunk_stride, tail, short_runs
-        As the app's flags.
+        Same as the app's flags.
     device, precision, batch_size
-        As the app's flags.
+        Same as the app's flags.
     random_weights
-        Whether a bundle of random weights will do.
+        Whether to accept a bundle of random weights.
 
     Raises
     ------
     UsageError
-        There are no such weights, no such device or no such setting.
+        The weights or the device do not exist, or a setting is not valid.
     InputError
         The images cannot be read, do not fit each other, or are too short.
     """
@@ -118,26 +119,26 @@ def embed(
         (precision, PRECISIONS),
     ):
         if choice not in choices:
-            raise UsageError(f"{choice!r} is none of {', '.join(choices)}")
+            raise UsageError(f"{choice!r} is not valid; choose one of {', '.join(choices)}")
     numbers: tuple[tuple[str, Any, float], ...] = (
         ("tr", tr, 0.05),
         ("target_tr", tr if target_tr in ("auto", "native") else target_tr, 0.05),
         ("dummy_scans", dummy_scans, 0),
         ("chunk_stride", chunk_stride, 1),
     )
-    for name, number, least in numbers:
+    for name, number, minimum in numbers:
         whole = name in ("dummy_scans", "chunk_stride")
-        of_kind = isinstance(number, Integral if whole else Real)
-        if not of_kind or not number >= least:
+        right_type = isinstance(number, Integral if whole else Real)
+        if not right_type or not number >= minimum:
             kind = "a whole number" if whole else "a number"
-            raise UsageError(f"{name} {number!r} is not {kind} from {least} on")
-    where, _ = choose_device(device)
+            raise UsageError(f"{name} is {number!r}; give {kind} of at least {minimum}")
+    torch_device, _ = choose_device(device)
     if isinstance(weights, SwiFT):
-        network = weights.to(where)
+        network = weights.to(torch_device)
     else:
         source = weights or HUB_IDS[variant]
-        network = SwiFT.from_pretrained(source, random_weights=random_weights).to(where)
-    place = FRAMES[FRAME_OF_VARIANT[variant] if frame == "auto" else frame]
+        network = SwiFT.from_pretrained(source, random_weights=random_weights).to(torch_device)
+    chosen_frame = FRAMES[FRAME_OF_VARIANT[variant] if frame == "auto" else frame]
     with tempfile.TemporaryDirectory() as folder:
         files = [_file(image, Path(folder) / f"{i}.nii") for i, image in enumerate((bold, mask))]
         with open_bold(files[0]) as image:
@@ -145,9 +146,9 @@ def embed(
         series = Series(n_volumes, tr, dummy_scans, model_repetition_time(str(target_tr), tr))
         chunks = plan_chunks(series, stride=chunk_stride, tail=tail, short_runs=short_runs)
         statistics = normalise(
-            files[0], files[1], place, series, Path(folder) / "matrix.npy", normalisation
+            files[0], files[1], chosen_frame, series, Path(folder) / "matrix.npy", normalisation
         )
-        crop(files[1], place, Path(folder) / "index.npy")
+        crop(files[1], chosen_frame, Path(folder) / "index.npy")
         matrix, index = (np.load(Path(folder) / name) for name in ("matrix.npy", "index.npy"))
     was_training = network.training
     try:
@@ -162,21 +163,21 @@ def embed(
         )
     finally:
         network.train(was_training)
-    done = aggregate(tokens, chunks)
+    embeddings = aggregate(tokens, chunks)
     return ImageEmbedding(
-        chunks=done.chunks.drop(columns=["mean_fd", "censored", "included"]),
+        chunks=embeddings.chunks.drop(columns=["mean_fd", "censored", "included"]),
         tokens=tokens,
-        embedding=done.run.filter(regex=r"^swift\d").to_numpy(np.float32)[0],
-        affine=place.affine,
+        embedding=embeddings.run.filter(regex=r"^swift\d").to_numpy(np.float32)[0],
+        affine=chosen_frame.affine,
         matrix=matrix,
         index=index,
         background=statistics.background,
     )
 
 
-def _file(image: str | Path | nib.Nifti1Image, spare: Path) -> Path:
-    """The file of an image; one that may exist only in memory is written to `spare`."""
+def _file(image: str | Path | nib.Nifti1Image, temporary: Path) -> Path:
+    """Return the file of an image; an image object is first written to `temporary`."""
     if isinstance(image, (str, Path)):
         return Path(image)
-    nib.save(image, spare)
-    return spare
+    nib.save(image, temporary)
+    return temporary

@@ -1,11 +1,12 @@
-"""Makes a small fMRIPrep-like dataset and random weights to try the app with.
+"""Writes a small fMRIPrep-like dataset and random weights for trying the app.
 
     python -m swift_bids.demo FOLDER
 
-writes FOLDER/fmriprep and FOLDER/weights. Two participants are synthetic: the anatomy of the MNI152
-template that nilearn ships, smooth slow signals that differ more between participants than between
-the runs of one, and head motion that shows in image and confounds. A third is a real run (a slab of
-3 thick slices) that nibabel ships. Everything is made from fixed seeds.
+writes FOLDER/fmriprep and FOLDER/weights. Two participants are synthetic: they have the anatomy of
+nilearn's MNI152 template, smooth slow signals that differ more between participants than between
+runs of one participant, and head motion that is visible in the images and in the confounds. A third
+participant has a real run (a slab of 3 thick slices) that is part of nibabel. All random numbers
+come from fixed seeds.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from swift_bids.network.bundles import write_random_bundle
 N_VOLUMES = 50
 N_DUMMY = 2
 REPETITION_TIME = 0.8
-#: (participant, session, run, liveliness of the head in mm a volume)
+#: (participant, session, run, head motion in mm per volume)
 _RUNS = (
     ("01", "1", "1", 0.04),
     ("01", "1", "2", 0.05),
@@ -44,14 +45,14 @@ _N_NETWORKS = 6
 
 @dataclass(frozen=True)
 class Head:
-    """What stays the same in all runs of a participant.
+    """The properties that all runs of a participant share.
 
     Attributes
     ----------
     still
-        (91, 109, 91) float32, the head at rest; brain about 1000, scalp weaker.
+        (91, 109, 91) float32, the head at rest; about 1000 in the brain, less in the scalp.
     networks
-        (network, 91, 109, 91) float32, smooth maps of the brain that fluctuate together.
+        (network, 91, 109, 91) float32, smooth maps; the voxels of each fluctuate together.
     """
 
     still: np.ndarray
@@ -59,7 +60,7 @@ class Head:
 
 
 def make_head(participant: str, brain: np.ndarray) -> Head:
-    """Draw a participant: the template's anatomy with a coil profile and networks of its own."""
+    """Draw a participant: the template's anatomy with an individual coil profile and networks."""
     rng = np.random.default_rng([1, int(participant)])
     template = load_mni152_template(resolution=2)
     anatomy = to_fsl_grid(np.asarray(template.dataobj, np.float32), template.affine, order=1)
@@ -75,11 +76,11 @@ def make_head(participant: str, brain: np.ndarray) -> Head:
     return Head(still.astype(np.float32), networks * brain)
 
 
-def make_motion(rng: np.random.Generator, liveliness: float) -> pd.DataFrame:
-    """Six motion parameters (mm, rad) and framewise displacement (mm) of Power et al. 2012."""
-    steps = rng.normal(0, liveliness / 4, (N_VOLUMES, 6)) / [1, 1, 1, 50, 50, 50]
-    jerks = rng.random(N_VOLUMES) < liveliness / 4
-    steps[jerks, :3] += rng.normal(0, 4 * liveliness, (int(jerks.sum()), 3))
+def make_motion(rng: np.random.Generator, head_motion: float) -> pd.DataFrame:
+    """Draw six motion parameters (mm, rad) and their framewise displacement (Power et al. 2012)."""
+    steps = rng.normal(0, head_motion / 4, (N_VOLUMES, 6)) / [1, 1, 1, 50, 50, 50]
+    jerks = rng.random(N_VOLUMES) < head_motion / 4
+    steps[jerks, :3] += rng.normal(0, 4 * head_motion, (int(jerks.sum()), 3))
     names = ["trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"]
     motion = pd.DataFrame(np.cumsum(steps, axis=0) * 0.9, columns=names)
     on_sphere = motion.diff().abs() * [1, 1, 1, 50, 50, 50]
@@ -88,23 +89,23 @@ def make_motion(rng: np.random.Generator, liveliness: float) -> pd.DataFrame:
 
 
 def make_run(
-    head: Head, brain: np.ndarray, seed: list[int], liveliness: float
+    head: Head, brain: np.ndarray, seed: list[int], head_motion: float
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """One run: (91, 109, 91, volume) int16 and its confounds table."""
+    """Make one run: (91, 109, 91, volume) int16 and its confounds table."""
     rng = np.random.default_rng(seed)
-    motion = make_motion(rng, liveliness)
+    motion = make_motion(rng, head_motion)
     seconds = np.arange(N_VOLUMES) * REPETITION_TIME
-    frequency = rng.uniform(0.01, 0.08, _N_NETWORKS)[:, None]  # Hz, as resting-state signals
+    frequency = rng.uniform(0.01, 0.08, _N_NETWORKS)[:, None]  # Hz, like resting-state signals
     phase = rng.uniform(0, 2 * np.pi, _N_NETWORKS)[:, None]
     courses = np.sin(2 * np.pi * frequency * seconds + phase)  # (network, volume)
-    slopes = np.gradient(head.still)  # change of intensity by a shift of one voxel (2 mm)
+    slopes = np.gradient(head.still)  # change of intensity per voxel (2 mm)
     data = np.empty((*FSL_SHAPE, N_VOLUMES), dtype=np.int16, order="F")
     for t in range(N_VOLUMES):
         volume = head.still * (1.0 + 0.012 * np.tensordot(courses[:, t], head.networks, axes=1))
         shift = 0.3 * motion.loc[t, ["trans_x", "trans_y", "trans_z"]].to_numpy(float) / 2
-        for slope, distance in zip(slopes, shift):  # what realignment leaves behind
+        for slope, distance in zip(slopes, shift):  # residual motion after realignment
             volume -= np.float32(distance) * slope
-        if t < N_DUMMY:  # not yet in the steady state
+        if t < N_DUMMY:  # before the steady state
             volume *= (1.25, 1.08)[t]
         noise = rng.standard_normal(FSL_SHAPE, dtype=np.float32)
         data[..., t] = np.clip(volume + np.where(brain, 6, 1) * noise, 1, None).round()
@@ -118,10 +119,10 @@ def write_synthetic_runs(root: Path) -> None:
     """Write the runs of the two synthetic participants."""
     brain = template_brain()
     heads: dict[str, Head] = {}
-    for number, (participant, session, run, liveliness) in enumerate(_RUNS):
+    for number, (participant, session, run, head_motion) in enumerate(_RUNS):
         if participant not in heads:
             heads[participant] = make_head(participant, brain)
-        data, confounds = make_run(heads[participant], brain, [2, number], liveliness)
+        data, confounds = make_run(heads[participant], brain, [2, number], head_motion)
         name = f"sub-{participant}_ses-{session}_task-rest_run-{run}"
         folder = root / f"sub-{participant}" / f"ses-{session}" / "func"
         images = {"bold": _image(data, FSL_AFFINE), "mask": _image(brain, FSL_AFFINE)}
@@ -136,7 +137,7 @@ def write_synthetic_runs(root: Path) -> None:
 
 
 def write_real_run(root: Path) -> None:
-    """Lay out nibabel's functional.nii (SPM-normalised, 17 x 21 x 3 voxels) as a fMRIPrep run."""
+    """Write nibabel's functional.nii (SPM-normalised, 17 x 21 x 3 voxels) as an fMRIPrep run."""
     source = resources.files("nibabel") / "tests" / "data" / "functional.nii"
     with resources.as_file(source) as file:
         image = nib.Nifti1Image.from_filename(file)
@@ -155,23 +156,24 @@ def write_dataset(root: Path) -> None:
     write_synthetic_runs(root)
     write_real_run(root)
     description = {
-        "Name": "swift_bids demo: synthetic and real runs laid out as fMRIPrep writes them",
+        "Name": "swift_bids demo: synthetic and real runs in the layout of fMRIPrep",
         "BIDSVersion": "1.10.0",
         "DatasetType": "derivative",
         "License": "CC0",
         "Authors": ["The swift_bids developers", "The nibabel developers"],
         "GeneratedBy": [{"Name": "swift_bids.demo"}],
     }
-    # Last, so that a dataset with it is whole.
+    # Written last, so that a dataset with this file is complete.
     _write_json(root / "dataset_description.json", description)
 
 
 def main() -> None:
+    """Write the dataset, unless it exists, and the weights."""
     parser = argparse.ArgumentParser(prog="python -m swift_bids.demo", description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     if (folder / "fmriprep" / "dataset_description.json").exists():
-        print(f"demo data: {folder / 'fmriprep'} is there already")
+        print(f"demo data: {folder / 'fmriprep'} already exists")
     else:
         write_dataset(folder / "fmriprep")
         print(f"demo data: {folder / 'fmriprep'} (2 synthetic participants, 1 real slab)")

@@ -1,4 +1,4 @@
-"""nipype interfaces of the five steps: each calls one plain function and passes paths on."""
+"""Files and settings -> the five steps as nipype interfaces; each calls one plain function."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from swift_bids.steps.parcels import Parcels, cubes, read_atlas
 if TYPE_CHECKING:
     from swift_bids.network.swift import SwiFT
 
-#: Written by the embed node, one line a chunk that is done; the progress bar reads it.
+#: File to which the embed node writes one line per finished chunk, for the progress bar.
 PROGRESS_FILE = "chunks_done"
 
 
 class _Step(SimpleInterface):
-    """A step that writes to its folder in the work folder; the disk may be full."""
+    """A step that writes to its folder in the work folder; a full disk ends it with OutputError."""
 
     def _run_interface(self, runtime: Bunch) -> Bunch:
         with refusals(runtime.cwd):
@@ -59,7 +59,7 @@ class _NormaliseInput(BaseInterfaceInputSpec):
     frame = traits.Enum(*FRAMES, mandatory=True)
     series = traits.Dict(mandatory=True, desc="fields of Series")
     method = traits.Enum(*METHODS, usedefault=True)
-    atlas = File(exists=True, desc="parcels of one's own; unset: cubes of 24 mm")
+    atlas = File(exists=True, desc="the user's parcels; unset: 24 mm cubes")
 
 
 class _NormaliseOutput(TraitedSpec):
@@ -69,13 +69,13 @@ class _NormaliseOutput(TraitedSpec):
 
 
 class Normalise(_Step):
-    """BOLD + mask -> matrix of z-scores, and mean signals of parcels."""
+    """BOLD + mask -> matrix of z-scores and mean signals of parcels."""
 
     input_spec, output_spec = _NormaliseInput, _NormaliseOutput
 
     def _run_step(self, folder: Path) -> None:
         matrix, parcels = (str(folder / f"{n}.npy") for n in ("matrix", "parcels"))
-        done = normalise(
+        statistics = normalise(
             self.inputs.bold,
             self.inputs.mask,
             FRAMES[self.inputs.frame],
@@ -87,7 +87,7 @@ class Normalise(_Step):
         )
         self._results |= {
             "matrix": matrix,
-            "statistics": dataclasses.asdict(done),
+            "statistics": dataclasses.asdict(statistics),
             "parcels": parcels,
         }
 
@@ -128,7 +128,7 @@ class _ChunkOutput(TraitedSpec):
 
 
 class Chunk(_Step):
-    """Volumes in time and confounds -> table of chunks."""
+    """Timing of volumes + confounds -> table of chunks."""
 
     input_spec, output_spec = _ChunkInput, _ChunkOutput
 
@@ -158,11 +158,11 @@ class _EmbedInput(BaseInterfaceInputSpec):
     chunks = File(exists=True, mandatory=True)
     weights = traits.Dict(mandatory=True, desc="fields of Weights")
     device = traits.Str(mandatory=True)
-    batch_size = traits.Range(low=1, desc="unset: what fits")
+    batch_size = traits.Range(low=1, desc="unset: as many chunks as fit")
     precision = traits.Enum(*PRECISIONS, usedefault=True)
-    compiled = traits.Bool(False, usedefault=True, desc="through torch.compile")
+    compiled = traits.Bool(False, usedefault=True, desc="run the network with torch.compile")
     threads = traits.Range(low=1, mandatory=True, nohash=True)
-    use_gpu = traits.Bool(False, usedefault=True, desc="nipype runs one such node at a time")
+    use_gpu = traits.Bool(False, usedefault=True, desc="nipype runs only one such node at a time")
 
 
 class _EmbedOutput(TraitedSpec):
@@ -170,7 +170,7 @@ class _EmbedOutput(TraitedSpec):
 
 
 class Embed(_Step):
-    """Matrix, index map and chunks -> tokens."""
+    """Matrix + index map + chunks -> tokens."""
 
     input_spec, output_spec = _EmbedInput, _EmbedOutput
 
@@ -180,7 +180,7 @@ class Embed(_Step):
         from swift_bids.steps.embed import choose_device, embed_chunks
 
         torch.set_num_threads(self.inputs.threads)
-        device, _ = choose_device(self.inputs.device)  # a cluster's machine may have none
+        device, _ = choose_device(self.inputs.device)  # a cluster node may have no GPU
         weights = Weights(**self.inputs.weights)
         with open(folder / PROGRESS_FILE, "w", buffering=1) as progress:
             tokens = embed_chunks(
@@ -188,7 +188,7 @@ class Embed(_Step):
                 np.load(self.inputs.index),
                 pd.read_csv(self.inputs.chunks, sep="\t")["model_start"].tolist(),
                 self.inputs.statistics["background"],
-                _load_once(weights.file, weights.sha256, device, self.inputs.compiled),
+                _load_network(weights.file, weights.sha256, device, self.inputs.compiled),
                 self.inputs.batch_size if isdefined(self.inputs.batch_size) else None,
                 self.inputs.precision,
                 on_chunks=lambda n: progress.write("chunk\n" * n),
@@ -225,9 +225,9 @@ class Aggregate(_Step):
     def _run_step(self, folder: Path) -> None:
         run = Run(**self.inputs.run)
         sidecar = output_path(self.inputs.output_dir, run.name, "embedding", ".json")
-        # what is there must not be of two calls in part
+        # the outputs must not be a mixture of two calls
         with exclusive(sidecar.parent, run.name):
-            sidecar.unlink(missing_ok=True)  # until everything is written anew it is not done
+            sidecar.unlink(missing_ok=True)  # without it the run counts as unfinished
             self._write(run)
 
     def _write(self, run: Run) -> None:
@@ -271,8 +271,8 @@ def _parcels(atlas: str, frame: str) -> Parcels:
 
 
 @lru_cache(maxsize=1)
-def _load_once(file: str, sha256: str, device: str, compiled: bool) -> SwiFT:
-    """The network, kept between the runs that one process embeds."""
+def _load_network(file: str, sha256: str, device: str, compiled: bool) -> SwiFT:
+    """Load the network, and keep it for all runs that this process embeds."""
     from swift_bids.network.swift import SwiFT
 
     network = SwiFT.from_file(file, device)

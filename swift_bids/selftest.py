@@ -1,9 +1,9 @@
-"""Does this installation compute what it should, on this machine and this device?
+"""Tests whether this installation computes a recorded embedding, on this machine and device.
 
     python -m swift_bids.selftest [--device cuda] [--precision fp16]
 
-One chunk is embedded by the released architecture, with weights and a run that numpy's frozen
-random numbers make, and compared with the embedding recorded in `data/selftest.json`.
+The test embeds one chunk with the released architecture and compares the result with the embedding
+in `data/selftest.json`. Weights and run are random numbers from numpy's frozen generator.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from swift_bids.network.precision import PRECISIONS
 from swift_bids.network.swift import RELEASED_CONFIG, SwiFT
 from swift_bids.steps.embed import choose_device
 
-#: Largest deviation, relative to the largest feature, that rounding explains.
+#: Largest deviation, relative to the largest feature, that rounding can explain.
 _TOLERANCE = {"float32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}
 
 
 def make_network() -> SwiFT:
-    """The released architecture with weights from a frozen stream of random numbers."""
+    """Make the released architecture with weights from a frozen stream of random numbers."""
     network = SwiFT(**RELEASED_CONFIG)
     rng = np.random.RandomState(0)
     state = {
@@ -50,7 +50,7 @@ def make_network() -> SwiFT:
 
 
 def make_run() -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
-    """BOLD (91, 109, 91, 20) int16 and its mask, on FSL's 2 mm grid."""
+    """Make BOLD (91, 109, 91, 20) int16 and its mask, on FSL's 2 mm grid."""
     x, y, z = np.meshgrid(*(np.linspace(0, 9, n) for n in FSL_SHAPE), indexing="ij")
     still = 900 + 200 * np.sin(x) * np.cos(1.3 * y) * np.sin(0.7 * z)
     drift = 1 + 0.05 * np.sin(np.arange(20) / 3)
@@ -60,17 +60,17 @@ def make_run() -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
     return nib.Nifti1Image(bold, FSL_AFFINE), nib.Nifti1Image(brain, FSL_AFFINE)
 
 
-def deviation(device: str, precision: str) -> float:
-    """Largest difference from the recorded embedding, relative to its largest feature."""
+def measure_deviation(device: str, precision: str) -> float:
+    """Return the largest difference from the recorded embedding / its largest feature."""
     recorded = json.loads(resources.files("swift_bids").joinpath("data/selftest.json").read_text())
     network = make_network().to(device)
-    found = embed(*make_run(), tr=0.8, weights=network, device=device, precision=precision)
+    result = embed(*make_run(), tr=0.8, weights=network, device=device, precision=precision)
     expected = np.array(recorded["embedding"])
-    return float(np.abs(found.embedding - expected).max() / np.abs(expected).max())
+    return float(np.abs(result.embedding - expected).max() / np.abs(expected).max())
 
 
 def main() -> int:
-    """Run the test and return the exit code: 0 as recorded, 1 not, 2 it cannot be run."""
+    """Run the test and return the exit code: 0 as recorded, 1 different, 2 the test cannot run."""
     parser = argparse.ArgumentParser(prog="python -m swift_bids.selftest")
     parser.add_argument("--device", type=arguments.device, default="auto")
     parser.add_argument("--precision", choices=tuple(PRECISIONS), default="float32")
@@ -78,19 +78,19 @@ def main() -> int:
     begin = time.monotonic()
     try:
         device, note = choose_device(args.device)
-        found = deviation(device, args.precision)
+        deviation = measure_deviation(device, args.precision)
     except UsageError as error:
         print(f"swift-bids: error: {error}", file=sys.stderr)
         return 2
-    good = found <= _TOLERANCE[args.precision]
+    passed = deviation <= _TOLERANCE[args.precision]
     if note:
         print(note)
     print(
         f"swift_bids {__version__}, torch {torch.__version__}: one chunk on {device} in "
-        f"{args.precision}, {time.monotonic() - begin:.1f} s: deviation {found:.1e} from the "
-        f"recorded embedding, {'as it should be' if good else 'THIS IS WRONG'}"
+        f"{args.precision}, {time.monotonic() - begin:.1f} s: deviation {deviation:.1e} from the "
+        f"recorded embedding, {'as it should be' if passed else 'THIS IS WRONG'}"
     )
-    return 0 if good else 1
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

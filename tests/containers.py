@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from conftest import ROOT, missing, require_program
+from app import PATIENCE, ROOT, missing, require_program
 
 IMAGE = os.environ.get("SWIFT_BIDS_IMAGE", "swift_bids")
 SIF = Path(os.environ.get("SWIFT_BIDS_SIF", ROOT / "swift_bids.sif"))
@@ -43,7 +43,7 @@ def run_image(program: str, *arguments, mounts=(), options=(), entrypoint=None):
     return call(
         *(program, "run", "--rm", *strict, *volumes, *options, "--entrypoint", "env", IMAGE),
         *command,
-        timeout=600,
+        timeout=PATIENCE,
         cwd=tempfile.gettempdir(),  # podman leaves a file `oom` there, where memory ran out
     )
 

@@ -3,9 +3,12 @@
 import subprocess
 
 import pytest
+from app import PATIENCE
 from containers import place_sif
 
 from swift_bids import __version__
+
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture
@@ -15,7 +18,11 @@ def apptainer(tmp_path):
 
     def call(*arguments):
         return subprocess.run(
-            ["apptainer", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120
+            ["apptainer", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
 
     return call

@@ -1,4 +1,4 @@
-"""Locks and temporary files, also where a file system locks otherwise than a disk."""
+"""Locks and temporary files, also on network file systems and on those without locks."""
 
 import errno
 import fcntl
@@ -17,8 +17,6 @@ from swift_bids.base.files import remove_parts, write_atomically, write_json, wr
 from swift_bids.base.locks import exclusive
 from swift_bids.execution.work_folder import reserved_folder, work_folder
 
-LONG_AGO = time.time() - 2 * 86_400
-
 
 def is_locked(path):
     with open(path, "r+b") as file:
@@ -29,8 +27,8 @@ def is_locked(path):
     return False
 
 
-def left_by_a_killed_call(path):
-    """A file, or a lock, of a process that was killed while it had it."""
+def leave_as_killed_call(path):
+    """Leave a file, or a lock, as a process does that is killed while it holds it."""
     code = "from pathlib import Path; from swift_bids.base.locks import locked; import os; "
     code += f"locked(Path({str(path)!r})).__enter__(); os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
@@ -39,7 +37,7 @@ def left_by_a_killed_call(path):
 
 @pytest.fixture
 def network_file_system(monkeypatch):
-    """Locks as on NFS: exclusive ones need a file that is open for writing."""
+    """Lock as NFS does: only files that are open for writing."""
     real = fcntl.flock
 
     def flock(file, how):
@@ -51,14 +49,14 @@ def network_file_system(monkeypatch):
     monkeypatch.setattr(fcntl, "flock", flock)
 
 
-def test_left_behind_on_a_network_file_system(tmp_path, network_file_system):
-    """They were taken for left behind after a day only."""
+def test_abandoned_files_on_a_network_file_system(tmp_path, network_file_system):
+    """They are removed at once, not after a day."""
 
     def write_beside_others(path):
         remove_parts(tmp_path)
         path.write_text("b")
 
-    left_by_a_killed_call(tmp_path / ".a.tsv.0.part")
+    leave_as_killed_call(tmp_path / ".a.tsv.0.part")
     remove_parts(tmp_path)
     assert os.listdir(tmp_path) == []
     write_atomically(tmp_path / "b.tsv", write_beside_others)
@@ -66,8 +64,8 @@ def test_left_behind_on_a_network_file_system(tmp_path, network_file_system):
 
 
 def test_one_at_a_time_on_a_network_file_system(tmp_path, network_file_system):
-    """All were let through, since a folder cannot be opened for writing."""
-    left_by_a_killed_call(tmp_path / ".lock.part")
+    """NFS does not lock a folder, which cannot be opened for writing."""
+    leave_as_killed_call(tmp_path / ".lock.part")
     inside, most = [], []
 
     def change():
@@ -88,10 +86,10 @@ def test_one_at_a_time_on_a_network_file_system(tmp_path, network_file_system):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_lock_that_somebody_else_has_by_now_stays(tmp_path, monkeypatch):
-    """Between the look and the lock it was removed and made anew: two were in."""
+def test_a_lock_that_another_call_has_taken_stays(tmp_path, monkeypatch):
+    """Another call may remove and create the file between opening and locking it."""
     path = tmp_path / ".lock.part"
-    left_by_a_killed_call(path)
+    leave_as_killed_call(path)
     real, others = fcntl.flock, []
 
     def flock(file, how):
@@ -107,38 +105,23 @@ def test_a_lock_that_somebody_else_has_by_now_stays(tmp_path, monkeypatch):
     others[0].close()
 
 
-def test_a_call_of_days_where_there_are_no_locks(tmp_path, monkeypatch):
-    """Its work folder was taken for left behind after a day."""
-
-    def flock(file, how):
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    parent = tmp_path / ".swift_bids_work"
-    for name in ("living", "dead"):
-        (parent / name / "wf" / "run").mkdir(parents=True)
-        (parent / name / ".lock").touch()
-        for path in (*parent.glob(f"{name}/**/*"), parent / name):
-            os.utime(path, (LONG_AGO, LONG_AGO))
-    (parent / "living" / "wf" / "run" / "now").touch()
-    with work_folder(None, tmp_path, "mine"):
-        assert sorted(os.listdir(parent)) == ["living", "mine"]
-
-
-def test_nobody_waits_for_ever(tmp_path, monkeypatch):
-    """A machine that went away with a lock, which its file server keeps."""
+def test_a_lock_that_is_never_released(tmp_path, monkeypatch):
+    """A file server may keep the lock of a machine that has lost its network."""
     monkeypatch.setattr(locks, "LOCK_TIMEOUT", 2)
     with exclusive(tmp_path, "run"):
-        begin = time.monotonic()
+        waits = []
+        monkeypatch.setattr(time, "sleep", waits.append)
         with exclusive(tmp_path, "another"):
-            assert time.monotonic() - begin < 2
+            assert waits == []
+        begin = time.monotonic()
         with exclusive(tmp_path, "run"):
-            assert 2 <= time.monotonic() - begin < 30
+            assert time.monotonic() - begin >= 2
+        assert set(waits) == {locks.POLL_INTERVAL}
 
 
-def test_what_is_being_removed_cannot_be_taken(tmp_path, monkeypatch):
-    """Between the look and the removal another call could begin to write it."""
-    left_by_a_killed_call(tmp_path / ".a.tsv.0.part")
+def test_a_file_is_locked_while_it_is_removed(tmp_path, monkeypatch):
+    """Otherwise another call could start to write it."""
+    leave_as_killed_call(tmp_path / ".a.tsv.0.part")
     held = []
     real = Path.unlink
 
@@ -151,23 +134,29 @@ def test_what_is_being_removed_cannot_be_taken(tmp_path, monkeypatch):
     assert held == [True]
 
 
-def test_work_folders_of_killed_calls(tmp_path):
-    """Those without a lock stayed for ever."""
+def test_work_folders_of_killed_calls_are_removed(tmp_path):
     parent = tmp_path / ".swift_bids_work"
-    for name, age in (("old", LONG_AGO), ("young", None)):
-        (parent / name / "pymp").mkdir(parents=True)
-        if age:
-            for path in (parent / name / "pymp", parent / name):
-                os.utime(path, (age, age))
-    left_by_a_killed_call(parent / "locked" / ".lock")
-    with work_folder(None, tmp_path, "mine") as folder:
-        assert sorted(os.listdir(parent)) == ["mine", "young"]
-        assert folder == parent / "mine"
-    assert os.listdir(parent) == ["young"]
+    leave_as_killed_call(parent / "killed" / ".lock")
+    with work_folder(None, tmp_path, "first"), work_folder(None, tmp_path, "second") as folder:
+        assert sorted(os.listdir(parent)) == ["first", "second"]
+        assert folder == parent / "second"
+    assert not parent.exists()
 
 
-def test_only_what_the_call_made_goes(tmp_path):
-    """An empty output folder of the user's own was removed."""
+def test_without_file_locks_nothing_of_others_is_removed(tmp_path, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / ".swift_bids_work" / "other").mkdir(parents=True)
+    (tmp_path / ".swift_bids_work" / "other" / ".lock").touch()
+    with work_folder(None, tmp_path, "own"), exclusive(tmp_path):
+        assert sorted(os.listdir(tmp_path / ".swift_bids_work")) == ["other", "own"]
+    assert os.listdir(tmp_path / ".swift_bids_work") == ["other"]
+
+
+def test_a_users_empty_output_folder_stays(tmp_path):
+    """A call only removes folders that it made."""
     for place, left in ((tmp_path / "users", True), (tmp_path / "made" / "here", False)):
         if left:
             place.mkdir()
@@ -177,15 +166,15 @@ def test_only_what_the_call_made_goes(tmp_path):
         assert not left or os.listdir(place) == []
 
 
-def test_a_kept_work_folder_alone_is_locked(tmp_path):
+def test_calls_for_different_runs_share_a_work_folder(tmp_path):
     with reserved_folder(tmp_path, tmp_path / "steps", ["run"], "first") as first:
         assert first == tmp_path
         with reserved_folder(tmp_path, tmp_path / "steps", ["other"], "second") as second:
             assert second == tmp_path
 
 
-def test_half_a_character(tmp_path):
-    """As a name that is no UTF-8 holds, and JSON may: an error of Python ended the call."""
+def test_lone_surrogates_are_escaped(tmp_path):
+    """They occur in file names that are not UTF-8, and in JSON; Python cannot encode them."""
     write_text(tmp_path / "a.txt", "f\udcfc \ud83d é")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "f\\udcfc \\ud83d é"
     write_json(tmp_path / "a.json", {"Authors": ["\ud83d"]})

@@ -5,7 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from conftest import ROOT, require_program
+from app import ROOT, require_program
 
 from swift_bids import __version__
 from swift_bids.cli.parse import parse_arguments

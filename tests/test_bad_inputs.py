@@ -5,17 +5,14 @@ import json
 import os
 import re
 import struct
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import run_app, write_derivative
+from app import run_app
+from make_data import AFFINE, SHAPE, file_of, rows, write_run
 
-#: A grid of 8 mm that holds the brain, so that a run is small.
-SHAPE = (23, 28, 23)
-AFFINE = np.array([[-8.0, 0, 0, 88], [0, 8, 0, -124], [0, 0, 8, -70], [0, 0, 0, 1]])
 #: Places and formats of a NIfTI-1 header.
 FIELDS = {
     "dim": (40, "<8h"),
@@ -25,34 +22,6 @@ FIELDS = {
     "sform": (254, "<h"),
     "srow": (280, "<12f"),
 }
-
-
-def write_run(root, label, n_volumes=22, **options):
-    """A run with mask, sidecar and confounds; returns the BOLD file."""
-    rng = np.random.default_rng(0)
-    data = rng.integers(900, 1100, (*SHAPE, n_volumes)).astype(np.int16)
-    return write_derivative(
-        *(root, f"sub-{label}_task-a"),
-        space="space-MNI152NLin6Asym",
-        affine=AFFINE,
-        data=data,
-        shape=SHAPE,
-        **{"confounds": rows(n_volumes)} | options,
-    )
-
-
-def rows(n, first="framewise_displacement"):
-    return f"{first}\n" + "0.1\n" * n
-
-
-def file_of(bold: Path, kind: str) -> Path:
-    stem = bold.name.removesuffix("_desc-preproc_bold.nii.gz")
-    return {
-        "bold": bold,
-        "sidecar": bold.with_name(f"{stem}_desc-preproc_bold.json"),
-        "mask": bold.with_name(f"{stem}_desc-brain_mask.nii.gz"),
-        "confounds": bold.with_name(f"{stem.split('_space')[0]}_desc-confounds_timeseries.tsv"),
-    }[kind]
 
 
 def content(kind, change):
@@ -228,12 +197,12 @@ GOOD = {  # odd, but all that is needed is there
 
 
 @pytest.fixture(scope="module")
-def status(tmp_path_factory, reference_bundle):
+def status(tmp_path_factory, small_bundle):
     """logs/status.tsv of one call for all of them, by label; and the call."""
     folder = tmp_path_factory.mktemp("bad")
     for label, damage in {**{k: v[0] for k, v in BAD.items()}, **GOOD}.items():
         damage(write_run(folder / "in", label))
-    call = (folder / "in", folder / "out", "participant", "--weights", reference_bundle)
+    call = (folder / "in", folder / "out", "participant", "--weights", small_bundle)
     done = run_app(*call, "--nprocs", "2")
     table = pd.read_csv(folder / "out" / "logs" / "status.tsv", sep="\t")
     return table.set_index(table["participant_id"].str.removeprefix("sub-")), done, folder
@@ -277,7 +246,7 @@ def test_nothing_is_left_of_what_failed(status):
         assert not list((folder / "out").rglob(f"sub-{label}_*_embedding.*"))
 
 
-def test_names_that_would_do_something(tmp_path, reference_bundle):
+def test_names_that_would_do_something(tmp_path, small_bundle):
     """To the terminal, or in a page: they are spelled out there."""
     red, script = "\x1b[31mred\x1b[2J", "<script>alert(1)<script>"
     (tmp_path / "in").mkdir()
@@ -290,7 +259,7 @@ def test_names_that_would_do_something(tmp_path, reference_bundle):
     for sibling in write_run(tmp_path / "in", "4").parent.iterdir():
         sibling.rename(sibling.with_name(sibling.name.replace("sub-4", f"sub-{label}")))
     (tmp_path / "in" / "sub-4").rename(tmp_path / "in" / f"sub-{label}")
-    call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", reference_bundle)
+    call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", small_bundle)
     done = run_app(*call)
     listed = run_app(*call, "--dry-run")
     wrong = run_app(*call[:3], "--weights", red)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from app import PATIENCE, ROOT
 
 from swift_bids.cli.flags import build_parser
 from swift_bids.cli.parse import parse_arguments
@@ -18,7 +18,7 @@ FILE = ROOT / "boutiques.json"
 def bosh(*arguments):
     program = Path(sys.executable).with_name("bosh")
     return subprocess.run(
-        [program, *map(str, arguments)], capture_output=True, text=True, timeout=120
+        [program, *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE
     )
 
 

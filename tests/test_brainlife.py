@@ -10,8 +10,9 @@ import sys
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import ROOT, write_derivative
+from app import ROOT
 from containers import place_sif
+from make_data import write_derivative
 
 from swift_bids import __version__
 

@@ -1,4 +1,4 @@
-"""Options, exit codes and how quickly the command line answers."""
+"""Options, exit codes, and what `--help` imports."""
 
 import json
 import subprocess
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-from conftest import ROOT, run_app, write_derivative
+from app import ROOT, run_app
+from make_data import write_derivative
 
 from swift_bids import __version__
 from swift_bids.base.errors import UsageError
@@ -29,7 +30,7 @@ def test_version_is_that_of_the_version_file():
 
 
 def test_help_needs_no_heavy_import():
-    """Whatever makes --help slow is an import of these."""
+    """These imports make --help slow."""
     code = (
         "import sys; from swift_bids.cli.parse import build_parser; build_parser().format_help(); "
         "print([m for m in ('torch', 'numpy', 'nibabel', 'nipype', 'bids', 'pandas', 'matplotlib',"
@@ -125,7 +126,7 @@ def test_forms_of_values():
 
 
 def test_settings_of_an_earlier_call(tmp_path):
-    """Every flag goes through swift_bids.toml and back; what is typed comes first."""
+    """Every flag survives swift_bids.toml, and typed flags win."""
     one_of = ("--slurm", "--slurm-graph")  # and of --use-plugin
     flags = {flag: given for flag, (given, _) in FLAGS.items() if flag not in one_of}
     argv = [part for pair in flags.items() for part in pair if part]

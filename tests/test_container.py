@@ -8,6 +8,8 @@ from containers import IMAGE, call, engine_with_image, run_files, run_image
 
 from swift_bids import __version__
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def engine():

@@ -1,4 +1,4 @@
-"""What `make demo` makes: the data it promises, and outputs that say what they are."""
+"""The dataset and the outputs of `make demo`."""
 
 import json
 import subprocess
@@ -7,8 +7,8 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from app import PATIENCE, require_program
 from bids.layout import BIDSLayout
-from conftest import require_program
 from safetensors.numpy import load_file
 
 RUNS = {
@@ -23,7 +23,7 @@ RUNS = {
 SUFFIXES = ("timeseries", "embedding", "tokens", "qc")
 
 
-def test_data_are_laid_out_as_fmriprep_does(demo):
+def test_the_data_have_the_layout_of_fmriprep(demo):
     bolds = sorted((demo / "fmriprep").rglob("*_desc-preproc_bold.nii.gz"))
     names = {str(b.relative_to(demo / "fmriprep")).split("_desc-")[0] for b in bolds}
     assert names == RUNS
@@ -38,8 +38,8 @@ def test_data_are_laid_out_as_fmriprep_does(demo):
         assert table["non_steady_state_outlier01"].tolist() == [0, 1] + [0] * 48
 
 
-def test_motion_in_the_confounds_shows_in_the_image(demo):
-    """Volumes that follow a large displacement differ more from the one before."""
+def test_motion_in_the_confounds_is_visible_in_the_image(demo):
+    """After a large displacement, a volume differs more from the one before."""
     bold = next((demo / "fmriprep").rglob("sub-02*run-2*_bold.nii.gz"))
     data = np.asarray(nib.load(bold).dataobj[20:70, 20:90, 20:70]).astype(np.float32)
     change = np.square(np.diff(data, axis=3)).mean(axis=(0, 1, 2))[2:]
@@ -48,7 +48,7 @@ def test_motion_in_the_confounds_shows_in_the_image(demo):
     assert np.corrcoef(change, moved**2)[0, 1] > 0.5
 
 
-def test_every_output_is_there_and_says_what_made_it(demo):
+def test_every_output_exists_and_records_its_origin(demo):
     for run in RUNS:
         for suffix in SUFFIXES:
             file = demo / "swift_bids" / f"{run}_desc-swift_{suffix}.json"
@@ -65,7 +65,7 @@ def test_every_output_is_there_and_says_what_made_it(demo):
 
 
 def test_files_have_the_permissions_of_any_new_file(demo, tmp_path):
-    """safetensors writes files that only their owner can read."""
+    """safetensors itself would write files that only their owner can read."""
     (tmp_path / "new").touch()
     usual = (tmp_path / "new").stat().st_mode
     written = [*(demo / "swift_bids").rglob("*"), *(demo / "weights").iterdir()]
@@ -86,15 +86,15 @@ def test_tables_and_tokens_agree(demo):
         assert chunks["start"].tolist() == expected
 
 
-def test_work_folder_takes_less_than_600_kb_a_volume(demo):
-    """Of whole brains; it was given with -w and stays."""
+def test_the_work_folder_needs_less_than_600_kb_per_volume(demo):
+    """The runs cover whole brains, and the app keeps a work folder given with -w."""
     runs = [path for path in (demo / "work").glob("*/sub_0[12]*")]
     assert len(runs) == 6
     size = sum(f.stat().st_size for run in runs for f in run.rglob("*") if f.is_file())
     assert 0.4e6 < size / (6 * 50) < 0.6e6
 
 
-def test_group_table(demo):
+def test_the_group_table_contains_every_run(demo):
     table = pd.read_csv(demo / "swift_bids" / "group_desc-swift_embedding.tsv", sep="\t")
     described = json.loads((demo / "swift_bids" / "group_desc-swift_embedding.json").read_text())
     about = {"Description", "GeneratedBy", "Embeddings", "Settings"}
@@ -126,7 +126,7 @@ def test_runs_of_one_participant_resemble_each_other(demo):
     assert nearest.tolist() == table["participant_id"].tolist()
 
 
-def test_log_is_plain_lines_and_ends_with_the_recap(demo):
+def test_the_log_has_plain_lines_and_ends_with_the_summary(demo):
     lines = (demo / "participant.log").read_text().splitlines()
     assert "is read as fMRIPrep derivatives" in lines[0]
     assert "RANDOM WEIGHTS: the embeddings of this call mean nothing" in lines
@@ -136,15 +136,15 @@ def test_log_is_plain_lines_and_ends_with_the_recap(demo):
     assert (demo / "group.log").read_text().splitlines()[-1].startswith("7 run(s) of 3")
 
 
-def test_bids_validator_finds_nothing(demo):
+def test_the_bids_validator_finds_no_problem(demo):
     program = require_program("bids-validator-deno")
     call = [program, "--format", "json", demo / "swift_bids"]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0
     assert json.loads(done.stdout)["issues"]["issues"] == []
 
 
-def test_pybids_reads_the_outputs_back(demo):
+def test_pybids_reads_the_outputs(demo):
     layout = BIDSLayout(demo / "swift_bids", validate=False, config=["bids", "derivatives"])
     found = layout.get(desc="swift", suffix="timeseries", extension=".tsv", subject="01")
     assert {(f.entities["session"], int(f.entities["run"])) for f in found} == {

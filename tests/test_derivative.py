@@ -7,9 +7,10 @@ import subprocess
 import bids2table
 import pandas as pd
 import pytest
+from app import PATIENCE, require_program, run_app
 from bids.layout import BIDSLayout
-from conftest import SPACE, require_program, run_app, write_derivative
 from containers import run_files
+from make_data import SPACE, write_derivative
 
 from swift_bids.inputs.dataset import understand_dataset
 from swift_bids.outputs.dataset import participants_of, write_participants
@@ -23,7 +24,7 @@ RUNS = (
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory, reference_bundle):
+def written(tmp_path_factory, small_bundle):
     """A raw dataset, its derivatives, and two outputs of the same call, with group tables."""
     folder = tmp_path_factory.mktemp("derivative")
     raw, fmriprep = folder / "raw", folder / "fmriprep"
@@ -38,7 +39,7 @@ def written(tmp_path_factory, reference_bundle):
         write_derivative(fmriprep, run, confounds="framewise_displacement\n" + "0.1\n" * 22)
     for name in ("first", "second"):
         call = (raw, folder / name, "participant", "-d", fmriprep, "--echo-idx", "2")
-        weights = ("--weights", reference_bundle)
+        weights = ("--weights", small_bundle)
         assert run_app(*call, *weights, "--participant-label", "1").returncode == 0
         call = (raw, folder / name, "participant", "-d", fmriprep, *weights)
         done = run_app(*call)
@@ -66,7 +67,7 @@ def test_the_same_call_gives_the_same_bytes(written):
 def test_the_validator_finds_nothing(written):
     program = require_program("bids-validator-deno")
     call = [program, "--format", "json", written / "first"]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=PATIENCE)
     assert json.loads(done.stdout)["issues"]["issues"] == []
     assert done.returncode == 0
 

@@ -6,7 +6,7 @@ import re
 import shlex
 
 import pytest
-from conftest import ROOT
+from app import ROOT
 
 from swift_bids.cli.parse import parse_arguments
 from swift_bids.cli.weights import build_parser as weights_parser

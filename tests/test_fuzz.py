@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_bad_inputs import file_of, write_run
+from make_data import file_of, write_run
 
 from swift_bids.base.errors import InputError, UsageError
 from swift_bids.cli import values as arguments

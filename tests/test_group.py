@@ -1,4 +1,4 @@
-"""The group level on made-up participant outputs, from its tables to its page in a browser."""
+"""The group level on simulated participant outputs, from its tables to its page in a browser."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import require_program, run_app
+from app import require_program, run_app
 from playwright.sync_api import sync_playwright
 
 from benchmarks.group import write_outputs
@@ -150,7 +150,7 @@ def test_kinds_are_mixed_or_chosen_on_demand(made_up, tmp_path):
     assert len(table_of(root, "group_desc-swift_embedding.tsv")) == 78
 
 
-def test_trs_that_training_had_are_of_one_kind(made_up, tmp_path):
+def test_trs_of_the_training_data_are_one_kind(made_up, tmp_path):
     root = copy_of(made_up, tmp_path)
     change(root, "00003", ModelRepetitionTime=0.72)
     runs, _ = collect_runs(root / "swift", Wanted())
@@ -181,7 +181,7 @@ def test_missing_damaged_and_mixed_up_outputs(made_up, tmp_path):
     assert not (root / "swift" / "group_desc-swift_probes.tsv").exists()  # of an earlier call
 
 
-def test_columns_that_cannot_be_probed_are_said(made_up, tmp_path):
+def test_columns_that_cannot_be_probed_are_reported(made_up, tmp_path):
     root = copy_of(made_up, tmp_path)
     table = root / "fmriprep" / "participants.tsv"
     known = pd.read_csv(table, sep="\t", dtype=str)
@@ -199,7 +199,7 @@ def test_columns_that_cannot_be_probed_are_said(made_up, tmp_path):
     assert "--target agee: participants.tsv has no such column (age" in wrong.stderr
 
 
-def test_columns_of_our_names_stay_the_studys(made_up, tmp_path):
+def test_columns_of_the_study_keep_their_values(made_up, tmp_path):
     root = copy_of(made_up, tmp_path)
     table = root / "fmriprep" / "participants.tsv"
     known = pd.read_csv(table, sep="\t", dtype=str)
@@ -249,11 +249,11 @@ def test_a_run_in_two_resolutions_is_one_run(made_up, tmp_path):
         ("X:nonsense", False),
     ],
 )
-def test_spaces_mean_what_they_mean_to_the_participant_level(space, wanted):
+def test_space_means_the_same_at_both_levels(space, wanted):
     assert Wanted(spaces=[space]).has("sub-1_task-a_space-X_cohort-1_res-02") is wanted
 
 
-def test_a_damaged_table_of_parcels_costs_its_run_only(made_up, tmp_path):
+def test_a_damaged_table_of_parcels_fails_one_run(made_up, tmp_path):
     root = copy_of(made_up, tmp_path)
     tables = sorted(root.glob("swift/sub-*/func/*_timeseries.tsv"))
     tables[0].write_text("")
@@ -279,7 +279,7 @@ def test_a_damaged_table_of_parcels_costs_its_run_only(made_up, tmp_path):
         (lambda t: t + t.splitlines()[1] + "\n", "participants are in it twice"),
     ],
 )
-def test_odd_tables_of_participants_are_told(made_up, tmp_path, change, said):
+def test_problems_of_participants_tsv_are_reported(made_up, tmp_path, change, said):
     root = copy_of(made_up, tmp_path)
     table = root / "fmriprep" / "participants.tsv"
     table.write_text(change(table.read_text()))
@@ -287,7 +287,7 @@ def test_odd_tables_of_participants_are_told(made_up, tmp_path, change, said):
     assert run_app(*call).stdout.count(said) == 1
 
 
-def test_a_table_that_is_not_utf8_is_not_printed(made_up, tmp_path):
+def test_participants_tsv_that_is_not_utf8(made_up, tmp_path):
     root = copy_of(made_up, tmp_path)
     table = root / "fmriprep" / "participants.tsv"
     table.write_bytes(table.read_bytes().replace(b"control", b"contr\xf6l"))
@@ -318,7 +318,7 @@ def test_many_runs_have_neighbours_instead_of_a_matrix(made_up, tmp_path, monkey
 
 
 @pytest.mark.parametrize("labels", [["00001"], ["00001", "00002"]])
-def test_very_few_runs_make_a_page_without_noise(made_up, tmp_path, labels):
+def test_very_few_runs_make_a_page_without_warnings(made_up, tmp_path, labels):
     root = copy_of(made_up, tmp_path)
     for file in root.glob("swift/sub-*/func/*run-2*"):
         file.unlink()
@@ -339,7 +339,7 @@ def test_dry_run_lists_the_runs(made_up):
     assert (none.returncode, "no embeddings of the asked-for runs" in none.stderr) == (2, True)
 
 
-def test_dry_run_prints_names_that_a_terminal_may_have(made_up, tmp_path):
+def test_dry_run_escapes_control_characters(made_up, tmp_path):
     root = copy_of(made_up, tmp_path)
     for file in list(root.glob("swift/sub-00001/func/*run-1*_embedding.*")):
         file.rename(file.with_name(file.name.replace("run-1", "run-1\x1b[2J\nrun")))
@@ -359,9 +359,9 @@ def browser():
 
 
 def open_page(browser, file):
-    """The page, and what it asked for and complained about."""
+    """The page, its console messages and errors, and its requests."""
     page = browser.new_page(viewport={"width": 1100, "height": 900})
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(600_000)
     said, asked = [], []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
@@ -391,9 +391,9 @@ def test_page_in_a_browser(made_up, browser):
     head.focus()
     page.keyboard.press("Enter")
     page.locator('#table-of-runs th[aria-sort="descending"]').wait_for()
-    page.wait_for_timeout(100)
-    first = page.locator("#table-of-runs tbody tr").first.locator("td")
     top = runs.loc[runs["mean_fd"].idxmax()]
+    page.locator("#table-of-runs tbody tr:first-child", has_text=top["name"]).wait_for()
+    first = page.locator("#table-of-runs tbody tr").first.locator("td")
     assert first.nth(0).inner_text() == top["name"]
     assert first.nth(2).inner_text() == f"{top['mean_fd']:.2f}"
     assert page.locator("#table-of-runs tbody tr").count() == 80
@@ -427,8 +427,8 @@ def test_names_from_files_are_text_only(made_up, tmp_path, browser):
     assert (said, asked) == ([], [file.as_uri()])
 
 
-def test_outputs_of_odd_types_are_named(tmp_path):
-    """Of one damaged run nobody else suffers."""
+def test_outputs_with_wrong_types(tmp_path):
+    """A damaged run is named and does not stop the others."""
     folder = tmp_path / "sub-1" / "func"
     folder.mkdir(parents=True)
     made = {"Model": {}, "Preprocessing": {}, "RepetitionTime": "2", "GeneratedBy": [{}]}
@@ -447,8 +447,8 @@ def test_outputs_of_odd_types_are_named(tmp_path):
         ("swift287", "inf", "is no number"),
     ],
 )
-def test_a_table_without_what_is_needed(made_up, tmp_path, column, value, said):
-    """An earlier version's, or one that was edited: it ended in a traceback."""
+def test_tables_without_needed_columns(made_up, tmp_path, column, value, said):
+    """Tables of an earlier version, or edited ones, used to end in a traceback."""
     root = copy_of(made_up, tmp_path)
     (file,) = root.glob("swift/sub-00001/func/*run-1*_embedding.tsv")
     table = pd.read_csv(file, sep="\t")
@@ -459,8 +459,8 @@ def test_a_table_without_what_is_needed(made_up, tmp_path, column, value, said):
     assert [said in problem.reason for problem in problems] == [True]
 
 
-def test_a_killed_worker_costs_its_probe(made_up, tmp_path, monkeypatch, caplog):
-    """The whole group level ended in a traceback."""
+def test_a_killed_worker_fails_one_probe(made_up, tmp_path, monkeypatch, caplog):
+    """The other probes and the page are still made."""
     root = copy_of(made_up, tmp_path)
     shutil.rmtree(root / "swift" / "group.html", ignore_errors=True)
 

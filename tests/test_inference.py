@@ -1,4 +1,4 @@
-"""Scattering into the 96^3 input, batches, devices."""
+"""Scattering into the 96^3 input, batches, precisions and devices."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,12 @@ from swift_bids.network.precision import at_precision
 from swift_bids.steps.embed import ModelInput, batch_that_fits, choose_device, embed_chunks
 
 
-def test_voxels_land_in_their_places():
+def test_fill_puts_voxels_in_their_positions():
     rows = torch.arange(2 * 20 * 2, dtype=torch.float16).view(2, 20, 2)  # (B, T, voxel)
     places = [(1, 2, 3), (95, 0, 94)]
     index = torch.tensor([np.ravel_multi_index(p, (96, 96, 96)) for p in places])
     inputs = ModelInput(index, background=-2.5, batch_size=2)
-    inputs.fill(rows + 100)  # another batch before
+    inputs.fill(rows + 100)  # an earlier batch
     volumes = inputs.fill(rows)
     assert volumes.shape == (2, 1, 96, 96, 96, 20)
     assert volumes.dtype == torch.float32
@@ -26,7 +26,7 @@ def test_voxels_land_in_their_places():
 
 
 class Recorder(torch.nn.Module):
-    """Returns the mean of its input, to see what it is given; `room`: chunks that fit in memory."""
+    """Records batch sizes and returns the mean of its input; only `room` chunks fit in memory."""
 
     def __init__(self, room=100):
         super().__init__()
@@ -40,8 +40,8 @@ class Recorder(torch.nn.Module):
         return x.mean(dim=(2, 3, 4), keepdim=True)
 
 
-def means_of_chunks(network, **options):
-    """Tokens of five chunks of random numbers, compared with their means."""
+def check_means_of_chunks(network, **options):
+    """Embed five chunks of random numbers and compare the tokens with the means of the input."""
     rng = np.random.default_rng(0)
     matrix = rng.standard_normal((110, 50)).astype(np.float16)
     index = rng.permutation(96**3)[:50]
@@ -54,35 +54,35 @@ def means_of_chunks(network, **options):
         np.testing.assert_allclose(tokens[chunk, 0, 0, 0, 0], expected, rtol=1e-5)
 
 
-def test_batches_and_progress():
+def test_batches_report_progress():
     network, seen = Recorder(), []
-    means_of_chunks(network, batch_size=2, on_chunks=seen.append)
+    check_means_of_chunks(network, batch_size=2, on_chunks=seen.append)
     assert network.batches == seen == [2, 2, 1]
 
 
-def test_one_chunk_at_a_time_on_the_cpu():
+def test_the_cpu_gets_one_chunk_per_batch():
     network = Recorder()
-    means_of_chunks(network)
+    check_means_of_chunks(network)
     assert network.batches == [1] * 5
 
 
-def test_a_full_memory_halves_the_batch(caplog):
-    """Nothing done is lost or done again, and the log has a line for each halving."""
+def test_full_memory_halves_the_batch(caplog):
+    """No chunk is lost or embedded twice, and the log has a line for each halving."""
     network, seen = Recorder(room=1), []
-    means_of_chunks(network, batch_size=4, on_chunks=seen.append)
+    check_means_of_chunks(network, batch_size=4, on_chunks=seen.append)
     assert network.batches == [4, 2, 1, 1, 1, 1, 1]
     assert seen == [1] * 5
     assert [record.message for record in caplog.records] == [
-        "the memory of cpu is full: going on with 2 chunk(s) at once",
-        "the memory of cpu is full: going on with 1 chunk(s) at once",
+        "cpu has no memory left: continuing with 2 chunk(s) per batch",
+        "cpu has no memory left: continuing with 1 chunk(s) per batch",
     ]
     with pytest.raises(torch.OutOfMemoryError):
-        means_of_chunks(Recorder(room=0), batch_size=2)
+        check_means_of_chunks(Recorder(room=0), batch_size=2)
 
 
 @pytest.mark.parametrize(("free", "expected"), [(0, 1), (3.0, 2), (10.0, 8), (1000.0, 16)])
 def test_batch_size_from_free_memory(monkeypatch, free, expected):
-    """1 GB a chunk, of which the network keeps none; 80 % of what is free may be filled."""
+    """A chunk needs 1 GB while the network runs, and batches may fill 80 % of the free memory."""
     gb = 10**9
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free * gb), 80 * gb))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: int(1.1 * gb))
@@ -91,19 +91,19 @@ def test_batch_size_from_free_memory(monkeypatch, free, expected):
     assert batch_that_fits(torch.device("cuda")) == expected
 
 
-def test_the_cpu_needs_nothing():
+def test_the_cpu_is_chosen_without_a_warning():
     assert choose_device("cpu") == ("cpu", None)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_missing_gpu_names_the_remedy():
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a CUDA GPU")
+def test_the_error_for_a_missing_gpu_says_what_to_do():
     with pytest.raises(UsageError, match=r"--gpus all .*--nv .*--device cpu"):
         choose_device("cuda")
     assert choose_device("auto")[0] == "cpu"
 
 
-def test_precisions(recipe, reference_state):
-    """bfloat16 has 8 bits: a network of some blocks stays within some percent of float32."""
+def test_bfloat16_stays_close_to_float32(recipe, reference_state):
+    """bfloat16 has 8 bits of precision: a few blocks stay within a few percent of float32."""
     config, spec, expected = recipe.load_case("tiny")
     network = SwiFT(**config).eval()
     network.load_state_dict(reference_state("tiny"))
@@ -129,7 +129,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees
 @pytest.mark.parametrize(
     ("precision", "bound"), [("float32", 1e-5), ("fp16", 1e-2), ("bf16", 5e-2)]
 )
-def test_the_gpu_equals_the_cpu(recipe, reference_state, precision, bound):
+def test_the_gpu_result_equals_that_of_the_cpu(recipe, reference_state, precision, bound):
     config, spec, expected = recipe.load_case("full")
     network = SwiFT(**config).eval()
     network.load_state_dict(reference_state("full"))
@@ -142,7 +142,7 @@ def test_the_gpu_equals_the_cpu(recipe, reference_state, precision, bound):
 
 @pytest.mark.gpu
 @needs_gpu
-def test_batches_on_the_gpu():
+def test_the_gpu_gets_one_chunk_and_then_larger_batches():
     network = Recorder().cuda()
-    means_of_chunks(network)
-    assert network.batches == [1, 4]  # one to see what it takes, then all the others
+    check_means_of_chunks(network)
+    assert network.batches == [1, 4]  # the first chunk alone, to measure its memory

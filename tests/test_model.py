@@ -1,4 +1,4 @@
-"""The backbone against the reference's outputs, and windows against a plain re-telling of Swin."""
+"""The backbone against outputs of the original, and windows against a plain Swin block."""
 
 import itertools
 import math
@@ -33,7 +33,7 @@ def deviation(output, expected) -> float:
 
 
 @pytest.mark.parametrize("case", ["full", "tiny", "tiny_windowed"])
-def test_equals_the_reference(case, recipe, parity_shapes, reference_state):
+def test_outputs_equal_those_of_the_original(case, recipe, parity_shapes, reference_state):
     config, spec, expected = recipe.load_case(case)
     network = SwiFT(**config).eval()
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
@@ -46,7 +46,7 @@ def test_equals_the_reference(case, recipe, parity_shapes, reference_state):
     assert deviation(output, expected) <= 1e-5
 
 
-def test_released_network_has_the_published_size():
+def test_the_released_network_has_the_published_size():
     network = SwiFT(**RELEASED_CONFIG)
     assert sum(p.numel() for p in network.parameters()) == 4_315_212
 
@@ -57,15 +57,15 @@ def test_block_size_and_gradients_do_not_change_the_result(monkeypatch):
     volumes = torch.randn(2, 1, 12, 12, 12, 5, dtype=torch.float64)
     with torch.inference_mode():
         whole = network(volumes)
-        monkeypatch.setattr(blocks, "TOKENS_AT_ONCE", 32)
+        monkeypatch.setattr(blocks, "TOKENS_PER_PASS", 32)
         parts = network(volumes)
     assert deviation(parts.numpy(), whole.numpy()) < 1e-12
     assert deviation(network(volumes).detach().numpy(), whole.numpy()) < 1e-12
 
 
 @pytest.mark.parametrize("n_times", [1, 3, 4, 7, 20])
-def test_lengths_and_batches(n_times):
-    """Each sample of a batch is what it is alone, and the training path says the same."""
+def test_batches_of_any_length_equal_single_samples(n_times):
+    """The result of a sample does not depend on its batch, with or without gradients."""
     torch.manual_seed(4)
     network = SwiFT(**TINY | {"img_size": (12, 12, 12, 20)}).double().eval()
     volumes = torch.randn(3, 1, 12, 12, 12, n_times, dtype=torch.float64)
@@ -79,8 +79,8 @@ def test_lengths_and_batches(n_times):
 
 @pytest.mark.parametrize("full_msa", [False, True])
 @pytest.mark.parametrize("window", [(2, 2, 2, 4), (3, 3, 3, 3), (8, 8, 8, 8)])
-def test_networks_of_other_windows_equal_the_plain_one(window, full_msa):
-    """No multiples of the window, and windows larger than the grid, in whole networks."""
+def test_networks_with_other_windows_equal_the_plain_block(window, full_msa):
+    """Grids that are not multiples of the window, and windows larger than the grid."""
     torch.manual_seed(5)
     config = TINY | {"window_size": window, "first_window_size": window}
     network = SwiFT(**config | {"last_layer_full_MSA": full_msa}).double().eval()
@@ -97,8 +97,8 @@ def test_networks_of_other_windows_equal_the_plain_one(window, full_msa):
     assert [b.shifted for b in network.layers[-1].blocks] == [False, not full_msa]
 
 
-def test_patches_in_the_order_of_the_reference():
-    """(px, py, pz) of each patch, flattened, times the weights, plus bias, place and time."""
+def test_patch_voxels_are_in_the_order_of_the_original():
+    """A token is its flattened patch (px, py, pz) times the weights, plus bias, place and time."""
     torch.manual_seed(6)
     network = SwiFT(**TINY).double().eval()
     volumes = torch.randn(2, 1, 12, 12, 12, 5, dtype=torch.float64)
@@ -112,7 +112,7 @@ def test_patches_in_the_order_of_the_reference():
             assert torch.allclose(output[b, x, y, z, t], expected, rtol=1e-12)
 
 
-def test_without_onednn_the_result_is_the_same(monkeypatch):
+def test_the_result_is_the_same_without_onednn(monkeypatch):
     torch.manual_seed(7)
     network = SwiFT(**TINY).eval()
     volumes = torch.randn(1, 1, 12, 12, 12, 5)
@@ -124,13 +124,13 @@ def test_without_onednn_the_result_is_the_same(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
-def test_compiled_network_says_the_same():
+def test_a_compiled_network_gives_the_same_result():
     torch.manual_seed(8)
     network = SwiFT(**TINY).eval()
     volumes = torch.randn(1, 1, 12, 12, 12, 5)
     with torch.inference_mode():
         expected = network(volumes).numpy()
-        network.compile(backend="aot_eager")  # all of torch.compile but the compiler
+        network.compile(backend="aot_eager")  # torch.compile without code generation
         assert deviation(network(volumes).numpy(), expected) < 1e-5
 
 
@@ -153,7 +153,7 @@ def test_gradients_equal_finite_differences():
         assert float(weights.grad[place]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_drop_rates_act_in_training_only():
+def test_drop_rates_have_an_effect_in_training_only():
     torch.manual_seed(2)
     network = SwiFT(**TINY, drop_rate=0.2, attn_drop_rate=0.2, drop_path_rate=0.5)
     volumes = torch.randn(2, 1, 12, 12, 12, 5)
@@ -164,27 +164,27 @@ def test_drop_rates_act_in_training_only():
 
 
 @pytest.mark.parametrize(
-    ("shape", "said"),
+    ("shape", "message"),
     [
         ((1, 1, 12, 12, 11, 5), "must be"),
         ((1, 1, 12, 12, 12, 6), "1 to 5"),
         ((1, 12, 12, 12, 5), "must be"),
     ],
 )
-def test_refuses_other_shapes(shape, said):
-    with pytest.raises(ValueError, match=said):
+def test_inputs_of_other_shapes_are_refused(shape, message):
+    with pytest.raises(ValueError, match=message):
         SwiFT(**TINY)(torch.zeros(shape))
 
 
-def test_refuses_a_grid_that_cannot_be_merged():
+def test_a_grid_that_cannot_be_merged_is_refused():
     with pytest.raises(ValueError, match="patches"):
         SwiFT(**TINY | {"img_size": (9, 12, 12, 5)})
 
 
 def plain_swin_block(block: Block, x: torch.Tensor) -> torch.Tensor:
-    """A Swin block as the papers tell it: pad, roll, cut into windows, mask by -100, put back.
+    """Compute a Swin block as the papers describe it, for x (1, x, y, z, t, C).
 
-    x is (1, x, y, z, t, C).
+    Pad, roll, cut into windows, mask with -100, attend, and undo the roll.
     """
     grid, dim = x.shape[1:5], x.shape[5]
     window = [min(g, w) for g, w in zip(grid, block.window)]
@@ -224,7 +224,7 @@ def plain_swin_block(block: Block, x: torch.Tensor) -> torch.Tensor:
     ("grid", "window"),
     [
         ((4, 4, 4, 4), (2, 2, 2, 2)),
-        ((5, 4, 3, 7), (2, 2, 2, 4)),  # no multiples of the window
+        ((5, 4, 3, 7), (2, 2, 2, 4)),  # not multiples of the window
         ((3, 2, 2, 6), (4, 4, 4, 4)),  # window larger than the grid in space
         ((4, 4, 4, 1), (2, 2, 2, 2)),
         ((6, 5, 4, 9), (4, 4, 4, 4)),
@@ -241,7 +241,7 @@ def test_pieces_equal_rolled_and_masked_windows(grid, window, shifted):
     assert deviation(output.numpy(), expected.numpy()) < 1e-12
 
 
-def test_every_token_is_in_one_piece():
+def test_every_token_is_in_exactly_one_piece():
     pieces = attention_pieces((5, 4, 3, 7), (2, 2, 2, 4), (1, 1, 1, 2))
     tokens = np.concatenate([p.index.ravel() for p in pieces])
     assert sorted(tokens[tokens >= 0]) == list(range(5 * 4 * 3 * 7))

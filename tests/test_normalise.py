@@ -1,4 +1,4 @@
-"""z-scores, background and statistics of a run, and what is refused."""
+"""z-scores, background and statistics of a run, and inputs that `normalise` refuses."""
 
 import gzip
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import FSL_AFFINE, write_derivative
+from make_data import FSL_AFFINE, write_derivative
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from swift_bids.base.errors import InputError
@@ -39,7 +39,7 @@ def noise():
 
 
 def column_of(brain, voxel):
-    """Which column of the matrix a voxel of the FSL grid is."""
+    """Return the column of the matrix for a voxel of the FSL grid."""
     fsl = brain_voxels(brain, FSL_AFFINE, FRAMES["ukb"]).fsl
     return int(np.flatnonzero(fsl == np.ravel_multi_index(voxel, FSL_SHAPE))[0])
 
@@ -66,13 +66,13 @@ def test_moments_of_blocks_equal_those_of_the_whole(gaps):
     assert moments.low[known].tolist() == np.nanmin(values[:, known], axis=0).tolist()
     assert moments.high[known].tolist() == np.nanmax(values[:, known], axis=0).tolist()
     assert moments.constant.tolist() == [False, False, False, False, gaps, True, False]
-    mean, std = moments.of_all()
+    mean, std = moments.overall()
     everything = exact[~np.isnan(exact)]
     assert mean == pytest.approx(everything.mean(), rel=1e-13)
     assert std == pytest.approx(everything.std(ddof=1), rel=1e-11)
 
 
-def test_z_scores(tmp_path, noise):
+def test_global_z_scores_match_numpy(tmp_path, noise):
     bold, mask = files(tmp_path, noise)
     done = normalise(bold, mask, FRAMES["ukb"], native(19, 2), tmp_path / "m.npy")
     brain = nib.load(mask).get_fdata() > 0
@@ -96,9 +96,9 @@ def test_z_scores(tmp_path, noise):
     np.testing.assert_array_equal(file[3:7], matrix[3:7])
 
 
-def test_each_voxel_over_time_first(tmp_path, noise):
+def test_voxel_global_z_scores_match_numpy(tmp_path, noise):
     data = noise.copy()
-    data[45, 54, 45] = 600  # does not change
+    data[45, 54, 45] = 600  # constant
     data[46, 54, 45, 3] = 0
     bold, mask = files(tmp_path, data)
     done = normalise(bold, mask, FRAMES["ukb"], native(19), tmp_path / "m.npy", "voxel+global")
@@ -117,7 +117,7 @@ def test_each_voxel_over_time_first(tmp_path, noise):
     assert (matrix[:, column_of(brain, (45, 54, 45))] == done.background).all()
 
 
-def test_a_constant_voxel_is_counted_and_kept_by_global(tmp_path, noise):
+def test_global_counts_and_keeps_a_constant_voxel(tmp_path, noise):
     data = noise.copy()
     data[45, 54, 45] = 600
     bold, mask = files(tmp_path, data)
@@ -129,14 +129,14 @@ def test_a_constant_voxel_is_counted_and_kept_by_global(tmp_path, noise):
 
 
 @pytest.mark.parametrize("method", module.METHODS)
-def test_a_long_run_is_read_twice_and_gives_the_same(tmp_path, noise, method, monkeypatch):
+def test_a_long_run_is_read_twice_with_the_same_result(tmp_path, noise, method, monkeypatch):
     data = noise.copy()
     data[45, 54, 45, 3], data[46, 54, 45, 4] = 0, np.nan
     bold, mask = files(tmp_path, data)
     series = Series(19, 2.0, 2, 0.8)
     once = normalise(bold, mask, FRAMES["hcp"], series, tmp_path / "a.npy", method)
     reads = []
-    monkeypatch.setattr(module, "KEPT_BYTES", 1000)
+    monkeypatch.setattr(module, "MAX_KEPT_BYTES", 1000)
     original = module.open_bold
     monkeypatch.setattr(module, "open_bold", lambda file: reads.append(file) or original(file))
     twice = normalise(bold, mask, FRAMES["hcp"], series, tmp_path / "b.npy", method)
@@ -147,12 +147,12 @@ def test_a_long_run_is_read_twice_and_gives_the_same(tmp_path, noise, method, mo
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_memory_does_not_grow_with_the_run(tmp_path):
-    """Peak memory of a process that reads 32 volumes and of one that reads 160."""
+    """160 volumes need at most 5 % more peak memory than 32 volumes."""
     code = (
         "import re, sys; from swift_bids.steps import normalise as n; "
         "from swift_bids.geometry.frames import FRAMES; "
         "from swift_bids.geometry.resample_time import Series; "
-        "n.KEPT_BYTES = 0; bold, mask, out, volumes = sys.argv[1:]; "
+        "n.MAX_KEPT_BYTES = 0; bold, mask, out, volumes = sys.argv[1:]; "
         "n.normalise(bold, mask, FRAMES['ukb'], Series(int(volumes), 0.8, 0, 0.8), out); "
         "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )
@@ -185,7 +185,7 @@ def test_zeros_and_nans_count_as_background(tmp_path, noise):
     assert matrix[1, column] != done.background
 
 
-def test_interpolation_in_time_comes_before_the_statistics(tmp_path, noise):
+def test_statistics_are_computed_after_interpolation_in_time(tmp_path, noise):
     bold, mask = files(tmp_path, noise)
     series = Series(19, 2.0, 1, 0.8)
     done = normalise(bold, mask, FRAMES["ukb"], series, tmp_path / "m.npy")
@@ -197,7 +197,7 @@ def test_interpolation_in_time_comes_before_the_statistics(tmp_path, noise):
     assert series.length == 43
     assert done.mean == pytest.approx(values.mean(), rel=1e-7)
     assert done.std == pytest.approx(values.std(ddof=1), rel=1e-6)
-    as_recorded = np.median(rows.mean(0) / rows.std(0, ddof=1))  # interpolation takes noise away
+    as_recorded = np.median(rows.mean(0) / rows.std(0, ddof=1))  # interpolation reduces noise
     assert done.tsnr == pytest.approx(as_recorded, rel=1e-7)
     expected = (values - done.mean) / done.std
     np.testing.assert_allclose(np.load(tmp_path / "m.npy"), expected, rtol=1e-3, atol=1e-3)
@@ -205,13 +205,13 @@ def test_interpolation_in_time_comes_before_the_statistics(tmp_path, noise):
 
 @pytest.fixture(scope="module")
 def run_hcp(recipe):
-    """The run of parity/run_hcp: case, data, mask, affine."""
+    """Case, data, mask and affine of the run in parity/run_hcp."""
     case, _, _ = recipe.load_run_case("run_hcp")
     return case, *recipe.make_bold(case["n_volumes"], case["seed"])
 
 
 def _stored(folder, run_hcp, axes, name, kind):
-    """That run in another storage order, file and number format."""
+    """Write that run with another axis order, file type and data type."""
     _, data, mask, affine = run_hcp
     turn = ornt_transform(io_orientation(affine), axcodes2ornt(tuple(axes)))
     data = 2 * data if kind == "scaled" else data.astype(kind)
@@ -230,8 +230,10 @@ def _stored(folder, run_hcp, axes, name, kind):
 
 @pytest.fixture(scope="module")
 def reference_input(run_hcp, tmp_path_factory):
-    """Matrix, index and statistics of parity/run_hcp as it is (test_workflow compares them with
-    the original's)."""
+    """Matrix, index and statistics of the unchanged run in parity/run_hcp.
+
+    test_workflow compares them with those of the original.
+    """
     folder = tmp_path_factory.mktemp("las")
     paths = _stored(folder, run_hcp, "LAS", "bold.nii.gz", "int16")
     case = run_hcp[0]
@@ -253,20 +255,20 @@ def reference_input(run_hcp, tmp_path_factory):
         ("LAS", "bold.nii.gz", ">i2"),
     ],
 )
-def test_storage_makes_no_difference(tmp_path, run_hcp, reference_input, axes, name, kind):
+def test_storage_does_not_change_the_result(tmp_path, run_hcp, reference_input, axes, name, kind):
     paths = _stored(tmp_path, run_hcp, axes, name, kind)
     matrix, index, expected = reference_input
     series = native(expected.n_volumes)
     done = normalise(*paths, FRAMES["hcp"], series, tmp_path / "m.npy")
     crop(paths[1], FRAMES["hcp"], tmp_path / "i.npy")
-    for name, value in asdict(expected).items():  # other blocks, other order of sums
+    for name, value in asdict(expected).items():  # different blocks are summed in a different order
         assert getattr(done, name) == (value if name == "method" else pytest.approx(value, 1e-12))
     assert (tmp_path / "m.npy").read_bytes() == matrix
     np.testing.assert_array_equal(np.load(tmp_path / "i.npy"), index)
 
 
-def test_slope_and_intercept(tmp_path, noise):
-    """int16 with a slope and an intercept that float32 cannot hold exactly."""
+def test_slope_and_intercept_are_applied(tmp_path, noise):
+    """int16 with a slope and an intercept that float32 cannot represent exactly."""
     stored = np.round(noise).astype(np.int16)
     _, mask = files(tmp_path, stored)
     image = nib.Nifti1Image(stored, FSL_AFFINE)
@@ -278,11 +280,11 @@ def test_slope_and_intercept(tmp_path, noise):
     expected = nib.load(tmp_path / "scaled.nii").get_fdata()[nib.load(mask).get_fdata() > 0]
     assert done.mean == pytest.approx(expected.mean(), rel=1e-7)
     assert done.std == pytest.approx(expected.std(ddof=1), rel=1e-6)
-    assert done.n_zero == 0  # nothing that is 0 after scaling
+    assert done.n_zero == 0  # no value is 0 after scaling
 
 
-def test_another_grid_is_resampled(tmp_path):
-    """A run on a 4 mm grid whose values are linear in space keeps them on the 2 mm grid."""
+def test_a_run_on_another_grid_is_resampled(tmp_path):
+    """Values that are linear in space on a 4 mm grid stay the same on the 2 mm grid."""
     affine = np.diag([4.0, 4, 4, 1])
     affine[:3, 3] = [-88, -124, -70]
     x = -88 + 4 * np.arange(45)
@@ -299,7 +301,7 @@ def test_another_grid_is_resampled(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (lambda b: b.write_bytes(b.read_bytes()[:-2000]), "damaged or incomplete"),
         (lambda b: b.write_bytes(b.read_bytes()[:2000] + b"x" * 500), "damaged or incomplete"),
@@ -308,10 +310,10 @@ def test_another_grid_is_resampled(tmp_path):
         (lambda b: b.unlink(), "damaged or incomplete"),
     ],
 )
-def test_damaged_files_get_a_sentence(tmp_path, damage, said):
+def test_the_error_names_a_damaged_file(tmp_path, damage, message):
     bold, mask = files(tmp_path, None)
     damage(bold)
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         normalise(bold, mask, FRAMES["ukb"], native(22), tmp_path / "m.npy")
     assert str(bold) in str(caught.value)
 
@@ -326,13 +328,13 @@ def test_data_that_do_not_vary_in_time_are_refused(tmp_path):
         normalise(bold, mask, FRAMES["ukb"], native(2), tmp_path / "m.npy")
 
 
-def test_series_of_another_length_is_refused(tmp_path, noise):
+def test_a_series_of_another_length_is_refused(tmp_path, noise):
     bold, mask = files(tmp_path, noise)
     with pytest.raises(InputError, match="has 19 volumes, but 20 were expected"):
         normalise(bold, mask, FRAMES["ukb"], native(20), tmp_path / "m.npy")
 
 
-def test_nifti_2_and_a_mask_with_a_fourth_axis(tmp_path, noise):
+def test_nifti_2_and_a_mask_with_a_fourth_axis_are_accepted(tmp_path, noise):
     bold, mask = files(tmp_path, noise)
     expected = normalise(bold, mask, FRAMES["ukb"], native(19), tmp_path / "a.npy")
     nib.Nifti2Image(noise, FSL_AFFINE).to_filename(tmp_path / "two.nii.gz")
@@ -344,7 +346,7 @@ def test_nifti_2_and_a_mask_with_a_fourth_axis(tmp_path, noise):
 
 
 @pytest.mark.filterwarnings("error")
-def test_numbers_beyond_float32_are_infinite(tmp_path, noise):
+def test_numbers_beyond_float32_count_as_infinite(tmp_path, noise):
     data = noise.astype(np.float64)
     data[45, 54, 45, 3] = 1e300
     bold, mask = files(tmp_path, data)
@@ -358,7 +360,7 @@ def test_complex_data_are_refused(tmp_path):
         normalise(bold, mask, FRAMES["ukb"], native(2), tmp_path / "m.npy")
 
 
-def test_mask_of_another_grid_is_refused(tmp_path, noise):
+def test_a_mask_on_another_grid_is_refused(tmp_path, noise):
     bold, _ = files(tmp_path, noise)
     other = tmp_path / "mask.nii.gz"
     nib.Nifti1Image(np.ones((45, 54, 45), np.uint8), FSL_AFFINE).to_filename(other)

@@ -1,4 +1,4 @@
-"""The Python interface: the app's numbers without BIDS, and the examples of its docs page."""
+"""The Python interface: same results as the app, and the examples of docs/python.md."""
 
 import re
 
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
+from app import ROOT
 from safetensors.numpy import load_file
 
 from swift_bids import SwiFT, embed
@@ -16,11 +16,11 @@ from swift_bids.base.errors import InputError, UsageError
 RUN = "sub-02/ses-1/func/sub-02_ses-1_task-rest_run-1_space-MNI152NLin6Asym_res-2_desc-"
 
 
-def test_says_what_the_app_says_for_files_and_images(demo):
+def test_files_and_images_give_the_same_result_as_the_app(demo):
     bold, mask = (demo / "fmriprep" / f"{RUN}{n}.nii.gz" for n in ("preproc_bold", "brain_mask"))
     network = SwiFT.from_pretrained(demo / "weights", random_weights=True).train()
     images = embed(nib.load(bold), nib.load(mask), tr=0.8, dummy_scans=2, weights=network)
-    assert network.training  # as it was
+    assert network.training  # unchanged
     files = embed(bold, mask, tr=0.8, dummy_scans=2, weights=demo / "weights", random_weights=True)
     tokens = load_file(demo / "swift_bids" / f"{RUN}swift_tokens.safetensors")["tokens"]
     table = pd.read_csv(demo / "swift_bids" / f"{RUN}swift_embedding.tsv", sep="\t")
@@ -39,20 +39,20 @@ def test_says_what_the_app_says_for_files_and_images(demo):
     assert torch.equal(volumes[..., 8], volumes[..., 6])  # reflected at the last volume, 7
 
 
-def test_wrong_input_gets_a_sentence(demo):
+def test_wrong_inputs_and_settings_are_refused(demo):
     bold, mask = (demo / "fmriprep" / f"{RUN}{n}.nii.gz" for n in ("preproc_bold", "brain_mask"))
     with pytest.raises(UsageError, match="add --random-weights"):
         embed(bold, mask, tr=0.8, weights=demo / "weights")
-    for wrong, said in (
-        ({"normalisation": "voxel"}, "'voxel' is none of global, voxel"),
-        ({"frame": "fsl"}, "'fsl' is none of auto, hcp, ukb"),
-        ({"precision": "float64"}, "is none of float32, bf16, fp16"),
-        ({"target_tr": "fast"}, "target_tr 'fast' is not a number from 0.05 on"),
-        ({"target_tr": float("nan")}, "target_tr nan is not a number"),
-        ({"dummy_scans": -3}, "dummy_scans -3 is not a whole number from 0 on"),
-        ({"chunk_stride": 2.5}, "chunk_stride 2.5 is not a whole number from 1 on"),
+    for wrong, message in (
+        ({"normalisation": "voxel"}, "'voxel' is not valid; choose one of global, voxel"),
+        ({"frame": "fsl"}, "'fsl' is not valid; choose one of auto, hcp, ukb"),
+        ({"precision": "float64"}, "choose one of float32, bf16, fp16"),
+        ({"target_tr": "fast"}, "target_tr is 'fast'; give a number of at least 0.05"),
+        ({"target_tr": float("nan")}, "target_tr is nan; give a number"),
+        ({"dummy_scans": -3}, "dummy_scans is -3; give a whole number of at least 0"),
+        ({"chunk_stride": 2.5}, "chunk_stride is 2.5; give a whole number of at least 1"),
     ):
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=message):
             embed(bold, mask, tr=0.8, **wrong)
     image = nib.load(bold)
     short = image.slicer[..., :12]
@@ -61,8 +61,8 @@ def test_wrong_input_gets_a_sentence(demo):
         embed(short, mask, tr=0.8, weights=network)
 
 
-def test_examples_of_the_docs_page(demo, tmp_path, monkeypatch):
-    """Every block of docs/python.md in turn, on the demo's data."""
+def test_the_examples_in_docs_python_md_run(demo, tmp_path, monkeypatch):
+    """All blocks of the page run in order, on the demo's data."""
     (tmp_path / "demo").symlink_to(demo)
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
@@ -84,7 +84,7 @@ def test_examples_of_the_docs_page(demo, tmp_path, monkeypatch):
     inside = np.asarray(brain.dataobj) > 0
     assert np.abs(values[~inside]).max() == 0  # the background is the baseline
     assert np.abs(values[inside]).max() > 0
-    # one voxel of the input lies where the image has it
+    # a voxel of the input has the same position as in the image
     place = np.unravel_index(run.index[0], (96, 96, 96))
     world = nib.affines.apply_affine(run.affine, place)
     voxel = nib.affines.apply_affine(np.linalg.inv(brain.affine), world)

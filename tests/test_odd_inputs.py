@@ -5,7 +5,8 @@ import shutil
 
 import nibabel as nib
 import pytest
-from conftest import SPACE, run_app, write_derivative
+from app import run_app
+from make_data import SPACE, write_derivative
 from test_query import SMALL, query
 
 from swift_bids.base.errors import UsageError
@@ -222,10 +223,10 @@ def test_nodes_from_the_cache_have_no_start(caplog):
     assert "sub-01_task-a: normalise took 0.00 s" in caplog.text
 
 
-def test_calls_that_can_do_nothing(tmp_path, reference_bundle):
+def test_calls_that_can_do_nothing(tmp_path, small_bundle):
     write_derivative(tmp_path / "in", "sub-01_task-rest", n_volumes=22)
     call = (tmp_path / "in", tmp_path / "out")
-    weights = ("--weights", reference_bundle)
+    weights = ("--weights", small_bundle)
     empty = run_app(*call, "participant", "--batch", "2/2", *weights)
     assert (empty.returncode, "no participant is left in slice 2 of 2" in empty.stderr) == (2, True)
     odd = run_app(*call, "participant", "-w", tmp_path / "w[1]", *weights)
@@ -239,10 +240,10 @@ def test_calls_that_can_do_nothing(tmp_path, reference_bundle):
     assert answer["problems"][0]["name"] == "sub-77"
 
 
-def test_a_rerun_from_the_work_folder(tmp_path, reference_bundle):
+def test_a_rerun_from_the_work_folder(tmp_path, small_bundle):
     """Nodes that lie in nipype's cache broke the call with several processes."""
     write_derivative(tmp_path / "in", "sub-01_task-rest", n_volumes=22)
-    call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", reference_bundle)
+    call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", small_bundle)
     for _ in range(2):
         done = run_app(*call, "-w", tmp_path / "work", "--nprocs", "2", "--force")
         assert done.returncode == 0, done.stdout + done.stderr

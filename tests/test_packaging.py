@@ -7,7 +7,7 @@ import tomllib
 import zipfile
 
 import pytest
-from conftest import ROOT
+from app import ROOT
 from packaging.requirements import Requirement
 from packaging.version import Version
 

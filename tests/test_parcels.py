@@ -1,4 +1,4 @@
-"""Parcels: where they lie, their mean signals, and what is regressed out of these."""
+"""Parcels: their positions, their mean signals, and the denoising of these signals."""
 
 import json
 
@@ -6,7 +6,8 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import FSL_AFFINE, run_app, write_derivative
+from app import run_app
+from make_data import FSL_AFFINE, write_derivative
 
 from swift_bids.base.errors import InputError
 from swift_bids.geometry.frames import FRAMES, FSL_SHAPE
@@ -34,7 +35,7 @@ def test_cubes_cover_the_brain_and_do_not_cross_the_midline(frame, count):
     assert (distance <= 12).all()
 
 
-def test_cubes_of_both_frames_are_those_of_the_model_grid():
+def test_cubes_follow_the_grid_of_the_network_input():
     parcels = cubes(FRAMES["ukb"])
     voxel = np.array([50, 60, 40])
     model = voxel + FRAMES["ukb"].offset
@@ -43,13 +44,13 @@ def test_cubes_of_both_frames_are_those_of_the_model_grid():
     assert parcels.names[number - 1] == name
 
 
-def test_means_are_those_of_numpy_and_pass_over_gaps():
+def test_means_match_numpy_and_ignore_missing_values():
     rng = np.random.default_rng(0)
     values = rng.normal(1000, 50, (7, 500)).astype(np.float32)
     numbers = rng.integers(0, 4, 500)
     values[2, numbers == 3] = np.nan
     values[4, :100] = np.nan
-    means = ParcelMeans(numbers, 4)  # of the fourth there is no voxel
+    means = ParcelMeans(numbers, 4)  # the fourth parcel has no voxel
     means.add(values[:3])
     means.add(values[3:])
     expected = np.full((7, 4), np.nan)
@@ -68,7 +69,7 @@ def confounds_of(rng, n):
     return table
 
 
-def test_confounds_are_gone_and_the_rest_stays():
+def test_denoise_removes_confounds_and_keeps_the_signal():
     rng = np.random.default_rng(0)
     n = 100
     table = confounds_of(rng, n)
@@ -76,7 +77,7 @@ def test_confounds_are_gone_and_the_rest_stays():
     means = np.stack(
         [
             1000 + 5 * signal + 30 * table["trans_x"] + np.linspace(0, 50, n),
-            1000 + 5 * table["csf"] - 3 * table["cosine00"],  # nothing but confounds
+            1000 + 5 * table["csf"] - 3 * table["cosine00"],  # confounds only
             np.full(n, 7.0),
             np.where(np.arange(n) == 3, np.nan, signal),
         ],
@@ -91,7 +92,7 @@ def test_confounds_are_gone_and_the_rest_stays():
     np.testing.assert_allclose(denoised[:, 0], expected / expected.std(), atol=1e-6)
 
 
-def test_short_runs_bear_few_regressors():
+def test_short_runs_use_few_regressors():
     rng = np.random.default_rng(0)
     table = confounds_of(rng, 8)
     _, used = denoise(rng.standard_normal((8, 2)), table)
@@ -107,7 +108,7 @@ def write_atlas(path, labels, table=None):
     return path
 
 
-def test_an_atlas_of_ones_own(tmp_path):
+def test_read_atlas_with_and_without_a_table(tmp_path):
     labels = np.zeros(FSL_SHAPE, np.int16)
     labels[20:40, 40:60, 40:60], labels[50:70, 40:60, 40:60] = 7, 12
     name = "tpl-MNI152NLin6Asym_atlas-Mine_res-02_dseg.nii.gz"
@@ -120,7 +121,7 @@ def test_an_atlas_of_ones_own(tmp_path):
     assert read_atlas(file).names == ("7", "12")
 
 
-def test_an_atlas_on_another_grid(tmp_path):
+def test_an_atlas_on_another_grid_is_resampled(tmp_path):
     affine = np.diag([3.0, 3, 3, 1])
     affine[:3, 3] = -90, -126, -72
     labels = np.zeros((61, 73, 61), np.int64)
@@ -132,8 +133,8 @@ def test_an_atlas_on_another_grid(tmp_path):
     assert set(np.unique(numbers[50:])) == {1}
 
 
-def test_tables_of_another_resolution_are_not_a_runs(tmp_path):
-    """`seg-*` matched `seg-cubes24mm_res-2`, and embedding one deleted the other's."""
+def test_tables_of_another_resolution_do_not_match(tmp_path):
+    """`seg-*` used to match `seg-cubes24mm_res-2`, so embedding one run deleted another's table."""
     end = "desc-denoised_timeseries.tsv"
     other = tmp_path / f"sub-1_task-a_space-X_seg-cubes24mm_res-2_{end}"
     other.touch()
@@ -145,7 +146,7 @@ def test_tables_of_another_resolution_are_not_a_runs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "table", "said"),
+    ("labels", "table", "message"),
     [
         (np.ones(FSL_SHAPE, np.float32) * 0.5, None, "3D image of whole numbers"),
         (np.zeros(FSL_SHAPE, np.int16), None, "has 0 parcel"),
@@ -154,15 +155,15 @@ def test_tables_of_another_resolution_are_not_a_runs(tmp_path):
         (np.indices(FSL_SHAPE)[0].astype(np.int16) // 31, "index\tname\n1\ta\n2\ta\n", "same name"),
     ],
 )
-def test_what_is_no_atlas(tmp_path, labels, table, said):
+def test_read_atlas_refuses_wrong_labels_and_tables(tmp_path, labels, table, message):
     file = write_atlas(tmp_path / "a.nii.gz", labels, table)
-    with pytest.raises(InputError, match=said) as error:
+    with pytest.raises(InputError, match=message) as error:
         read_atlas(file)
     assert str(tmp_path) in str(error.value)
 
 
-def test_images_that_are_no_atlas(tmp_path):
-    """Each ended in a traceback."""
+def test_read_atlas_refuses_images_that_cannot_be_an_atlas(tmp_path):
+    """Each of these files used to cause a traceback."""
     labels = np.zeros(FSL_SHAPE, [(c, "u1") for c in "RGB"])
     file = tmp_path / "rgb.nii.gz"
     nib.Nifti1Image(labels, FSL_AFFINE).to_filename(file)
@@ -173,7 +174,7 @@ def test_images_that_are_no_atlas(tmp_path):
     image.header["qform_code"], image.header["sform_code"] = 0, 1
     raw = image.header.binaryblock + bytes(4) + bytes(250)
     (tmp_path / "singular.nii").write_bytes(raw)
-    with pytest.raises(InputError, match="its affine places no voxel"):
+    with pytest.raises(InputError, match="its affine is not valid"):
         read_atlas(tmp_path / "singular.nii")
     image.header["dim"][1:4] = 30000
     (tmp_path / "bomb.nii").write_bytes(image.header.binaryblock + bytes(254))
@@ -194,14 +195,14 @@ def test_connectivity_is_fishers_z_of_the_correlation(tmp_path):
     np.testing.assert_allclose(edges, expected, rtol=1e-4)
 
 
-def test_the_app_writes_time_series_of_cubes_or_of_an_atlas(tmp_path, reference_bundle):
-    """Of the used volumes only, at the BOLD's TR; another atlas takes the place of the first."""
+def test_the_app_writes_time_series_of_cubes_or_of_an_atlas(tmp_path, small_bundle):
+    """Only used volumes count, at the BOLD's TR; a second atlas replaces the first."""
     rng = np.random.default_rng(0)
     data = rng.integers(900, 1100, (*FSL_SHAPE, 24)).astype(np.int16)
     columns = "trans_x\tframewise_displacement\tnon_steady_state_outlier00\n"
     rows = "".join(f"{rng.standard_normal():.4f}\t0.1\t{int(t == 0)}\n" for t in range(24))
     bold = write_derivative(tmp_path / "in", "sub-1_task-a", data=data, confounds=columns + rows)
-    call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", reference_bundle)
+    call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", small_bundle)
     assert run_app(*call).returncode == 0
     folder = tmp_path / "out" / "sub-1" / "func"
     name = "sub-1_task-a_space-MNI152NLin6Asym_res-2"

@@ -1,11 +1,11 @@
-"""What becomes of a call whose worker processes are killed."""
+"""Worker processes that are killed, and runs in batches."""
 
 import os
 import signal
 import subprocess
 
 import pytest
-from conftest import start_job
+from app import PATIENCE, start_job
 from nipype import Node, Workflow
 from nipype.interfaces.utility import Function
 
@@ -28,8 +28,8 @@ def live(number):
     return 2 * number
 
 
-def test_a_node_that_is_always_killed_stops_no_other(tmp_path):
-    """nipype waited for ever for its result."""
+def test_a_node_that_is_always_killed_does_not_stop_others(tmp_path):
+    """nipype alone would wait for its result forever."""
     whole = Workflow(name=WORKFLOW_NAME, base_dir=str(tmp_path))
     whole.config["execution"] = {"crashfile_format": "txt", "poll_sleep_duration": "0.05"}
     ended = []
@@ -63,8 +63,8 @@ def test_a_node_that_is_always_killed_stops_no_other(tmp_path):
     assert "memory ran out: it needs about" in crashed["run1_wf"][0]
 
 
-def test_a_worker_that_is_killed_while_it_has_nothing_to_do(tmp_path):
-    """Of all that was left, no run was done."""
+def test_an_idle_worker_that_is_killed(tmp_path):
+    """The remaining nodes still run."""
     plugin = RunByRun({"n_procs": 1, "memory_gb": 8})
     plugin._config = {"execution": {"crashfile_format": "txt"}}
     for number in (1, 2):
@@ -96,8 +96,8 @@ def workflow_of(number):
     return workflow
 
 
-def test_of_many_runs_some_at_a_time(tmp_path, monkeypatch):
-    """What nipype holds, and looks through at each step, grows with the runs it is given."""
+def test_many_runs_go_in_batches(tmp_path, monkeypatch):
+    """nipype's memory, and its time for each step, grow with the number of runs."""
     monkeypatch.setattr("swift_bids.execution.workflows._batch_size", lambda execution, n_runs: 2)
     events = []
 
@@ -116,10 +116,10 @@ def test_of_many_runs_some_at_a_time(tmp_path, monkeypatch):
     assert {f"end {n}" for n in range(5)} <= set(events)
 
 
-def test_a_call_ends_when_a_worker_was_killed_once(tmp_path, reference_bundle):
-    job = start_job(tmp_path, reference_bundle, n_volumes=100)
+def test_a_call_goes_on_after_a_worker_is_killed(tmp_path, small_bundle):
+    job = start_job(tmp_path, small_bundle, (400, 400))
     os.kill(_busiest_below(job.pid), signal.SIGKILL)
-    said, _ = job.communicate(timeout=120)
+    said, _ = job.communicate(timeout=PATIENCE)
     assert job.returncode == 0, said
     assert "a worker was killed" in said
     assert said.splitlines()[-1] == "done: 2 run(s)"
@@ -128,7 +128,7 @@ def test_a_call_ends_when_a_worker_was_killed_once(tmp_path, reference_bundle):
 
 
 def _busiest_below(pid: int) -> int:
-    """The descendant of a process, two below or more, that has used the CPU most."""
+    """The descendant of a process, at least two levels down, with the most CPU time."""
     table = subprocess.run(["ps", "-eo", "pid=,ppid=,times="], capture_output=True, text=True)
     rows = [tuple(map(int, line.split())) for line in table.stdout.splitlines()]
     parents = {child: parent for child, parent, _ in rows}

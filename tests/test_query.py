@@ -6,7 +6,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import SPACE, write_derivative
+from make_data import SPACE, write_derivative
 
 from swift_bids.base.errors import UsageError
 from swift_bids.inputs.dataset import understand_dataset

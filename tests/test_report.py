@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import numpy as np
-from conftest import require_program, run_app
+from app import PATIENCE, require_program, run_app
 from PIL import Image
 
 from swift_bids.base.errors import Problem
@@ -67,7 +67,7 @@ def test_page_in_a_browser(demo, tmp_path):
         "--window-size=1100,1400",
     ]
     shot = [*call, f"--screenshot={picture}", page.as_uri()]
-    subprocess.run(shot, check=True, capture_output=True, timeout=120)
+    subprocess.run(shot, check=True, capture_output=True, timeout=PATIENCE)
     pixels = np.asarray(Image.open(picture).convert("L"))
     assert pixels.shape == (1400, 1100)
     black = (pixels < 10).mean(axis=1)
@@ -77,7 +77,7 @@ def test_page_in_a_browser(demo, tmp_path):
         check=True,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     ).stdout
     assert len(re.findall(r'<section id="run-\d"', dump)) == 4
     for section in ("summary", "runs", "methods", "errors", "provenance"):

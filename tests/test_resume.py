@@ -1,4 +1,4 @@
-"""A second call: what changed, or is damaged, is done again and told why; the rest is skipped."""
+"""A second call embeds changed and damaged runs again, says why, and skips the others."""
 
 import json
 import os
@@ -7,31 +7,31 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import run_app
+from app import run_app
 from containers import run_files
-from test_bad_inputs import file_of, write_run
+from make_data import file_of, write_run
 
 NAME = "sub-{}_task-a_space-MNI152NLin6Asym"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, reference_bundle):
-    """`in`, five runs of which the last has two chunks, and `plain`: their outputs."""
+def folder(tmp_path_factory, small_bundle):
+    """`in`: five runs, the last with two chunks; `plain`: their outputs."""
     folder = tmp_path_factory.mktemp("resume")
     for label in "1234":
         write_run(folder / "in", label)
     write_run(folder / "in", "5", n_volumes=44)
-    done = run_app(*call(folder, reference_bundle, "plain"))
+    done = run_app(*call(folder, small_bundle, "plain"))
     assert done.stdout.endswith("done: 5 run(s)\n"), done.stdout + done.stderr
     return folder
 
 
 def call(folder, bundle, output):
-    return (folder / "in", folder / output, "participant", "--weights", bundle, "--nprocs", "2")
+    return (folder / "in", folder / output, "participant", "--weights", bundle)
 
 
 def change_voxel(file):
-    """Of one volume."""
+    """Change one voxel of one volume."""
     image = nib.load(file)
     data = np.asarray(image.dataobj).copy()
     place = (11, 14, 11, 10)[: data.ndim]
@@ -63,7 +63,7 @@ def edited(**content):
     return change
 
 
-#: What happens to participants 1 to 5, and why they are done again.
+#: What happens to participants 1 to 5, and why they are embedded again.
 ROUNDS = {
     "input": [
         (lambda bold, out: change_voxel(bold), "another input (sub-1_task-a_space-MNI152NLin6As"),
@@ -106,13 +106,13 @@ ROUNDS = {
 
 
 @pytest.mark.parametrize("kind", ROUNDS)
-def test_what_changed_is_done_again(folder, tmp_path, reference_bundle, kind):
+def test_changed_runs_are_embedded_again(folder, tmp_path, small_bundle, kind):
     for name in ("in", "plain"):
         shutil.copytree(folder / name, tmp_path / name)
     for label, (damage, _) in enumerate(ROUNDS[kind], 1):
         (bold,) = (tmp_path / "in").glob(f"sub-{label}/func/*_bold.nii.gz")
         damage(bold, tmp_path / "plain" / f"sub-{label}")
-    done = run_app(*call(tmp_path, reference_bundle, "plain"))
+    done = run_app(*call(tmp_path, small_bundle, "plain"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     for label, (_, why) in enumerate(ROUNDS[kind], 1):
@@ -125,7 +125,7 @@ def test_what_changed_is_done_again(folder, tmp_path, reference_bundle, kind):
     made = page.read_bytes()
     page.write_text("of a call before")  # the last one was killed before it wrote the page
     os.utime(page, (0, 0))
-    again = run_app(*call(tmp_path, reference_bundle, "plain"))
+    again = run_app(*call(tmp_path, small_bundle, "plain"))
     assert again.stdout.endswith("\ndone: 0 run(s), skipped: 5 run(s) already done\n")
     assert again.stdout.count("report: ") == 1
     assert page.read_bytes() == made

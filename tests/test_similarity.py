@@ -1,12 +1,14 @@
-"""How alike runs are, duplicates, outliers, and how well participants are told apart."""
+"""Similarity of runs, duplicates, outliers, and identification of participants."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import chi2
 
+from benchmarks.outlier_limits import batched_distances, simulate
 from swift_bids.group import identification as module
 from swift_bids.group.identification import identification
-from swift_bids.group.outliers import outliers
+from swift_bids.group.outliers import outlier_limit, outliers, squared_distances
 from swift_bids.group.similarity import centred, duplicates, nearest_neighbours, similarity_matrix
 
 
@@ -98,12 +100,49 @@ def test_too_few_or_equal_runs_have_no_outliers():
 
 @pytest.mark.parametrize(("n_participants", "n_runs"), [(20, 1), (60, 1), (24, 2), (10, 6)])
 def test_runs_without_outliers_have_none(n_participants, n_runs):
-    """The chi-squared distribution found 1.4 in 20, 3.7 in 60, and 17 in 24 pairs."""
+    """With the chi-squared distribution 1.4 of 20 runs, 3.7 of 60, and 17 of 24 pairs were."""
     found = 0
-    for seed in range(4):
+    for seed in range(20):
         features, table = people(n_participants, n_runs, seed=seed)
         found += outliers(features, pd.factorize(table["participant_id"])[0])[1].sum()
-    assert found <= 2
+    assert found <= 20 * n_participants * n_runs * 0.005
+
+
+#: Runs of each participant, components, share of the variance between participants: none of them
+#: a cell of the table.
+CASES = {
+    "independent": ([1] * 65, 5, 0.0),
+    "few": ([1] * 25, 2, 0.0),
+    "pairs": ([2] * 50, 3, 0.5),
+    "one component": ([3] * 12, 1, 0.7),
+    "unequal": ([1] * 30 + [4] * 20, 6, 0.4),
+    "many": ([2] * 150, 8, 0.75),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_table_of_limits_holds_for_a_short_simulation(case):
+    """One run in 1,000 is above the limit; the simulation has 30,000 runs, of which 30 should be.
+
+    scikit-learn's own estimator confirms the quick one that the table is made with.
+    """
+    sizes, n_components, share = CASES[case]
+    sizes = np.array(sizes)
+    distances = simulate(sizes, n_components, share, 30_000)
+    above = (distances > outlier_limit(sizes, n_components, share)).sum()
+    assert 10 <= above <= 75
+    scores = np.random.default_rng(1).standard_normal((2, sizes.sum(), n_components))
+    expected = np.stack([squared_distances(of_one) for of_one in scores])
+    np.testing.assert_allclose(batched_distances(scores), expected, rtol=1e-9)
+
+
+def test_limits_beyond_the_table():
+    """Very many runs have the limit of the chi-squared distribution."""
+    assert outlier_limit(np.ones(10**7, int), 4, 0.0) == pytest.approx(chi2.ppf(0.999, 4), rel=1e-3)
+    # alike beyond the table: as the last cell
+    pairs = np.full(30, 2)
+    assert outlier_limit(pairs, 2, 1.0) == outlier_limit(pairs, 2, 0.97)
+    assert np.isfinite(outlier_limit(np.array([20]), 1, 0.0))
 
 
 def by_metric(table, features="embedding"):
@@ -174,7 +213,7 @@ def test_p_values_under_the_null_are_uniform():
     assert 1 <= low <= 14  # binomial(60, 0.1): 99.9 % within
 
 
-def test_a_part_of_the_runs_is_looked_up_where_they_are_many(monkeypatch):
+def test_many_runs_are_sampled(monkeypatch):
     features, table = people(150, 2)
     monkeypatch.setattr(module, "MOST_QUERIES", 100)
     found = identification({"embedding": features}, table["participant_id"], n_permutations=9)

@@ -9,8 +9,9 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, missing, require_program, run_app, write_derivative
+from app import PATIENCE, ROOT, missing, require_program, run_app
 from containers import place_sif, run_files
+from make_data import write_derivative
 
 from swift_bids.cli.parse import parse_arguments
 
@@ -37,7 +38,7 @@ def slurm(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory, reference_bundle):
+def dataset(tmp_path_factory, small_bundle):
     """Folder that holds `in` (a run each; 2's is seconds of work) and `weights`."""
     folder = tmp_path_factory.mktemp("dataset")
     volume = np.arange(91 * 109 * 91, dtype=np.int16).reshape(91, 109, 91) % 200 + 900
@@ -45,7 +46,7 @@ def dataset(tmp_path_factory, reference_bundle):
         n_volumes = 200 if label == "2" else 22
         data = volume[..., None] + (np.arange(n_volumes, dtype=np.int16) * int(label)) % 7
         write_derivative(folder / "in", f"sub-{label}_task-a", data=data)
-    shutil.copytree(reference_bundle, folder / "weights")
+    shutil.copytree(small_bundle, folder / "weights")
     return folder
 
 
@@ -67,7 +68,7 @@ def squeue(pattern="%j"):
     return subprocess.run(call, capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
 
 
-def wait_until(condition, seconds=120):
+def wait_until(condition, seconds=PATIENCE):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, squeue("%i %j %T %r")
@@ -75,6 +76,7 @@ def wait_until(condition, seconds=120):
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("flag", ["--slurm", "--slurm-graph"])
 def test_jobs_write_the_same_bytes(slurm, dataset, expected, flag):
     done = run_app(*call_of(dataset, f"out{flag}", flag, "--sbatch-args", "--time=10"))
@@ -103,13 +105,14 @@ def job_of(name, participant="2"):
     return next((number for number, job in of if all(w in job for w in wanted)), None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("flag", ["--slurm", "--slurm-graph"])
 def test_a_killed_job_costs_its_run_alone(slurm, dataset, expected, flag):
     """nipype's own SLURM plugin fails as a whole, its graph plugin as if nothing had happened."""
     output = f"killed{flag}"
     app = start(dataset, output, flag)
     subprocess.run(["scancel", wait_until(lambda: job_of("normalise"))], check=True)
-    said = app.communicate(timeout=300)[0]
+    said = app.communicate(timeout=PATIENCE)[0]
     assert app.returncode == 1, said
     assert "done: 3 run(s)\n" in said
     (line,) = [line for line in said.splitlines() if line.startswith("  sub-2_task-a")]
@@ -121,12 +124,13 @@ def test_a_killed_job_costs_its_run_alone(slurm, dataset, expected, flag):
     assert run_files(dataset / output) == expected
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("flag", ["--slurm", "--slurm-graph"])
 def test_an_interrupted_call_takes_its_jobs_with_it(slurm, dataset, flag):
     app = start(dataset, f"interrupted{flag}", flag)
     number = wait_until(lambda: job_of("normalise", "2"))
     app.send_signal(signal.SIGTERM)
-    said = app.communicate(timeout=60)[0]
+    said = app.communicate(timeout=PATIENCE)[0]
     assert app.returncode == 143, said
     assert [line for line in squeue("%i %T") if line.split()[1] in ("PENDING", "RUNNING")] == []
     show = ["scontrol", "show", "job", number]
@@ -135,11 +139,12 @@ def test_an_interrupted_call_takes_its_jobs_with_it(slurm, dataset, flag):
     assert not (dataset / f"interrupted{flag}" / ".swift_bids_work").exists()
 
 
+@pytest.mark.long
 def test_the_network_asks_for_a_gpu(slurm, dataset):
     """The test's SLURM has one on paper: its job finds none, and says so."""
     app = start(dataset, "gpu", "--slurm", "--device", "cuda", "--participant-label", "1")
     asked = wait_until(lambda: [line for line in squeue("%b %j") if "embed" in line])
-    said = app.communicate(timeout=120)[0]
+    said = app.communicate(timeout=PATIENCE)[0]
     assert asked[0].startswith("gres:gpu:1 "), asked
     assert app.returncode == 1
     assert "sub-1_task-a_space-MNI152NLin6Asym_res-2: --device cuda: torch sees no GPU" in said
@@ -186,6 +191,7 @@ def test_tasks_of_the_array(tmp_path, tasks, given, expected):
     assert "--weights" not in done.stdout
 
 
+@pytest.mark.long
 def test_array_job_with_apptainer(slurm, dataset, installation):
     """A task is killed and given again; the group level is a last call."""
     (dataset / "array").mkdir()

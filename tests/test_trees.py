@@ -7,7 +7,8 @@ import os
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import ROOT, write_derivative
+from app import ROOT
+from make_data import write_derivative
 
 from swift_bids.inputs.dataset import understand_dataset
 from swift_bids.inputs.query import find_runs

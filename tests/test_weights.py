@@ -1,4 +1,4 @@
-"""Every layout of weights, and every way in which one can be wrong."""
+"""All layouts of weights, and their possible errors."""
 
 import argparse
 import errno
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_app, write_bundle, write_derivative
+from app import run_app
+from make_data import write_bundle, write_derivative
 from safetensors.torch import load_file, save_file
 
 from swift_bids import SwiFT
@@ -48,7 +49,7 @@ def test_a_folder_and_its_file_are_the_same_weights(tmp_path, tiny):
     assert not network.training
 
 
-def test_names_of_other_frameworks_are_understood(tmp_path, tiny):
+def test_jax_names_are_converted(tmp_path, tiny):
     config, state = tiny
     renamed = {}
     for name, tensor in state.items():
@@ -65,7 +66,7 @@ def test_names_of_other_frameworks_are_understood(tmp_path, tiny):
 
 
 def test_relative_and_linked_files_are_found_from_any_folder(tmp_path, monkeypatch, tiny):
-    """Nodes run in folders of their own; in a DataLad tree the file is a link into the annex."""
+    """Each node runs in its own folder; in a DataLad dataset the file is a link into the annex."""
     config, state = tiny
     folder = write_bundle(tmp_path / "study" / "weights", state, config)
     (folder / "model.safetensors").rename(tmp_path / "annexed")
@@ -77,7 +78,7 @@ def test_relative_and_linked_files_are_found_from_any_folder(tmp_path, monkeypat
     assert same(SwiFT.from_file(weights.file), state)
 
 
-def test_original_lightning_checkpoint(tmp_path, tiny):
+def test_an_original_lightning_checkpoint_is_read(tmp_path, tiny):
     config, state = tiny
     content = {
         "state_dict": {f"model.{k}": v for k, v in state.items()}
@@ -89,22 +90,22 @@ def test_original_lightning_checkpoint(tmp_path, tiny):
     assert same(SwiFT.from_file(weights.file), state)
 
 
-def test_a_pickle_that_wants_more_is_refused_without_being_run(tmp_path):
+def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path):
     class Malicious:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "broken_in"),)
 
     torch.save({"state_dict": Malicious()}, tmp_path / "a.ckpt")
-    with pytest.raises(UsageError, match="not read"):
+    with pytest.raises(UsageError, match="cannot be read as a checkpoint"):
         find_weights(str(tmp_path / "a.ckpt"), "contrastive")
     (tmp_path / "b.ckpt").write_bytes(pickle.dumps(Malicious(), protocol=2))
-    with pytest.raises(UsageError, match="not read"):
+    with pytest.raises(UsageError, match="cannot be read as a checkpoint"):
         find_weights(str(tmp_path / "b.ckpt"), "contrastive")
     assert not (tmp_path / "broken_in").exists()
 
 
 def fill_hub_cache(folder, monkeypatch, config, state):
-    """Lay out a bundle at commit abc as the Hub's own cache does, and make that the cache."""
+    """Make a Hub cache that contains a bundle at commit abc, and use it."""
     repo = folder / "models--ilex-hub--swift.hcp-sex.1"
     write_bundle(repo / "snapshots" / "abc", state, config)
     (repo / "refs").mkdir()
@@ -112,23 +113,23 @@ def fill_hub_cache(folder, monkeypatch, config, state):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
 
 
-def test_hub_cache_is_used_offline(tmp_path, monkeypatch, tiny):
-    """A bundle that the Hub's own layout holds in its cache needs no network."""
+def test_the_hub_cache_works_offline(tmp_path, monkeypatch, tiny):
+    """A bundle in the Hub's cache needs no network."""
     fill_hub_cache(tmp_path, monkeypatch, *tiny)
     weights = find_weights(None, "hcp-sex")
     assert weights.name == "ilex-hub/swift.hcp-sex.1"
     assert same(SwiFT.from_file(weights.file), tiny[1])
 
 
-def test_no_weights_says_how_to_get_them(tmp_path, monkeypatch):
+def test_the_error_for_missing_weights_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UsageError, match=r"swift.contrastive.1 .* give --weights a Hub id"):
         find_weights(None, "contrastive")
 
 
-def test_weights_that_an_image_supplies(tmp_path, monkeypatch, tiny):
-    """Each variant takes its own bundle of the folder; --weights comes first."""
+def test_weights_in_a_container_image_are_used(tmp_path, monkeypatch, tiny):
+    """Each variant uses its own bundle in the folder; --weights has priority."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("SWIFT_BIDS_WEIGHTS", str(tmp_path))
@@ -142,7 +143,7 @@ def test_weights_that_an_image_supplies(tmp_path, monkeypatch, tiny):
     assert find_weights(str(other), "hcp-sex").name == "other/model.safetensors"
 
 
-def test_random_weights_only_when_asked_for(tmp_path, tiny):
+def test_random_weights_need_their_flag(tmp_path, tiny):
     made = find_weights(str(write_random_bundle(tmp_path)), "contrastive", random=True)
     assert made.random
     network = SwiFT.from_file(made.file)
@@ -153,7 +154,7 @@ def test_random_weights_only_when_asked_for(tmp_path, tiny):
         find_weights(str(again), "contrastive")
     config, state = tiny
     real = write_bundle(tmp_path / "real", state, config)
-    with pytest.raises(UsageError, match="holds no random weights"):
+    with pytest.raises(UsageError, match="does not contain random weights"):
         find_weights(str(real), "contrastive", random=True)
 
 
@@ -165,33 +166,33 @@ def _add(state, config):
     state["layers.0.blocks.0.attn.relative_position"] = torch.zeros(2)
 
 
-def _cut(state, config):
+def _reshape(state, config):
     state["patch_embed.fc.bias"] = torch.zeros(7)
 
 
-def _spoil(state, config):
+def _add_nan(state, config):
     state["norm.weight"][0] = float("nan")
 
 
-def _forget(state, config):
+def _drop_setting(state, config):
     del config["window_size"]
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (_drop, r"missing: layers\.1\.blocks\.0\.attn\.qkv\.bias"),
         (_add, r"unexpected: layers\.0\.blocks\.0\.attn\.relative_position"),
-        (_cut, r"of another shape: patch_embed\.fc\.bias \(7,\) instead of \(12,\)"),
-        (_spoil, r"NaN or infinite values in norm\.weight"),
-        (_forget, r"does not say window_size"),
+        (_reshape, r"wrong shape: patch_embed\.fc\.bias \(7,\) instead of \(12,\)"),
+        (_add_nan, r"NaN or infinite values in norm\.weight"),
+        (_drop_setting, r"settings lack window_size"),
     ],
 )
-def test_wrong_weights_are_refused_with_names(tmp_path, tiny, damage, said):
+def test_the_error_names_wrong_tensors_and_settings(tmp_path, tiny, damage, message):
     config, state = dict(tiny[0]), {k: v.clone() for k, v in tiny[1].items()}
     damage(state, config)
     folder = write_bundle(tmp_path, state, config)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         SwiFT.from_file(folder / "model.safetensors")
 
 
@@ -204,22 +205,25 @@ def test_wrong_weights_are_refused_with_names(tmp_path, tiny, damage, said):
         {"state_dict": {}, "hyper_parameters": 5},
     ],
 )
-def test_checkpoints_of_other_things(tmp_path, tiny, content):
+def test_checkpoints_with_other_content_are_refused(tmp_path, tiny, content):
     torch.save({"hyper_parameters": tiny[0]} | content, tmp_path / "odd.ckpt")
-    with pytest.raises(UsageError, match=r"odd\.ckpt: (its state_dict holds|says nothing of)"):
+    with pytest.raises(
+        UsageError, match=r"odd\.ckpt: (its state_dict contains|contains 5 instead)"
+    ):
         SwiFT.from_file(tmp_path / "odd.ckpt")
 
 
-def test_a_bundle_is_whole_or_not_there(tmp_path, tiny, monkeypatch):
-    """A full disk left half a file, which a second try then refused to write over."""
+def test_a_full_disk_leaves_no_partial_bundle(tmp_path, tiny, monkeypatch):
+    """A full disk used to leave a partial file, which the next call refused to overwrite."""
+    write = Path.write_bytes
 
     def full(path, data):
-        with open(path, "wb") as file:
-            file.write(data[:100])
-        raise OSError(28, "No space left on device")
+        write(path, data[:100])
+        if "safetensors" in path.name:
+            raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    with pytest.raises(OutputError, match=r"config\.json: .*free some space"):
+    with pytest.raises(OutputError, match=r"model\.safetensors: .*free some space"):
         write_whole_bundle(tmp_path, *tiny)
     assert not list(tmp_path.glob("*model.safetensors*"))
 
@@ -231,7 +235,7 @@ def test_a_missing_final_norm_is_accepted(tmp_path, tiny):
     assert same(SwiFT.from_file(folder / "model.safetensors"), backbone)
 
 
-def test_damaged_files(tmp_path, tiny):
+def test_damaged_and_missing_files_are_refused(tmp_path, tiny):
     config, state = tiny
     folder = write_bundle(tmp_path / "a", state, config)
     file = folder / "model.safetensors"
@@ -242,7 +246,7 @@ def test_damaged_files(tmp_path, tiny):
     with pytest.raises(UsageError, match="constructor_kwargs"):
         find_weights(str(folder), "contrastive")
     (folder / "config.json").unlink()
-    with pytest.raises(UsageError, match=r"config\.json is missing"):
+    with pytest.raises(UsageError, match=r"no config\.json beside it"):
         find_weights(str(folder), "contrastive")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"no model\.safetensors"):
@@ -255,8 +259,8 @@ def test_damaged_files(tmp_path, tiny):
     ("patched", "name"),
     [("builtins.open", "model.safetensors"), ("pathlib.Path.read_text", "config.json")],
 )
-def test_weights_that_may_not_be_read(tmp_path, monkeypatch, tiny, patched, name):
-    """Refused as the system refuses them to any user but root, whom the tests may run as."""
+def test_unreadable_weights_are_refused(tmp_path, monkeypatch, tiny, patched, name):
+    """A patch raises the system's error, because root, who may run the tests, can read any file."""
 
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -269,12 +273,12 @@ def test_weights_that_may_not_be_read(tmp_path, monkeypatch, tiny, patched, name
 
 
 class _Hub(http.server.BaseHTTPRequestHandler):
-    """Answers as the Hugging Face Hub does for two files of one repository."""
+    """Imitates the Hugging Face Hub for two files of one repository."""
 
     def do_GET(self, body=True):
         repo, _, rest = self.path.lstrip("/").partition("/resolve/")
         revision, _, name = rest.partition("/")
-        self.server.asked.append((self.command, repo, revision, name))
+        self.server.requests.append((self.command, repo, revision, name))
         file = self.server.folder / name
         if repo != "ilex-hub/swift.hcp-sex.1" or not file.is_file():
             self.send_error(404)
@@ -297,11 +301,11 @@ class _Hub(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tmp_path, tiny):
-    """A Hub on this machine, with the environment that leads to it and a cache of its own."""
+    """A Hub on this machine, and the environment variables that select it and a new cache."""
     config, state = tiny
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
     server.folder = write_bundle(tmp_path / "served", state, config)
-    server.commits, server.asked = {"main": "a" * 40, "v1": "b" * 40}, []
+    server.commits, server.requests = {"main": "a" * 40, "v1": "b" * 40}, []
     server.environment = {
         "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
         "HF_HOME": str(tmp_path / "hf"),
@@ -315,29 +319,29 @@ def hub(tmp_path, tiny):
     server.server_close()
 
 
-def test_fetched_once_from_the_hub_then_offline(hub):
-    """`weights fetch` with a revision; afterwards the cache does without the network."""
+def test_weights_are_fetched_once_and_then_work_offline(hub):
+    """After `weights fetch`, with or without a revision, the cache needs no network."""
     call = ("weights", "fetch", "ilex-hub/swift.hcp-sex.1")
     first = run_app(*call, **hub.environment)
     assert first.returncode == 0, first.stdout + first.stderr
     assert f"ilex-hub/swift.hcp-sex.1 at {'a' * 40}" in first.stdout
-    fetched = [name for command, *_, name in hub.asked if command == "GET" and name]
+    fetched = [name for command, *_, name in hub.requests if command == "GET" and name]
     assert fetched == ["config.json", "model.safetensors"]
     pinned = run_app(*call, "--revision", "v1", **hub.environment)
     assert f"at {'b' * 40}" in pinned.stdout
-    hub.asked.clear()
+    hub.requests.clear()
     offline = hub.environment | {"HF_HUB_OFFLINE": "1"}
     verified = run_app("weights", "verify", "ilex-hub/swift.hcp-sex.1@v1", **offline)
     assert verified.returncode == 0, verified.stderr
     assert f"at {'b' * 40}" in verified.stdout
-    assert hub.asked == []
+    assert hub.requests == []
     absent = run_app("weights", "fetch", "ilex-hub/swift.contrastive.1", **hub.environment)
     assert absent.returncode == 2
-    assert "swift.contrastive.1 are neither in the Hugging Face cache nor" in absent.stderr
+    assert "swift.contrastive.1 are not in the Hugging Face cache and cannot" in absent.stderr
 
 
-def test_fetched_into_the_work_folder_where_there_is_no_cache(hub, tmp_path, reference_bundle):
-    """As in a container whose HOME cannot be written."""
+def test_weights_are_fetched_into_the_work_folder_without_a_cache(hub, tmp_path, reference_bundle):
+    """A container may have no writable HOME."""
     hub.folder = reference_bundle
     write_derivative(tmp_path / "in", "sub-1_task-a")
     call = (tmp_path / "in", tmp_path / "out", "participant", "--variant", "hcp-sex")
@@ -347,8 +351,8 @@ def test_fetched_into_the_work_folder_where_there_is_no_cache(hub, tmp_path, ref
     assert f"weights: {kept}" in done.stdout
 
 
-def test_fetched_into_a_folder_to_carry(hub, tmp_path):
-    folder = tmp_path / "carry"
+def test_weights_are_fetched_into_a_folder(hub, tmp_path):
+    folder = tmp_path / "fetched"
     call = ("weights", "fetch", "ilex-hub/swift.hcp-sex.1", "--to", folder)
     done = run_app(*call, **hub.environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -356,18 +360,18 @@ def test_fetched_into_a_folder_to_carry(hub, tmp_path):
     assert found.sha256 == find_weights(str(hub.folder)).sha256
 
 
-def test_a_folder_around_one_bundle_will_do(tmp_path, tiny):
-    """As `weights fetch --to` makes it; of two the user must choose."""
+def test_a_folder_that_contains_one_bundle_is_accepted(tmp_path, tiny):
+    """`weights fetch --to` makes such a folder; with two bundles the user must choose."""
     config, state = tiny
     bundle = write_bundle(tmp_path / "swift.contrastive.1", state, config)
     assert find_weights(str(tmp_path)).file == str(bundle / "model.safetensors")
     write_bundle(tmp_path / "swift.hcp-sex.1", state, config)
-    with pytest.raises(UsageError, match="nor one other bundle or checkpoint"):
+    with pytest.raises(UsageError, match="not exactly one bundle or checkpoint"):
         find_weights(str(tmp_path))
 
 
 def test_checkpoint_to_bundle_and_back(tmp_path, tiny, capsys):
-    """.ckpt -> convert -> from_pretrained: the same outputs, and everything left out is said."""
+    """A converted checkpoint gives the same outputs, and the log lists all unused tensors."""
     config, state = tiny
     content = {
         "state_dict": {f"model.{k}": v for k, v in state.items()}
@@ -393,11 +397,11 @@ def test_checkpoint_to_bundle_and_back(tmp_path, tiny, capsys):
         "not used    output_head.hidden.weight, norm.weight, norm.bias" in capsys.readouterr().out
     )
     assert main(["weights", "convert", str(checkpoint), str(tmp_path / "bundle")]) == 2
-    assert "holds a model.safetensors already" in capsys.readouterr().err
+    assert "already contains model.safetensors" in capsys.readouterr().err
     assert main(["weights", "convert", str(tmp_path / "absent.ckpt"), str(tmp_path / "x")]) == 2
 
 
-def test_registered_weights_must_be_those(tmp_path, monkeypatch, tiny):
+def test_registered_weights_must_have_their_sha256_and_revision(tmp_path, monkeypatch, tiny):
     fill_hub_cache(tmp_path, monkeypatch, *tiny)
     bundle = REGISTRY["ilex-hub/swift.hcp-sex.1"]
     sha256 = find_weights(None, "hcp-sex").sha256
@@ -408,11 +412,11 @@ def test_registered_weights_must_be_those(tmp_path, monkeypatch, tiny):
         find_weights(None, "hcp-sex")
     monkeypatch.setitem(bundle, "revision", "other")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UsageError, match="neither in the Hugging Face cache"):
-        find_weights(None, "hcp-sex")  # the registered revision is not the one that is there
+    with pytest.raises(UsageError, match="not in the Hugging Face cache"):
+        find_weights(None, "hcp-sex")  # the cache has another revision
 
 
-def test_bundle_keeps_the_layout_of_the_hub(tmp_path):
+def test_a_bundle_has_the_layout_of_the_hub(tmp_path):
     folder = write_random_bundle(tmp_path)
     assert sorted(p.name for p in Path(folder).iterdir()) == ["config.json", "model.safetensors"]
     kwargs = json.loads((folder / "config.json").read_text())["_ilex"]["constructor_kwargs"]
@@ -420,4 +424,4 @@ def test_bundle_keeps_the_layout_of_the_hub(tmp_path):
     assert kwargs["last_layer_full_MSA"] is True
     state = load_file(folder / "model.safetensors")
     assert sum(t.numel() for t in state.values()) == 4_315_212
-    save_file(state, tmp_path / "copy.safetensors")  # contiguous, as safetensors demands
+    save_file(state, tmp_path / "copy.safetensors")  # safetensors accepts contiguous tensors only

@@ -1,19 +1,18 @@
-"""The reference's whole run through the app's own nodes, and runs that fail beside others."""
+"""The reference run through the app's own nodes, and runs that fail beside others."""
 
 import json
 import os
 import re
 import signal
-import time
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import SPACE, run_app, somebody_is_left, start_job, write_derivative
+from app import PATIENCE, run_app, somebody_is_left, start_job, wait_for
+from make_data import SPACE, write_derivative, write_run
 from safetensors.numpy import load_file
-from test_bad_inputs import write_run
 
 from swift_bids.steps.embed import ModelInput
 from swift_bids.workflow import WORKFLOW_NAME
@@ -73,7 +72,7 @@ def test_embedding_equals_the_reference(reference_run):
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_bad_runs_do_not_stop_the_good_one(tmp_path, reference_bundle, processes):
+def test_bad_runs_do_not_stop_the_good_one(tmp_path, small_bundle, processes):
     root = tmp_path / "in"
     good = write_derivative(root, "sub-1_task-good")
     truncated = write_derivative(root, "sub-1_task-truncated")
@@ -83,7 +82,7 @@ def test_bad_runs_do_not_stop_the_good_one(tmp_path, reference_bundle, processes
     write_derivative(root, "sub-2_task-native", space="space-T1w")
     rows = "framewise_displacement\n" + "0.1\n" * 21
     write_derivative(root, "sub-2_task-other", confounds=rows)
-    call = (root, tmp_path / "out", "participant", "--weights", reference_bundle)
+    call = (root, tmp_path / "out", "participant", "--weights", small_bundle)
     asked = ("--participant-label", "1", "2", "3", "--nprocs", processes)
     # nipype's settings of the user are not the app's, whose workers say nothing of their own
     done = run_app(*call, *asked, NIPYPE_CONFIG_DIR=str(tmp_path))
@@ -115,14 +114,14 @@ def test_bad_runs_do_not_stop_the_good_one(tmp_path, reference_bundle, processes
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_stop_on_first_crash(tmp_path, reference_bundle, processes):
-    """What was not begun is not done, and says why; without the flag all but one are."""
+def test_stop_on_first_crash(tmp_path, small_bundle, processes):
+    """Runs that have not started say why; without the flag all runs but one are embedded."""
     root, out = tmp_path / "in", tmp_path / "out"
     for label in "123456":
         bold = write_run(root, label)
         if label == "1":  # which nobody sees before all of it is read
             bold.write_bytes(bold.read_bytes()[:-4] + b"0000")
-    call = (root, out, "participant", "--weights", reference_bundle, "--nprocs", processes)
+    call = (root, out, "participant", "--weights", small_bundle, "--nprocs", processes)
     done = run_app(*call, "--stop-on-first-crash")
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
@@ -141,8 +140,8 @@ def test_stop_on_first_crash(tmp_path, reference_bundle, processes):
     assert len(list(out.rglob("*_embedding.json"))) == 5
 
 
-def test_every_setting_is_used_and_recorded(tmp_path, reference_bundle):
-    """A run at TR 2 s with a gap, one that is too short, and what else lies in the work folder."""
+def test_every_setting_is_used_and_recorded(tmp_path, small_bundle):
+    """A run with a TR of 2 s, a short run, and other runs in the work folder."""
     root, out, work = tmp_path / "in", tmp_path / "out", tmp_path / "work"
     rng = np.random.default_rng(0)
     data = rng.integers(900, 1100, (91, 109, 91, 32)).astype(np.int16)
@@ -150,7 +149,7 @@ def test_every_setting_is_used_and_recorded(tmp_path, reference_bundle):
     moved = "framewise_displacement\tnon_steady_state_outlier00\n" + "0.1\t0\n" * 32
     write_derivative(root, "sub-1_task-long", data=data, tr=2.0, confounds=moved)
     write_derivative(root, "sub-1_task-short", n_volumes=12)
-    call = (root, out, "participant", "--weights", reference_bundle, "--no-tokens")
+    call = (root, out, "participant", "--weights", small_bundle, "--no-tokens")
     settings = ("--normalization", "voxel+global", "--chunk-stride", "25", "--tail", "overlap")
     other = work / "swift_bids_0_0_1_wf" / "sub_2_task_long_wf"
     stale = other.with_name(f"sub_1_task_long_{SPACE.replace('-', '_')}_wf")
@@ -202,11 +201,11 @@ def test_every_setting_is_used_and_recorded(tmp_path, reference_bundle):
 
 
 @pytest.mark.parametrize(("processes", "at_once"), [("1", 1), ("2", 4)])
-def test_runs_are_ended_before_more_are_begun(tmp_path, reference_bundle, processes, at_once):
-    """Else all matrices lie on the disk at once, and an interruption loses everything."""
+def test_runs_finish_before_others_start(tmp_path, small_bundle, processes, at_once):
+    """Otherwise the matrices of all runs would fill the disk, and an interruption lose them all."""
     for label in "123456":
         write_derivative(tmp_path / "in", f"sub-{label}_task-a")
-    call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", reference_bundle)
+    call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", small_bundle)
     done = run_app(*call, "--nprocs", processes, "-v")
     assert done.returncode == 0, done.stdout
     steps = re.findall(r"^sub-(\d)\S*: (normalise|aggregate) took", done.stdout, re.MULTILINE)
@@ -219,11 +218,11 @@ def test_runs_are_ended_before_more_are_begun(tmp_path, reference_bundle, proces
     assert steps[0] in [(label, "normalise") for label in "12"[: int(processes)]]
 
 
-def test_reruns_leave_nothing_that_does_not_belong(tmp_path, reference_bundle):
-    """Old tokens go with --no-tokens; a failed rerun says that the older embedding is there."""
+def test_reruns_remove_outdated_files(tmp_path, small_bundle):
+    """--no-tokens removes old tokens; a failed rerun says that the old embedding is still there."""
     root, out = tmp_path / "in", tmp_path / "out"
     bold = write_derivative(root, "sub-1_task-a")
-    call = (root, out, "participant", "--weights", reference_bundle)
+    call = (root, out, "participant", "--weights", small_bundle)
     assert run_app(*call).returncode == 0
     assert len(list(out.rglob("*_tokens.*"))) == 2
     assert run_app(*call, "--no-tokens").returncode == 0
@@ -235,10 +234,10 @@ def test_reruns_leave_nothing_that_does_not_belong(tmp_path, reference_bundle):
     assert len(list(out.rglob("*_embedding.tsv"))) == 1
 
 
-def test_nothing_is_written_when_nothing_can_be_done(tmp_path, reference_bundle):
+def test_commands_that_cannot_run_write_nothing(tmp_path, small_bundle):
     root, out = tmp_path / "in", tmp_path / "out"
     write_derivative(root, "sub-1_task-a")
-    call = (root, out, "participant", "--weights", reference_bundle)
+    call = (root, out, "participant", "--weights", small_bundle)
     assert run_app(*call, "--participant-label", "2").returncode == 2
     assert run_app(*call, "--device", "cuda", CUDA_VISIBLE_DEVICES="").returncode == 2
     assert run_app(*call, "--precision", "fp16").returncode == 2
@@ -249,12 +248,12 @@ def test_nothing_is_written_when_nothing_can_be_done(tmp_path, reference_bundle)
     assert not out.exists()
 
 
-def test_workers_do_without_their_server(tmp_path, reference_bundle):
-    """The server listens at a socket in TMPDIR, whose path must stay below 108 characters."""
+def test_workers_without_their_server(tmp_path, small_bundle):
+    """The path of the server's socket in TMPDIR may have at most 107 characters."""
     write_derivative(tmp_path / "in", "sub-1_task-a")
     temporary = tmp_path / ("long" * 25)
     temporary.mkdir()
-    call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", reference_bundle)
+    call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", small_bundle)
     done = run_app(*call, "--nprocs", "2", "-v", TMPDIR=str(temporary))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "workers import for themselves" in done.stdout
@@ -264,15 +263,15 @@ def test_workers_do_without_their_server(tmp_path, reference_bundle):
 
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_an_ended_job_leaves_no_worker_and_no_work_folder(
-    tmp_path, reference_bundle, number, code, processes
+def test_a_terminated_job_leaves_no_worker_and_no_work_folder(
+    tmp_path, small_bundle, number, code, processes
 ):
-    """With one process nipype took the end for the failure of a step, and went on to the next."""
+    """In one process, nipype would take the signal for a failed step and go on."""
     out = tmp_path / "out"
     job = start_job(
         tmp_path,
-        reference_bundle,
-        n_volumes=160,
+        small_bundle,
+        n_volumes=(400, 400),
         processes=processes,
         start_new_session=True,
         env=os.environ | {"TMPDIR": str(tmp_path)},
@@ -281,23 +280,20 @@ def test_an_ended_job_leaves_no_worker_and_no_work_folder(
         os.killpg(job.pid, number)  # a terminal's Ctrl-C reaches the workers too
     else:
         job.send_signal(number)
-    said, _ = job.communicate(timeout=60)
+    said, _ = job.communicate(timeout=PATIENCE)
     assert job.returncode == code, said
     assert "Traceback" not in said
-    deadline = time.monotonic() + 10
-    while somebody_is_left(job.pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not somebody_is_left(job.pid)
+    wait_for(lambda: not somebody_is_left(job.pid))
     assert not (out / ".swift_bids_work").exists()
     assert not list(tmp_path.glob("swift_bids_*"))
     assert not list(out.rglob("*.part"))
 
 
-def test_group_level_goes_on_without_damaged_outputs(tmp_path, reference_bundle):
+def test_group_level_goes_on_without_damaged_outputs(tmp_path, small_bundle):
     root, out = tmp_path / "in", tmp_path / "out"
     for label in "12":
         write_derivative(root, f"sub-{label}_task-a")
-    call = (root, out, "participant", "--weights", reference_bundle, "--no-tokens")
+    call = (root, out, "participant", "--weights", small_bundle, "--no-tokens")
     assert run_app(*call).returncode == 0
     dry = run_app(root, out, "group", "--dry-run")
     assert dry.stdout.splitlines()[1:] == [f"sub-{n}_task-a_{SPACE}" for n in "12"]
@@ -312,11 +308,11 @@ def test_group_level_goes_on_without_damaged_outputs(tmp_path, reference_bundle)
     assert table["participant_id"].tolist() == ["sub-2"]
 
 
-def test_another_participants_outputs_stay(tmp_path, reference_bundle):
+def test_another_participants_outputs_stay(tmp_path, small_bundle):
     root, out = tmp_path / "in", tmp_path / "out"
     for label in "12":
         write_derivative(root, f"sub-{label}_task-a")
-    call = (root, out, "participant", "--weights", reference_bundle, "--no-tokens")
+    call = (root, out, "participant", "--weights", small_bundle, "--no-tokens")
     assert run_app(*call, "--participant-label", "1").returncode == 0
     before = {p: p.read_bytes() for p in out.rglob("sub-1*") if p.is_file()}
     assert run_app(*call, "--participant-label", "2").returncode == 0

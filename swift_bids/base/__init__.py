@@ -1,0 +1,1 @@
+"""Errors, files, locks and signals: the foundation that all other packages share."""

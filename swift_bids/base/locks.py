@@ -18,8 +18,6 @@ from typing import IO
 #: Seconds to wait for a lock that another call holds, and between two attempts. After the timeout
 #: the call goes on: a machine that lost its network keeps its locks on the file server.
 LOCK_TIMEOUT, POLL_INTERVAL = 60.0, 0.02
-#: Where a file system has no locks, files of this age (s) count as abandoned.
-ABANDONED_AGE = 86_400
 
 
 @contextmanager
@@ -47,7 +45,7 @@ def locked(path: Path) -> Iterator[IO[bytes]]:
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "ab")  # network file systems only lock files that are open for writing
-        held_by_other = _lock(file) is False
+        held_by_other = _is_held(file)
         # the call that held the lock before may have removed the file
         if not held_by_other and _is_still(file, path):
             break
@@ -66,33 +64,25 @@ def abandoned(path: Path) -> Iterator[None]:
     Raises
     ------
     OSError
-        A call is at work there, or the file has been replaced.
+        A call is at work there, the file has been replaced, or the file system has no locks.
     """
-    try:
-        file = open(path, "r+b")
-    except OSError:  # a work folder without its lock file, or another user's file
-        if not _is_old(path):
-            raise
-        yield
-        return
-    with file:
-        lock = _lock(file)
-        if lock is False or (lock is None and not _is_old(path)):
-            raise BlockingIOError(f"{path} is in use")
+    with open(path, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not _is_still(file, path):
             raise FileNotFoundError(path)
         yield
 
 
-def _lock(file: IO[bytes]) -> bool | None:
-    """Try to lock a file: True, False where another call holds it, None without lock support."""
+def _is_held(file: IO[bytes]) -> bool:
+    """Take the lock of a file, or say that another call holds it. A file system without locks
+    lets everybody in."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
+        return True
     except OSError:
-        return None
-    return True
+        pass
+    return False
 
 
 def _is_still(file: IO[bytes], path: Path) -> bool:
@@ -100,9 +90,3 @@ def _is_still(file: IO[bytes], path: Path) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     return False
-
-
-def _is_old(path: Path) -> bool:
-    """Whether a file (for the lock of a work folder: everything in the folder) is a day old."""
-    paths = [path] if path.suffix == ".part" else [path.parent, *path.parent.rglob("*")]
-    return time.time() - max(p.lstat().st_mtime for p in paths) > ABANDONED_AGE

@@ -1,0 +1,1 @@
+"""Runs the workflows of the runs: on this machine or a cluster, resumable and interruptible."""

@@ -1,4 +1,4 @@
-"""--dry-run: what would be embedded, from which files, and about how long it would take."""
+"""--dry-run: list the runs that would be embedded, their files, and an estimate of the time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from swift_bids.settings import EmbeddingSettings, ParticipantSettings
 from swift_bids.steps.chunk import count_chunks
 
 _LOG = logging.getLogger("swift_bids")
-#: Seconds that one CPU takes to read and normalise a volume of 2 mm, and for the network of a chunk
-#: (docs/performance.md); a GPU is quicker.
-_SECONDS_A_VOLUME, _SECONDS_A_CHUNK = 0.007, 0.35
-#: Memory in GB: of the app, and of each run that is worked on.
-_GB, _GB_A_RUN = 0.4, 0.6
+#: Seconds that one CPU needs to read and normalise a volume of 2 mm, and to embed a chunk
+#: (docs/performance.md); a GPU is faster.
+_SECONDS_PER_VOLUME, _SECONDS_PER_CHUNK = 0.007, 0.35
+#: Memory in GB for the app, and for each run that is processed at the same time.
+_APP_GB, _RUN_GB = 0.4, 0.6
 
 
 def print_runs(
@@ -36,16 +36,19 @@ def print_runs(
     seconds = sum(row["seconds"] for row in rows) / min(processes, max(1, len(rows)))
     estimate = {
         "seconds": round(seconds),
-        "memory_gb": round(_GB + _GB_A_RUN * min(processes, len(rows)), 1),
+        "memory_gb": round(_APP_GB + _RUN_GB * min(processes, len(rows)), 1),
         "cpus": processes,
     }
     if settings.dry_run == "json":
-        not_possible = [{"name": p.name, "reason": p.reason} for p in problems]
-        answer = {"runs": rows, "problems": not_possible, "estimate": estimate}
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
+        failed = [{"name": p.name, "reason": p.reason} for p in problems]
+        document = {"runs": rows, "problems": failed, "estimate": estimate}
+        print(json.dumps(document, indent=2, ensure_ascii=False))
     elif rows:
         table = pd.DataFrame(rows).drop(columns=["name", "others", "warnings"])
-        for kind in ("mask", "confounds"):  # their names are the BOLD's but for the end
+        for kind in (
+            "mask",
+            "confounds",
+        ):  # their names only differ from the BOLD file's at the end
             table[kind] = table[kind].notna().map({True: "yes", False: "no"})
         for line in table.to_string(index=False, max_colwidth=None).splitlines():
             _LOG.info("%s", line)
@@ -73,7 +76,7 @@ def _row(run: Run, dataset: Dataset, settings: EmbeddingSettings) -> dict[str, A
         "volumes": run.n_volumes,
         "dummy": run.first_volume,
         "chunks": n_chunks,
-        "seconds": round(run.n_volumes * _SECONDS_A_VOLUME + n_chunks * _SECONDS_A_CHUNK, 1),
+        "seconds": round(run.n_volumes * _SECONDS_PER_VOLUME + n_chunks * _SECONDS_PER_CHUNK, 1),
         "others": list(run.others),
         "warnings": list(run.warnings),
     }

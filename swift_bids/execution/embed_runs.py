@@ -15,10 +15,8 @@ import tomli_w
 from swift_bids.base.errors import OutputError, Problem
 from swift_bids.base.files import write_text
 from swift_bids.base.signals import defer_signals
-from swift_bids.execution.preflight import check_network
 from swift_bids.execution.resume import NOT_DONE, input_fingerprint, reason_to_rerun
 from swift_bids.execution.work_folder import reserved_folder
-from swift_bids.execution.workers import in_worker
 from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.run import Run, refuse_unreadable
 from swift_bids.network.weights import Weights
@@ -100,11 +98,12 @@ def embed_runs(
     if not todo:
         return Outcome([], skipped, failed)
     # a call that has nothing to do need not wait for nipype
+    from swift_bids.execution.plan import plan_execution
     from swift_bids.reports.citations import write_citations
     from swift_bids.workflow import WORKFLOW_NAME
 
     # refuses wrong plugins, weights and devices before anything is written
-    execution, network = _plan(settings, len(runs), weights, call)
+    execution, network = plan_execution(settings, len(runs), weights, call.work_dir, call.log_name)
     device = "cpu" if network.device == "cpu" else "cuda"
     provenance = dataclasses.replace(provenance, device=device)
     names, steps = [run.name for run in todo], call.work_dir / WORKFLOW_NAME
@@ -175,52 +174,6 @@ def _split(
     if skipped:
         _LOG.info("skipped: %d run(s) already done (--force embeds them again)", len(skipped))
     return todo, skipped
-
-
-def _plan(
-    settings: ParticipantSettings, n_runs: int, weights: Weights, call: Call
-) -> tuple[Execution, NetworkResources]:
-    """Choose who runs the nodes, and where and how the network runs."""
-    from swift_bids.execution.plugins import (
-        NETWORK_CPUS,
-        check_scripts_folder,
-        choose_plugin,
-    )
-    from swift_bids.execution.workflows import Execution
-    from swift_bids.workflow import NetworkResources
-
-    resources, precision = settings.resources, settings.embedding.precision
-    plugin = choose_plugin(settings.cluster)
-    remote = plugin is not None and plugin.remote
-    if plugin is not None and plugin.remote:
-        check_scripts_folder(plugin, call.work_dir)
-    # The GPUs of a cluster are not this machine's: the network's jobs look for them.
-    requested = ("cpu", "float32") if remote else (resources.device, precision)
-    device, notes = in_worker(resources.processes, check_network, weights.file, *requested)
-    if remote and resources.device.startswith("cuda"):
-        device = resources.device
-    for note in notes:
-        _LOG.warning("%s", note)
-    # For all runs, not only those that are left, so that a call that continues an interrupted one
-    # computes in the same way. Runs side by side use CPUs better than threads of one network.
-    side_by_side = max(1, min(8, resources.processes // n_runs))
-    threads = resources.threads or (NETWORK_CPUS if remote else side_by_side)
-    network = NetworkResources(
-        device=device,
-        batch_size=resources.batch_size,
-        threads=threads if remote else min(threads, resources.processes),
-        compiled=resources.compiled,
-    )
-    execution = Execution(
-        work_dir=call.work_dir,
-        processes=1 if plugin is not None and plugin.name == "Linear" else resources.processes,
-        log_name=call.log_name,
-        memory_gb=resources.memory_gb,
-        uses_gpu=device.startswith("cuda"),
-        plugin=plugin,
-        stop_on_first_crash=resources.stop_on_first_crash,
-    )
-    return execution, network
 
 
 def _execute(

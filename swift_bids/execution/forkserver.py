@@ -1,4 +1,4 @@
-"""What the server of worker processes imports (see workers.py); nothing else imports this."""
+"""Imports of the server that worker processes are forked from; only workers.py uses this."""
 
 import atexit
 import logging
@@ -9,15 +9,18 @@ import threading
 import time
 from types import TracebackType
 
-# That its cache of fonts cannot be written, where a call ends before it is.
+# A call may end while matplotlib writes its font cache, and matplotlib would log that it could not.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
+# The nodes import these modules when they run; a forked worker already has them.
 from swift_bids import interfaces  # noqa: E402, F401
+from swift_bids.reports import figures  # noqa: E402, F401
+from swift_bids.steps import embed  # noqa: E402, F401
 
 
-def _end_with_the_call() -> None:
-    """A worker whose call was killed, or does not know of it, being interrupted while it began,
-    would wait for work, and hold its memory, for ever."""
+def _exit_with_call() -> None:
+    """End a worker when its call ends. If the call was killed, or was interrupted before it knew of
+    the worker, the worker would wait for work, and keep its memory, forever."""
 
     def watch() -> None:
         while (call := multiprocessing.parent_process()) is None:
@@ -28,17 +31,18 @@ def _end_with_the_call() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-os.register_at_fork(after_in_child=_end_with_the_call)
+os.register_at_fork(after_in_child=_exit_with_call)
 
 
-def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an error; but a worker that starts when the call was just interrupted finds nothing of
-    it any more, which is none."""
+def _print_error(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print an error, unless the worker only failed to start because its call has just ended."""
     if not isinstance(error, (FileNotFoundError, EOFError)):
         sys.__excepthook__(kind, error, trace)
 
 
-sys.excepthook = _tell
-# It has nothing to tidy up, and whoever reads the app's output through a pipe waits for its end:
-# taking torch apart would be 0.3 s.
+sys.excepthook = _print_error
+# Skip Python's cleanup at exit, which takes 0.3 s for torch: a program that reads the app's output
+# through a pipe waits for this process, too.
 atexit.register(os._exit, 0)

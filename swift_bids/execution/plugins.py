@@ -1,4 +1,4 @@
-"""--use-plugin, --slurm, --slurm-graph: which of nipype's plugins runs the nodes, and how."""
+"""--use-plugin, --slurm, --slurm-graph -> the nipype plugin that runs the nodes."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from nipype.pipeline import plugins
 from nipype.pipeline.plugins.base import PluginBase
 
 from swift_bids.base.errors import UsageError
-from swift_bids.execution.multiprocess import outliving
+from swift_bids.execution.multiprocess import crash_tolerant
 from swift_bids.execution.slurm import Slurm
 from swift_bids.settings import ClusterSettings
 
-#: nipype's plugins that work on this machine; any other sends its jobs elsewhere.
+#: nipype's plugins that run nodes on this machine; all others submit jobs to other machines.
 LOCAL = ("MultiProc", "LegacyMultiProc", "Linear")
 SLURM, SLURM_GRAPH = "SLURM", "SLURMGraph"
-#: They return when all is submitted, and nobody could tell when it is done.
-_NOT_AWAITED = ("CondorDAGMan", "Debug", "PBSGraph", "SGEGraph")
-#: Arguments of plugins that are looked at, and what they must be.
-_KINDS: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
+#: Plugins that return once they have submitted their jobs: the app could not tell when they end.
+_SUBMIT_ONLY = ("CondorDAGMan", "Debug", "PBSGraph", "SGEGraph")
+#: Plugin arguments that the app checks: name, type, and the type in words.
+_ARGUMENT_TYPES: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
     ("sbatch_args", str, "text"),
-    ("max_jobs", int, "a number from 1 on"),
-    ("n_procs", int, "a number from 1 on"),
-    ("n_gpu_procs", int, "a number from 1 on"),
-    ("memory_gb", (int, float), "a number of GB"),
+    ("max_jobs", int, "a whole number of at least 1"),
+    ("n_procs", int, "a whole number of at least 1"),
+    ("n_gpu_procs", int, "a whole number of at least 1"),
+    ("memory_gb", (int, float), "a positive number of GB"),
 )
-#: Jobs at once, and CPUs of the network's, where nothing else is said.
-MOST_JOBS, NETWORK_CPUS = 100, 4
+#: Defaults: jobs in the queue at the same time, and CPUs of a job that runs the network.
+MAX_JOBS, NETWORK_CPUS = 100, 4
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Plugin:
     Attributes
     ----------
     name
-        As nipype calls it, such as `SLURM`.
+        nipype's name for it, such as `SLURM`.
     arguments
         Its plugin_args.
     network_args
-        Options of sbatch for the network's jobs alone; None: a GPU where `--device` asks for one.
+        sbatch options for the network's jobs only; None requests a GPU if `--device` is `cuda`.
     """
 
     name: str
@@ -61,37 +61,39 @@ class Plugin:
 
     @property
     def slurm(self) -> bool:
-        """Whether SLURM runs them."""
+        """Whether SLURM runs the nodes."""
         return self.name in (SLURM, SLURM_GRAPH)
 
     @property
     def batch_size(self) -> int | None:
-        """Runs to begin at once, so that not the matrices of all lie in the work folder; None: all.
+        """Runs to start together, which limits the matrices in the work folder; None for all runs.
 
-        A graph is submitted as a whole.
+        A graph of jobs is always submitted as a whole.
         """
-        most = self.arguments.get("max_jobs")
-        return None if self.name == SLURM_GRAPH or most is None else max(1, most // 2)
+        max_jobs = self.arguments.get("max_jobs")
+        return None if self.name == SLURM_GRAPH or max_jobs is None else max(1, max_jobs // 2)
 
 
 def choose_plugin(settings: ClusterSettings) -> Plugin | None:
-    """The plugin that a call asks for; None: this machine's processes, as usual.
+    """Choose the plugin for the flags of a call; None for the default, processes of this machine.
 
     Raises
     ------
     UsageError
-        A file that is no plugin file, a plugin that nipype does not have, no SLURM here, or options
-        that nobody would take.
+        The plugin file is not valid, nipype does not have the plugin, this machine has no SLURM, or
+        no plugin would use the options.
     """
     network_args = settings.sbatch_network_args
     if settings.plugin_file is not None:
         plugin = _read_plugin_file(settings.plugin_file, network_args)
     elif settings.slurm or settings.slurm_graph:
         name = SLURM_GRAPH if settings.slurm_graph else SLURM
-        arguments = {"max_jobs": MOST_JOBS} if settings.slurm else {}
+        arguments = {"max_jobs": MAX_JOBS} if settings.slurm else {}
         plugin = Plugin(name, arguments, network_args)
     elif settings.sbatch_args or network_args:
-        raise UsageError("--sbatch-args is for the jobs of --slurm or --slurm-graph; add one")
+        raise UsageError(
+            "--sbatch-args and --sbatch-network-args need --slurm or --slurm-graph; add one of them"
+        )
     else:
         return None
     if settings.sbatch_args:
@@ -101,39 +103,39 @@ def choose_plugin(settings: ClusterSettings) -> Plugin | None:
         try:
             shlex.split(text)
         except ValueError as error:
-            raise UsageError(f"options of sbatch, {text}: {error}") from error
-    if plugin.slurm and (absent := [p for p in Slurm.PROGRAMS if shutil.which(p) is None]):
+            raise UsageError(
+                f"sbatch options {text}: {error}; check the quotation marks"
+            ) from error
+    if plugin.slurm and (missing := [p for p in Slurm.PROGRAMS if shutil.which(p) is None]):
         raise UsageError(
-            f"SLURM's {', '.join(absent)} cannot be found; jobs are submitted from a machine of "
-            f"the cluster, by an installation and not from within a container (for that, use an "
-            f"array job: --batch)"
+            f"SLURM's {', '.join(missing)} cannot be found; run an installed app, not a container, "
+            f"on a machine of the cluster (for a container, use an array job with --batch)"
         )
     return plugin
 
 
 def check_scripts_folder(plugin: Plugin, work_dir: Path) -> None:
-    """Refuse a work folder whose path nipype cannot write into the scripts of jobs, or would not
-    keep from the shell.
+    """Refuse a work folder whose path would break the job scripts that nipype writes.
 
     Raises
     ------
     UsageError
-        As said.
+        The path contains characters that nipype does not quote for Python or for the shell.
     """
     path = str(work_dir)
-    odd = {c for c in path if c in "'\\" or not c.isprintable()}
-    if not plugin.slurm:  # whose jobs nipype submits with a line for the shell
-        odd |= {c for c in path if shlex.quote(c) != c}
-    if odd:
+    unquoted = {c for c in path if c in "'\\" or not c.isprintable()}
+    if not plugin.slurm:  # nipype submits their jobs through a shell
+        unquoted |= {c for c in path if shlex.quote(c) != c}
+    if unquoted:
         raise UsageError(
             f"{work_dir}: jobs of the plugin {plugin.name} cannot work in a folder with "
-            f"{' '.join(map(repr, sorted(odd)))} in its path; give another with -w"
+            f"{' '.join(map(repr, sorted(unquoted)))} in its path; choose another folder with -w"
         )
 
 
 def _read_plugin_file(file: Path, network_args: str | None) -> Plugin:
-    def refuse(what: str) -> UsageError:
-        return UsageError(f"--use-plugin {file}: {what}")
+    def refuse(problem: str) -> UsageError:
+        return UsageError(f"--use-plugin {file}: {problem}")
 
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
@@ -141,29 +143,29 @@ def _read_plugin_file(file: Path, network_args: str | None) -> Plugin:
         raise refuse(f"cannot be read ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict) or not isinstance(content.get("plugin"), str):
         raise refuse(
-            "holds no plugin; write, for example, 'plugin: SLURM' and below it 'plugin_args: "
+            "names no plugin; write, for example, 'plugin: SLURM' and below it 'plugin_args: "
             "{sbatch_args: --partition=long}'"
         )
     name, arguments = content["plugin"], content.get("plugin_args") or {}
     if not isinstance(arguments, dict):
-        raise refuse("plugin_args is no table of names and values")
+        raise refuse("plugin_args is not a table of names and values")
     arguments = {key: value for key, value in arguments.items() if value is not None}
-    for key, kinds, what in _KINDS:
+    for key, types, description in _ARGUMENT_TYPES:
         value = arguments.get(key)
         if value is None:
             continue
-        if not isinstance(value, kinds) or (isinstance(value, (int, float)) and not value > 0):
-            raise refuse(f"{key} is {value!r}, not {what}")
-    if name in _NOT_AWAITED:
-        raise refuse(f"{name} submits its jobs and does not wait for them; take another")
+        if not isinstance(value, types) or (isinstance(value, (int, float)) and not value > 0):
+            raise refuse(f"{key} is {value!r}, not {description}")
+    if name in _SUBMIT_ONLY:
+        raise refuse(f"{name} submits its jobs and does not wait for them; choose another plugin")
     if not hasattr(plugins, f"{name}Plugin"):
-        have = sorted(n.removesuffix("Plugin") for n in dir(plugins) if n.endswith("Plugin"))
-        raise refuse(f"nipype has no plugin {name}; it has {', '.join(have)}")
+        names = sorted(n.removesuffix("Plugin") for n in dir(plugins) if n.endswith("Plugin"))
+        raise refuse(f"nipype has no plugin {name}; it has {', '.join(names)}")
     plugin = Plugin(name, arguments, network_args)
     if plugin.remote and not plugin.slurm:
         try:
             instance(plugin)
-        except Exception as error:  # whatever a plugin says to its arguments, or of what it needs
+        except Exception as error:  # any error, since plugins check their arguments themselves
             raise refuse(f"nipype's plugin {name} cannot be used ({error})") from error
     return plugin
 
@@ -171,17 +173,17 @@ def _read_plugin_file(file: Path, network_args: str | None) -> Plugin:
 def instance(
     plugin: Plugin, on_status: Callable[[Node, str], None] | None = None, mark: str = ""
 ) -> PluginBase:
-    """nipype's plugin; for SLURM the one of `swift_bids.execution.slurm`, but for graphs.
+    """Create nipype's plugin; for `SLURM`, the plugin of `swift_bids.execution.slurm`.
 
     Parameters
     ----------
     on_status
         Called with a node and `start`, `end` or `exception`.
     mark
-        By which SLURM's jobs of this call are found again.
+        Identifies the SLURM jobs of this call.
     """
     arguments = plugin.arguments | ({"status_callback": on_status} if on_status else {})
     if plugin.name == SLURM:
         return Slurm(arguments, mark)
-    kind = getattr(plugins, f"{plugin.name}Plugin")
-    return outliving(kind)(plugin_args=arguments)
+    plugin_class = getattr(plugins, f"{plugin.name}Plugin")
+    return crash_tolerant(plugin_class)(plugin_args=arguments)

@@ -1,4 +1,4 @@
-"""What can be known before any run is read: are weights, device and atlas usable?"""
+"""Checks of the weights, the device and the atlas before the app reads any run."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from swift_bids.steps.parcels import read_atlas
 
 
 def check_atlas(atlas_file: Path) -> None:
-    """Refuse an atlas that cannot be used, before any run is read.
+    """Refuse an atlas that the app cannot use.
 
     Raises
     ------
     UsageError
-        As `swift_bids.steps.parcels.read_atlas` says it.
+        With the message of `swift_bids.steps.parcels.read_atlas`.
     """
-    if atlas_file.exists() and not atlas_file.is_file():  # a pipe would keep us waiting
-        raise UsageError(f"--atlas: {atlas_file} is no file that can be read; give an image")
     try:
         read_atlas(atlas_file)
     except InputError as error:
@@ -27,14 +25,14 @@ def check_atlas(atlas_file: Path) -> None:
 
 
 def check_network(weights_file: str, device: str, precision: str) -> tuple[str, list[str]]:
-    """Check that the network can be loaded and can run as asked.
+    """Check that the network can be loaded and can run on the device at this precision.
 
-    It runs in a worker, so that the process that waits for the workers need not import torch.
+    This runs in a worker, so that the process that waits for the workers need not import torch.
 
     Parameters
     ----------
     weights_file
-        As `swift_bids.network.checkpoint.read_backbone` takes it.
+        A file that `swift_bids.network.checkpoint.read_backbone` accepts.
     device, precision
         `--device` and `--precision`.
 
@@ -43,12 +41,12 @@ def check_network(weights_file: str, device: str, precision: str) -> tuple[str, 
     device : str
         `cpu`, `cuda` or `cuda:N`.
     notes : list of str
-        What the user should know.
+        Messages for the user.
 
     Raises
     ------
     UsageError
-        Wrong weights, or a device that is not there or cannot do that.
+        The weights do not fit, or the device does not exist or does not support the precision.
     """
     from swift_bids.network.checkpoint import read_backbone
     from swift_bids.network.precision import at_precision
@@ -56,15 +54,15 @@ def check_network(weights_file: str, device: str, precision: str) -> tuple[str, 
     from swift_bids.steps.embed import choose_device
 
     backbone = read_backbone(weights_file, SwiFT)
-    reads = [backbone.config["in_chans"], *backbone.config["img_size"]]
-    if reads != [1, *MODEL_SHAPE, CHUNK_VOLUMES]:
+    shape = [backbone.config["in_chans"], *backbone.config["img_size"]]
+    if shape != [1, *MODEL_SHAPE, CHUNK_VOLUMES]:
         raise UsageError(
-            f"{weights_file}: this network reads {' x '.join(map(str, reads))} values, not the 1 x "
-            f"96 x 96 x 96 x 20 of the released ones; the app cannot make its input"
+            f"{weights_file}: the input of this network has {' x '.join(map(str, shape))} values, "
+            f"not 1 x 96 x 96 x 96 x 20 as for the released networks; use weights for this shape"
         )
     notes = []
     if backbone.unused:
-        notes.append(f"weights: not part of the features, left out: {', '.join(backbone.unused)}")
+        notes.append(f"weights: ignored, not part of the features: {', '.join(backbone.unused)}")
     chosen, warning = choose_device(device)
     if warning:
         notes.append(warning)

@@ -1,4 +1,4 @@
-"""Shows how far the work is: a bar over chunks in a terminal, and one plain line a run."""
+"""What nipype reports -> a progress bar over chunks in a terminal, and one log line per run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from swift_bids.interfaces import PROGRESS_FILE
 from swift_bids.workflow import WORKFLOW_NAME, workflow_name
 
 _LOG = logging.getLogger("swift_bids")
-_SECONDS_BETWEEN_LOOKS = 0.5
+_REFRESH_INTERVAL = 0.5  # s
 
 
 def chunks_done(run: Run, work_dir: Path) -> int:
-    """Chunks of a run that the network has embedded so far, from the embed node's progress file."""
+    """Number of chunks of a run embedded so far, from the embed node's progress file."""
     folder = work_dir / WORKFLOW_NAME / workflow_name(run)
     try:
         return (folder / "embed" / PROGRESS_FILE).read_bytes().count(b"\n")
@@ -39,8 +39,8 @@ class Progress:
     expected
         Workflow name -> number of chunks the run will have.
     done
-        Run -> number of chunks the network has done so far. It is asked every half second, since
-        the network may work in another process.
+        Run -> number of chunks the network has done so far. The bar calls it every half second,
+        since the network may run in another process.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Progress:
         self._stop = threading.Event()
 
     def __enter__(self) -> Progress:
-        self._redirect = logging_redirect_tqdm()  # lines of the log above the bar
+        self._redirect = logging_redirect_tqdm()  # prints log lines above the bar
         self._redirect.__enter__()
         self._bar = tqdm(
             total=sum(self._expected.values()),
@@ -75,15 +75,15 @@ class Progress:
         self._redirect.__exit__(*exc_info)
 
     def on_node(self, workflow: str, node: str, status: str) -> None:
-        """Take note of what nipype reports."""
+        """Record that a node started, ended or failed."""
         now = time.monotonic()
         self._started.setdefault(workflow, now)
-        if workflow in self._ended:  # nipype's serial plugin "ends" the nodes behind a failed one
+        if workflow in self._ended:  # nipype's serial plugin "ends" the nodes after a failed one
             return
         if status == "start":
             self._nodes[workflow, node] = now
         elif status == "end":
-            seconds = now - self._nodes.get((workflow, node), now)  # from nipype's cache: no start
+            seconds = now - self._nodes.get((workflow, node), now)  # no start if cached
             _LOG.debug("%s: %s took %.2f s", self._runs[workflow].name, node, seconds)
         if status == "exception" or (status == "end" and node == "aggregate"):
             self._ended.add(workflow)
@@ -99,7 +99,7 @@ class Progress:
             )
 
     def _watch(self) -> None:
-        while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
+        while not self._stop.wait(_REFRESH_INTERVAL):
             done = sum(
                 self._expected[name] if name in self._ended else self._done(run)
                 for name, run in self._runs.items()

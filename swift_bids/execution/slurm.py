@@ -1,8 +1,8 @@
-"""nipype's plugins SLURM and SLURMGraph, with what they lack for jobs that matter.
+"""nipype's plugins SLURM and SLURMGraph -> plugins that survive SLURM's errors.
 
-nipype's own (1.11) takes a squeue that did not answer for the end of a job and a refused sbatch for
-nothing at all, gives both to a shell with paths as they are, and asks for every job by a call of
-its own. Here jobs, their order and their results are nipype's business, talking to SLURM is ours.
+nipype's own plugins (1.11) take an unanswered squeue for the end of the job, ignore a refused
+sbatch, pass unquoted paths to a shell, and call squeue once for every job. Here nipype still
+handles the jobs, their order and their results, but this module talks to SLURM.
 """
 
 from __future__ import annotations
@@ -24,70 +24,72 @@ from typing import Any
 from nipype import Node
 from nipype.pipeline.plugins import SLURMGraphPlugin, SLURMPlugin
 
-from swift_bids.execution.multiprocess import outliving
+from swift_bids.execution.multiprocess import crash_tolerant
 
 _LOG = logging.getLogger("swift_bids")
-#: Between looks at the jobs, before another try to submit (s), and how many.
+#: Seconds between two queries of the queue and between two attempts to submit; attempts per job.
 POLL_INTERVAL, RETRY_INTERVAL, MAX_TRIES = 5.0, 2.0, 3
-#: Until a network file system shows what a job has written (s).
+#: Seconds until a network file system shows the files that a job has written.
 NFS_DELAY = 20.0
-#: Mark -> numbers of jobs that a call has submitted and that may not have ended.
+#: Mark -> numbers of the submitted jobs of a call that may still be in the queue.
 _submitted: defaultdict[str, set[int]] = defaultdict(set)
 
 
 class Refused(RuntimeError):
-    """sbatch took a job not even after some tries."""
+    """sbatch refused a job at every attempt."""
 
 
-# Any: a base class that is computed is none that can be checked
-_OUTLIVING: Any = outliving(SLURMPlugin)
+# Any: mypy cannot check a base class that a function returns
+_CRASH_TOLERANT: Any = crash_tolerant(SLURMPlugin)
 
 
-class Slurm(_OUTLIVING):
-    """A job for each node, submitted when its inputs are there."""
+class Slurm(_CRASH_TOLERANT):
+    """Submits a job for each node as soon as the inputs of the node exist."""
 
     PROGRAMS = ("sbatch", "squeue", "scancel")
 
     def __init__(self, arguments: dict[str, Any], mark: str) -> None:
         super().__init__(plugin_args=arguments)
-        self._mark, self._looked, self._sbatch = mark, 0.0, Sbatch(self._sbatch_args, mark)
+        self._mark, self._last_query, self._sbatch = mark, 0.0, Sbatch(self._sbatch_args, mark)
         self._live = _submitted[mark]
         self._refused: dict[int, str] = {}
 
     def _submit_batchtask(self, scriptfile: str, node: Node) -> int:
         try:
             number = self._sbatch.submit(scriptfile, node)
-        except Refused as error:  # costs this node's run, and no other
+        except Refused as error:  # only the run of this node fails
             number = -1 - len(self._refused)
             self._refused[number] = str(error)
         self._pending[number] = node.output_dir()
         return number
 
     def _is_pending(self, taskid: int) -> bool:
-        if time.monotonic() - self._looked > POLL_INTERVAL / 2:  # once for all jobs
-            with suppress(OSError, subprocess.SubprocessError):  # no answer: they go on
+        if time.monotonic() - self._last_query > POLL_INTERVAL / 2:  # one query for all jobs
+            with suppress(
+                OSError, subprocess.SubprocessError
+            ):  # without an answer, assume that they go on
                 self._live &= {int(number) for number in jobs(self._mark)}
-            self._looked = time.monotonic()
+            self._last_query = time.monotonic()
         return taskid in self._live
 
     def _get_result(self, taskid: int) -> dict[str, Any] | None:
         if taskid in self._refused:
-            said = f"swift_bids.base.errors.InputError: {self._refused[taskid]}\n"
-            return {"result": None, "traceback": [said]}
+            line = f"swift_bids.base.errors.InputError: {self._refused[taskid]}\n"
+            return {"result": None, "traceback": [line]}
         return super()._get_result(taskid)
 
 
 class SlurmGraph(SLURMGraphPlugin):
-    """All jobs at once, each waiting for those before it.
+    """Submits all jobs together; each waits for the jobs that it depends on.
 
     Attributes
     ----------
     refused
-        Workflow of a run -> why sbatch did not take one of its jobs; it is not asked for the next.
+        Workflow of a run -> why sbatch refused one of its jobs; its later jobs are not submitted.
     """
 
     def __init__(self, arguments: dict[str, Any], mark: str) -> None:
-        # nipype's sets what it needs only where it is given something
+        # nipype's plugin only sets the attributes that it needs if it gets an argument
         super().__init__(plugin_args={"dont_resubmit_completed_jobs": False} | arguments)
         self._mark = mark
         self.refused: dict[str, str] = {}
@@ -96,125 +98,125 @@ class SlurmGraph(SLURMGraphPlugin):
         self, pyfiles: Sequence[str], dependencies: dict[int, list[int]], nodes: Sequence[Node]
     ) -> None:
         sbatch, numbers = Sbatch(self._sbatch_args, self._mark), dict[int, int]()
-        for place, (pyfile, node) in enumerate(zip(pyfiles, nodes)):
+        for index, (pyfile, node) in enumerate(zip(pyfiles, nodes)):
             run = node._hierarchy.rpartition(".")[2]
             if run in self.refused:
                 continue
             script = Path(pyfile).with_suffix(".sh")
             script.write_text(f"{self._template}\n{shlex.join([sys.executable, pyfile])}\n")
-            before = ":".join(str(numbers[job]) for job in dependencies[place])
-            # jobs behind a failed one would wait for ever
+            before = ":".join(str(numbers[job]) for job in dependencies[index])
+            # jobs that depend on a failed one would wait forever
             wait = [f"--dependency=afterok:{before}", "--kill-on-invalid-dep=yes"] if before else []
             try:
-                numbers[place] = sbatch.submit(str(script), node, *wait)
+                numbers[index] = sbatch.submit(str(script), node, *wait)
             except Refused as error:
                 self.refused[run] = str(error)
 
 
 class Sbatch:
-    """Submits jobs with the user's options of all of them.
+    """Submits jobs with the user's options for all jobs.
 
-    It tries several times, but once only while it takes none: thousands of jobs may be refused for
-    the same reason.
+    It tries each job `MAX_TRIES` times, but after a refused job only once until sbatch accepts one:
+    SLURM may refuse thousands of jobs for the same reason.
     """
 
     def __init__(self, arguments: str | None, mark: str) -> None:
         self._arguments, self._tries = shlex.split(arguments or ""), MAX_TRIES
         self._numbers = _submitted[mark]
 
-    def submit(self, script: str, node: Node, *more: str) -> int:
+    def submit(self, script: str, node: Node, *options: str) -> int:
         """Submit a job and return its number.
 
         Parameters
         ----------
         node
             Its own requests (`request_resources`) come first, then the user's options, which
-            override them, then those for the network.
+            override them, then the options for the network.
 
         Raises
         ------
         Refused
-            With sbatch's own words.
+            sbatch refused the job; the message quotes sbatch.
         """
-        call = ["sbatch", "--parsable", f"--job-name={node._id}", *node.plugin_args["asked"]]
-        call += [*self._arguments, *node.plugin_args["of_network"], *more, script]
-        for tried in range(self._tries):
+        call = ["sbatch", "--parsable", f"--job-name={node._id}", *node.plugin_args["requests"]]
+        call += [*self._arguments, *node.plugin_args["network_options"], *options, script]
+        for attempt in range(self._tries):
             done = subprocess.run(call, capture_output=True, text=True)
             if done.returncode == 0:
                 self._tries = MAX_TRIES
                 self._numbers.add(number := int(done.stdout.split(";")[0]))
                 return number
-            if tried + 1 < self._tries:
+            if attempt + 1 < self._tries:
                 time.sleep(RETRY_INTERVAL)
         self._tries = 1
-        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise Refused(f"SLURM does not take the job of {node.name} ({said}); see --sbatch-args")
+        reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise Refused(f"SLURM refused the job of {node.name} ({reason}); check --sbatch-args")
 
 
 def request_resources(
     node: Node, sbatch_args: str | None, network_args: str | None, mark: str, logs: Path
 ) -> None:
-    """Set what the job of a node asks SLURM for, where the user's options do not say so already.
+    """Set the resources that the job of a node requests, unless the user's options already do.
 
     Parameters
     ----------
     node
-        With its `mem_gb` and `n_procs` set, and the input `use_gpu`, if it has that.
+        Its `mem_gb` and `n_procs`, and its input `use_gpu`, if it has one, are set.
     sbatch_args, network_args
-        Options of all jobs; of those of the network alone.
+        Options of all jobs; options of the network's jobs only.
     mark
-        By which this call finds its jobs again.
+        Identifies the jobs of this call.
     logs
-        Where the jobs' own output goes.
+        Folder for the output of the jobs.
     """
-    of_network = hasattr(node.inputs, "use_gpu")
-    more = shlex.split(network_args or "") if of_network else []
-    given = [*shlex.split(sbatch_args or ""), *more]
-    names = {word.split("=")[0] if word.startswith("--") else word[:2] for word in given}
-    log = f"{logs}/slurm-".replace("%", "%%") + "%j.log"  # of the folder's own name
-    asked = [f"--comment={mark}", f"--output={log}", f"--error={log}"]
+    runs_network = hasattr(node.inputs, "use_gpu")
+    network_options = shlex.split(network_args or "") if runs_network else []
+    options = [*shlex.split(sbatch_args or ""), *network_options]
+    names = {word.split("=")[0] if word.startswith("--") else word[:2] for word in options}
+    log = f"{logs}/slurm-".replace("%", "%%") + "%j.log"  # a folder name may contain %
+    requests = [f"--comment={mark}", f"--output={log}", f"--error={log}"]
     if not any(name == "--mem" or name.startswith("--mem-per-") for name in names):
-        # twice what was measured, since SLURM kills a job that takes more, and 0.5 GB of imports
-        asked.append(f"--mem={math.ceil(2 * node.mem_gb + 0.5)}G")
+        # twice the measured memory, since SLURM kills a job that exceeds it, and 0.5 GB for imports
+        requests.append(f"--mem={math.ceil(2 * node.mem_gb + 0.5)}G")
     if not any(name == "-c" or name.startswith("--cpus-per-") for name in names):
-        asked.append(f"--cpus-per-task={node.n_procs}")
-    gpu = re.search(r"(^| )(-G|--gpus)|--(gres|tres-per-\w+)[= ]\S*gpu", " ".join(given))
-    if of_network and node.inputs.use_gpu and not gpu:
-        asked.append("--gres=gpu:1")
-    node.plugin_args = {"asked": asked, "of_network": more}
+        requests.append(f"--cpus-per-task={node.n_procs}")
+    gpu = re.search(r"(^| )(-G|--gpus)|--(gres|tres-per-\w+)[= ]\S*gpu", " ".join(options))
+    if runs_network and node.inputs.use_gpu and not gpu:
+        requests.append("--gres=gpu:1")
+    node.plugin_args = {"requests": requests, "network_options": network_options}
 
 
 def wait_for_jobs(mark: str) -> None:
-    """Wait until SLURM knows no job with this mark any more."""
+    """Wait until no job with this mark is left in SLURM's queue."""
     while True:
         try:
             if not jobs(mark):
                 return
-        except (OSError, subprocess.SubprocessError) as error:  # the jobs go on
+        except (OSError, subprocess.SubprocessError) as error:  # the jobs go on meanwhile
             _LOG.warning("SLURM does not answer (%s); asking again", error)
         time.sleep(POLL_INTERVAL)
 
 
 def cancel_jobs(mark: str, seconds: float) -> None:
-    """Cancel the jobs with this mark, if SLURM answers within so many seconds."""
+    """Cancel the jobs with this mark, if SLURM answers within `seconds`."""
     deadline = time.monotonic() + seconds
     known = [str(number) for number in sorted(_submitted[mark])]
-    cancelled = not known or _scancel(known, seconds)  # before squeue, which may be slow
-    quiet = 0
+    cancelled = not known or _scancel(known, seconds)  # first, since squeue may be slow
+    n_empty = 0
     while (left := deadline - time.monotonic()) > 0:
         with suppress(OSError, subprocess.SubprocessError):
-            found = jobs(mark, left, ended=("COMPLETING",))
-            quiet = 0 if found else quiet + 1
-            if quiet > 1:  # a job that was being submitted has arrived by now
+            remaining = jobs(mark, left, ended=("COMPLETING",))
+            n_empty = 0 if remaining else n_empty + 1
+            if n_empty > 1:  # by now squeue would show a job that was being submitted
                 return
-            cancelled = not found or _scancel(found, left)
+            cancelled = not remaining or _scancel(remaining, left)
         time.sleep(0.4)
     if not cancelled:
-        _LOG.warning("SLURM may still have jobs of this call: look at squeue and cancel them")
+        _LOG.warning("SLURM may still have jobs of this call; check squeue and cancel them")
 
 
 def _scancel(numbers: Sequence[str], timeout: float) -> bool:
-    """Cancel jobs; return whether SLURM took that of all of them."""
+    """Cancel jobs; return whether SLURM accepted this for all of them."""
     try:
         done = subprocess.run(["scancel", *numbers], capture_output=True, timeout=timeout)
     except (OSError, subprocess.SubprocessError):
@@ -223,8 +225,20 @@ def _scancel(numbers: Sequence[str], timeout: float) -> bool:
 
 
 def jobs(mark: str, timeout: float = 120, ended: Sequence[str] = ()) -> list[str]:
-    """Numbers of this user's jobs with a mark, but for those in a state in which they count as
-    `ended`; raises where SLURM does not answer in time (s)."""
+    """Numbers of this user's jobs with a mark.
+
+    Parameters
+    ----------
+    timeout
+        Seconds to wait for SLURM's answer.
+    ended
+        States of jobs that are not listed.
+
+    Raises
+    ------
+    OSError, subprocess.SubprocessError
+        SLURM does not answer in time.
+    """
     call = ["squeue", "--noheader", f"--user={os.getuid()}", "--format=%i %T %k"]
     done = subprocess.run(call, check=True, capture_output=True, text=True, timeout=timeout)
     lines = (line.split(maxsplit=2) for line in done.stdout.splitlines())
@@ -236,7 +250,7 @@ def jobs(mark: str, timeout: float = 120, ended: Sequence[str] = ()) -> list[str
 
 
 def remove_empty_logs(logs: Sequence[Path]) -> None:
-    """Remove what jobs without a word left behind."""
+    """Remove the log files of jobs that printed nothing."""
     for folder in logs:
         for log in folder.glob("slurm-*.log"):
             if log.stat().st_size == 0:

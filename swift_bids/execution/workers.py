@@ -1,4 +1,4 @@
-"""Worker processes: forked from a server that has imported what the nodes need."""
+"""Worker processes, forked from a server that has already imported the modules of the nodes."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ from typing import Any
 
 from swift_bids.base.errors import UsageError
 
-# How worker processes start. Never by forking this process, since forking after torch or CUDA has
-# started threads can hang.
+# How worker processes start. The app never forks itself: forking can hang once torch or CUDA has
+# started threads.
 _start_method = "spawn"
-#: It takes seconds to import: once, and while this process still looks for its runs.
-_IMPORTED = ["swift_bids.execution.forkserver"]
+#: The import takes seconds: the server does it once, while this process still looks for its runs.
+_PRELOADED = ["swift_bids.execution.forkserver"]
 
 
 def count_cpus() -> int:
-    """CPUs that this process may use."""
+    """Number of CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def share_import_path() -> None:
-    """Let processes that are started from now on, jobs of a cluster included, import what this one
-    does: a checkout whose run.py was called need not be installed, and nobody wants what lies in
-    the current folder, any numpy.py, where Python looks first."""
+    """Make processes that start from now on, cluster jobs included, import the same modules.
+
+    A checkout whose run.py was called need not be installed. And Python must not look in the
+    current folder first, which may contain, say, a numpy.py.
+    """
     os.environ["PYTHONSAFEPATH"] = "1"
-    here = Path(__file__).resolve().parents[2]
-    if Path(sys.argv[0]).resolve() == here / "run.py":
+    checkout = Path(__file__).resolve().parents[2]
+    if Path(sys.argv[0]).resolve() == checkout / "run.py":
         before = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(here), before)))
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(checkout), before)))
 
 
 def start_method() -> str:
@@ -49,29 +51,32 @@ def start_method() -> str:
 
 
 def start_server() -> None:
-    """Start the server that worker processes are forked from, where that can be done.
+    """Start the server that worker processes are forked from, if this system supports one.
 
-    It is deaf to Ctrl-C and to a terminal that goes, as its workers are then: this process ends
-    them, in peace. The server ends with this process.
+    The server and its workers ignore Ctrl-C and a closed terminal, so that this process can end
+    them in order. The server ends with this process.
     """
     global _start_method
-    if sys.platform != "linux":  # the libraries of macOS do not bear forking at all
+    if sys.platform != "linux":  # the system libraries of macOS do not support forking
         return
-    multiprocessing.set_forkserver_preload(_IMPORTED)
+    multiprocessing.set_forkserver_preload(_PRELOADED)
     try:
-        with _heard_later():
-            resource_tracker.ensure_running()  # it unblocks Ctrl-C when it has started
-        with _heard_later():
+        with _signals_blocked():
+            resource_tracker.ensure_running()  # this call unblocks Ctrl-C again
+        with _signals_blocked():
             multiprocessing.forkserver.ensure_running()
         _start_method = "forkserver"
-    except OSError as error:  # of its socket in TMPDIR: the path may have 107 characters
-        logging.getLogger("swift_bids").debug("workers import for themselves (%s)", error)
+    except OSError as error:  # the path of its socket in TMPDIR may have at most 107 characters
+        logging.getLogger("swift_bids").debug(
+            "cannot start the server of worker processes (%s); each worker imports its modules",
+            error,
+        )
 
 
 @contextmanager
-def _heard_later() -> Iterator[None]:
-    """Block signals that a terminal sends to all processes: those that are started within never
-    hear them, this one does afterwards."""
+def _signals_blocked() -> Iterator[None]:
+    """Block the signals that a terminal sends to all processes. Processes that start in this block
+    never receive them; this process receives them afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
     try:
         yield
@@ -80,15 +85,16 @@ def _heard_later() -> Iterator[None]:
 
 
 def kill_workers() -> None:
-    """End workers that are at work; without that, this process would wait for them."""
-    logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL)  # of its broken pool
+    """Kill the workers; otherwise this process would wait until they have finished."""
+    # it would log that the pool is broken
+    logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL)
     for worker in multiprocessing.active_children():
         worker.kill()
         worker.join()
 
 
 def in_worker(processes: int, function: Callable, *arguments: Any) -> Any:
-    """`function(*arguments)`, computed by a worker where there may be more than one process."""
+    """`function(*arguments)`, called in a worker if the app may use more than one process."""
     if processes == 1:
         return function(*arguments)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(start_method())) as pool:
@@ -96,7 +102,7 @@ def in_worker(processes: int, function: Callable, *arguments: Any) -> Any:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool as error:
             raise UsageError(
-                "a worker was killed before it did anything, most likely because memory ran out; "
+                "a worker process was killed while it started, most likely because memory ran out; "
                 "give the job 2 GB or more"
             ) from error
         except (KeyboardInterrupt, SystemExit):

@@ -28,7 +28,7 @@ from swift_bids.group.load import (
     of_participants,
     own_names,
 )
-from swift_bids.group.outliers import LEAST_RUNS, outliers
+from swift_bids.group.outliers import MIN_RUNS, outliers
 from swift_bids.group.page import write_group_report
 from swift_bids.group.probes.probe import probe
 from swift_bids.group.probes.scores import EMBEDDING
@@ -117,9 +117,9 @@ def _compare_runs(output_dir: Path, results: GroupResults) -> None:
     distance, outlier, results.n_components = outliers(features, codes)
     table["outlier_distance"], table["outlier"] = distance.round(3), outlier
     if not results.n_components:
-        few = len(table) < LEAST_RUNS
+        few = len(table) < MIN_RUNS
         results.why_not["outliers"] = (
-            f"there are {len(table)} runs; it takes {LEAST_RUNS}" if few else "most runs are alike"
+            f"there are {len(table)} runs; it takes {MIN_RUNS}" if few else "most runs are alike"
         )
     table["nearest"], table["nearest_similarity"] = None, np.nan
     if len(table) > 1:

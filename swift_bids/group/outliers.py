@@ -1,20 +1,26 @@
-"""Features of runs -> which of them lie far from the others."""
+"""Embeddings of runs -> which runs lie far from the others."""
 
 from __future__ import annotations
 
+import json
 import warnings
+from functools import lru_cache
+from importlib import resources
 
 import numpy as np
+from scipy.interpolate import RegularGridInterpolator
+from scipy.stats import chi2
 from sklearn.covariance import MinCovDet
 from sklearn.decomposition import PCA
 
-#: Fewer runs tell nothing of what is usual; a component needs so many runs, and is one of so many.
-LEAST_RUNS, RUNS_PER_COMPONENT, MOST_COMPONENTS = 20, 10, 10
-#: Of the components' variance, the share that those kept need not exceed.
-_VARIANCE = 0.9
-#: A run is an outlier where so large a distance has less than this probability, in made-up runs
-#: without outliers: so many in all, of at most so many datasets.
-OUTLIER_P, _SIMULATED, _DATASETS = 0.001, 10_000, 200
+#: Fewest runs that show what is usual, runs per component, and most components.
+MIN_RUNS, RUNS_PER_COMPONENT, MAX_COMPONENTS = 20, 10, 10
+#: Components are kept until they explain this share of the variance that all of them explain.
+_EXPLAINED_VARIANCE = 0.9
+#: A run is an outlier where so large a distance has less than this probability without outliers.
+OUTLIER_P = 0.001
+#: Stands for "no limit" in the table: runs are too few, or too alike.
+_NO_LIMIT = 1e12
 
 
 def outliers(features: np.ndarray, participants: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -22,10 +28,10 @@ def outliers(features: np.ndarray, participants: np.ndarray) -> tuple[np.ndarray
 
     Location and scatter of the components are those of the half of the runs that lie closest
     together (minimum covariance determinant, Rousseeuw and Van Driessen 1999), so that outliers do
-    not hide themselves. How large the distance of a run is that is no outlier depends on the number
-    of runs and components, and on how alike the runs of a participant are: it is looked up in
-    normally distributed runs made up with all three (the chi-squared distribution, which is right
-    for very many independent runs, finds several outliers in a hundred runs that are none).
+    not hide themselves. The largest distance that a normal run may have depends on the number of
+    runs and components, and on how alike the runs of a participant are. It is looked up in a table
+    of simulations (benchmarks/outlier_limits.py). The chi-squared distribution, which holds for
+    very many independent runs, would call several normal runs in a hundred outliers.
 
     Parameters
     ----------
@@ -37,39 +43,86 @@ def outliers(features: np.ndarray, participants: np.ndarray) -> tuple[np.ndarray
     Returns
     -------
     distance : numpy.ndarray
-        (run,); NaN where there are too few runs, or most of them do not differ.
+        (run,); NaN where there are too few runs, or most of them are identical.
     outlier : numpy.ndarray
         (run,) bool.
     n_components : int
         0 where there is no distance.
     """
     n_runs = len(features)
-    none = np.full(n_runs, np.nan), np.zeros(n_runs, dtype=bool), 0
-    if n_runs < LEAST_RUNS or not np.ptp(features, axis=0).any():
-        return none
-    most = min(MOST_COMPONENTS, n_runs // RUNS_PER_COMPONENT, features.shape[1])
+    no_result = np.full(n_runs, np.nan), np.zeros(n_runs, dtype=bool), 0
+    if n_runs < MIN_RUNS or not np.ptp(features, axis=0).any():
+        return no_result
+    most = min(MAX_COMPONENTS, n_runs // RUNS_PER_COMPONENT, features.shape[1])
     scores, pca = principal_components(features, most)
     explained = np.cumsum(pca.explained_variance_ratio_)
-    used = int(np.searchsorted(explained, _VARIANCE * explained[-1])) + 1
+    used = int(np.searchsorted(explained, _EXPLAINED_VARIANCE * explained[-1])) + 1
     scores = scores[:, :used] / np.sqrt(pca.explained_variance_[:used])
     try:
-        squared = _squared_distances(scores)
-    except ValueError:  # of scikit-learn: half of the runs are one and the same
-        return none
-    limit = _limit(participants, used, _share_of_participants(scores, participants))
+        squared = squared_distances(scores)
+    except ValueError:  # scikit-learn: half of the runs are identical
+        return no_result
+    limit = outlier_limit(
+        np.bincount(participants), used, _share_of_participants(scores, participants)
+    )
     return np.sqrt(squared), squared > limit, used
 
 
 def principal_components(features: np.ndarray, count: int) -> tuple[np.ndarray, PCA]:
-    """Scores (run, component) of so many principal components, and the components."""
+    """Scores (run, component) of the first principal components, and the fitted PCA."""
     pca = PCA(count, svd_solver="full" if len(features) < 5000 else "covariance_eigh")
     return pca.fit_transform(features.astype(np.float64)), pca
 
 
-def _squared_distances(scores: np.ndarray) -> np.ndarray:
+def squared_distances(scores: np.ndarray) -> np.ndarray:
+    """Squared robust Mahalanobis distance (run,) of scores (run, component).
+
+    Raises
+    ------
+    ValueError
+        Half of the runs are identical.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that its determinant grew in a step; it goes on
+        warnings.simplefilter("ignore")  # that the determinant grew in a step; the fit goes on
         return MinCovDet(random_state=0).fit(scores).mahalanobis(scores)
+
+
+def outlier_limit(sizes: np.ndarray, n_components: int, share: float) -> float:
+    """Squared distance above which a run is an outlier.
+
+    Parameters
+    ----------
+    sizes
+        (participant,) number of runs.
+    share
+        Share of the variance that lies between participants, 0 to 1.
+    """
+    n_runs = sizes.sum()
+    # the number of runs of the participant of an average run
+    runs_per_participant = (sizes**2).sum() / n_runs
+    table = _limits()
+    point = (1 / n_runs, np.log(n_components), np.log(runs_per_participant), share)
+    inside = [np.clip(value, axis[0], axis[-1]) for value, axis in zip(point, table.grid)]
+    return float(np.exp(table(inside)[0]))
+
+
+@lru_cache(maxsize=1)
+def _limits() -> RegularGridInterpolator:
+    """The table as a function of 1 / runs, log components, log runs per participant, and share."""
+    text = resources.files("swift_bids").joinpath("data/outlier_limits.json").read_text()
+    cells = {tuple(map(float, key.split())): limit for key, limit in json.loads(text).items()}
+    runs, components, per_participant, shares = (sorted(set(axis)) for axis in zip(*cells))
+    values = np.full([len(runs) + 1, len(components), len(per_participant), len(shares)], np.nan)
+    for i, n in enumerate(runs):
+        for j, k in enumerate(components):
+            for a, m in enumerate(per_participant):
+                for b, share in enumerate(shares):
+                    # nothing is shared with nobody, whatever the share or the number of runs
+                    key = (n, k, 1.0, 0.0) if m == 1 or share == 0 else (n, k, m, share)
+                    values[i, j, a, b] = cells.get(key) or _NO_LIMIT
+    values[-1] = chi2.ppf(1 - OUTLIER_P, components)[:, None, None]  # infinitely many runs
+    axes = [[1 / n for n in runs] + [0.0], np.log(components), np.log(per_participant), shares]
+    return RegularGridInterpolator((axes[0][::-1], *axes[1:]), np.log(values[::-1]))
 
 
 def _share_of_participants(scores: np.ndarray, participants: np.ndarray) -> float:
@@ -80,19 +133,3 @@ def _share_of_participants(scores: np.ndarray, participants: np.ndarray) -> floa
     means = np.stack([np.bincount(participants, column) / size for column in scores.T], axis=1)
     within = ((scores - means[participants]) ** 2).sum(axis=0) / (len(scores) - len(size))
     return float(np.clip(1 - np.median(within / scores.var(axis=0, ddof=1)), 0, 1))
-
-
-def _limit(participants: np.ndarray, n_components: int, share: float) -> float:
-    """Squared distance that made-up runs of as many participants seldom exceed."""
-    rng = np.random.default_rng(0)
-    n_runs = len(participants)
-    found = []
-    for _ in range(min(_DATASETS, max(1, _SIMULATED // n_runs))):
-        person = rng.standard_normal((participants.max() + 1, n_components))[participants]
-        runs = rng.standard_normal((n_runs, n_components))
-        made_up = np.sqrt(share) * person + np.sqrt(1 - share) * runs
-        try:
-            found.append(_squared_distances(made_up))
-        except ValueError:  # all runs of few participants are the same
-            continue
-    return float(np.quantile(np.concatenate(found), 1 - OUTLIER_P)) if found else np.inf

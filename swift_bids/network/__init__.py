@@ -1,0 +1,1 @@
+"""The SwiFT network and its weights."""

@@ -1,8 +1,8 @@
 """One Swin block: 4D window attention and MLP on (B, x, y, z, t, C) tokens.
 
-What differs from the original is how windows are visited (`swift_bids.network.windows`) and, during
-inference, that a few windows at a time go through the whole block, so that their queries, scores
-and hidden layer stay in the processor's cache.
+It differs from the original in two ways. It cuts windows into pieces
+(`swift_bids.network.windows`), and during inference it sends a few windows at a time through the
+whole block, so that their queries, scores and hidden layer stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from torch import Tensor, nn
 from swift_bids.network.fused_linear import is_plain_inference, linear
 from swift_bids.network.windows import attention_pieces
 
-#: Tokens that one pass through a block works on during inference: with them, their queries, keys,
-#: values and hidden layer, a few MB, which stay in a core's cache.
-TOKENS_AT_ONCE = 2048
-#: What a block's two residuals are multiplied by, if by anything.
+#: Tokens per pass through a block during inference. Together with their queries, keys, values and
+#: hidden layer they take a few MB, which stay in a core's cache.
+TOKENS_PER_PASS = 2048
+#: Factors for the two residuals of a block (stochastic depth); None leaves a residual unchanged.
 Factors = Tensor | tuple[None, None]
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention within each piece, up to the projection that the block adds:
-    (piece, token, C) -> the same shape."""
+    """Multi-head self-attention within each piece, (piece, token, C) -> the same shape.
+
+    The block applies the projection, `proj`, when it adds the residual.
+    """
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool, attn_drop: float, drop: float):
         super().__init__()
@@ -43,7 +45,7 @@ class Attention(nn.Module):
         if x.is_cpu and is_plain_inference(self):
             return _attend_cpu(*qkv.flatten(1, 2)).view(pieces, dim, tokens).transpose(1, 2)
         head = dim // self.num_heads
-        # The fused kernels of GPUs want multiples of 8; zeros change neither scores nor results.
+        # Fused GPU kernels need multiples of 8; padding with zeros does not change the result.
         q, k, v = F.pad(qkv, (0, -head % 8))
         x = F.scaled_dot_product_attention(
             q,
@@ -58,8 +60,8 @@ class Attention(nn.Module):
 def _attend_cpu(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of many small pieces: (piece x head, token, D) -> (piece x head, D, token).
 
-    With heads of 12 features, three calls of the matrix library over all pieces at once are faster
-    than torch's fused kernel, which takes them one by one (docs/performance.md).
+    With heads of 12 features, three matrix products over all pieces together are faster than
+    torch's fused kernel, which handles the pieces one by one (docs/performance.md).
     """
     scores = q.new_empty(len(q), q.shape[1], k.shape[1])
     scale = q.shape[2] ** -0.5
@@ -69,7 +71,7 @@ def _attend_cpu(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class MLP(nn.Module):
-    """Linear and exact (erf) GELU, up to the second linear map that the block adds."""
+    """First linear layer and exact (erf) GELU; the block applies the second linear layer."""
 
     def __init__(self, dim: int, hidden: int, drop: float):
         super().__init__()
@@ -83,8 +85,8 @@ class MLP(nn.Module):
 
 @lru_cache(maxsize=64)
 def _pieces_on(device: torch.device, *sizes: tuple[int, ...]) -> tuple[tuple[Tensor, bool], ...]:
-    """`attention_pieces(*sizes)` on a device, copied there once."""
-    # What is made in inference mode cannot be used with gradients later.
+    """Copy `attention_pieces(*sizes)` to a device, once."""
+    # Tensors created in inference mode cannot be used with gradients later.
     with torch.inference_mode(False):
         return tuple(
             (torch.as_tensor(same_size.index, device=device), same_size.padded)
@@ -119,10 +121,10 @@ class Block(nn.Module):
     def pieces(
         self, grid: tuple[int, ...], device: torch.device
     ) -> tuple[tuple[Tensor, bool], ...]:
-        """The pieces of this block on a (x, y, z, t) grid, as (index (piece, token), padded).
+        """Return this block's pieces of an (x, y, z, t) grid as (index (piece, token), padded).
 
-        An axis no longer than the window is one window, unshifted (`get_window_size` of the
-        original).
+        If an axis is not longer than the window, one unshifted window covers it
+        (`get_window_size` of the original).
         """
         shift = [w // 2 if self.shifted and g > w else 0 for g, w in zip(grid, self.window)]
         return _pieces_on(device, grid, tuple(map(min, grid, self.window)), tuple(shift))
@@ -130,57 +132,58 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         grid, (b, dim) = tuple(x.shape[1:5]), (x.shape[0], x.shape[-1])
         x = x.reshape(b, -1, dim)  # (B, token, C)
-        keep = self._kept_samples(x)
+        factors = self._residual_factors(x)
         if torch.is_grad_enabled():
-            x = self._functional(x, grid, keep)
+            x = self._functional(x, grid, factors)
         else:
-            x = self._in_place(x, grid, keep)
+            x = self._in_place(x, grid, factors)
         return x.view(b, *grid, dim)
 
-    def _in_place(self, x: Tensor, grid: tuple[int, ...], keep: Factors) -> Tensor:
-        """Inference: every token lies in one piece, so a piece's result may replace its input."""
+    def _in_place(self, x: Tensor, grid: tuple[int, ...], factors: Factors) -> Tensor:
+        """Inference: every token is in exactly one piece, so results can overwrite the input."""
         for index, padded in self.pieces(grid, x.device):
-            step = max(1, TOKENS_AT_ONCE // (len(x) * index.shape[1])) if x.is_cpu else len(index)
+            step = max(1, TOKENS_PER_PASS // (len(x) * index.shape[1])) if x.is_cpu else len(index)
             for part in index.split(step):
-                y, where = self._attend(x, part, padded, keep)
-                x.index_copy_(1, where, y)
+                y, positions = self._attend(x, part, padded, factors)
+                x.index_copy_(1, positions, y)
         return x
 
-    def _functional(self, x: Tensor, grid: tuple[int, ...], keep: Factors) -> Tensor:
-        """The same with gradients: pieces side by side, then put back in grid order."""
+    def _functional(self, x: Tensor, grid: tuple[int, ...], factors: Factors) -> Tensor:
+        """With gradients: concatenate the results of all pieces, then restore grid order."""
         pieces = self.pieces(grid, x.device)
-        done = [self._attend(x, index, padded, keep) for index, padded in pieces]
-        order = torch.cat([where for _, where in done])
-        return torch.cat([y for y, _ in done], dim=1)[:, torch.argsort(order)]
+        results = [self._attend(x, index, padded, factors) for index, padded in pieces]
+        order = torch.cat([positions for _, positions in results])
+        return torch.cat([y for y, _ in results], dim=1)[:, torch.argsort(order)]
 
     def _attend(
-        self, x: Tensor, index: Tensor, padded: bool, keep: Factors
+        self, x: Tensor, index: Tensor, padded: bool, factors: Factors
     ) -> tuple[Tensor, Tensor]:
-        """Results of pieces of one size (B, token, C), and their positions in the grid."""
+        """Return results (B, token, C) of pieces of one size, and their positions in the grid."""
         b, _, dim = x.shape
-        where = index.flatten()
-        y = x.index_select(1, where.clamp(min=0) if padded else where)
+        positions = index.flatten()
+        y = x.index_select(1, positions.clamp(min=0) if padded else positions)
         attended = self.norm1(y)
         if padded:
-            attended = attended * (where >= 0)[:, None].to(y.dtype)
+            attended = attended * (positions >= 0)[:, None].to(y.dtype)
         attended = self.attn(attended.view(-1, index.shape[1], dim)).reshape(b, -1, dim)
         if padded:
-            y, attended, where = y[:, where >= 0], attended[:, where >= 0], where[where >= 0]
-        y = self._add(y, attended, self.attn.proj, self.attn.proj_drop, keep[0])
-        y = self._add(y, self.mlp(self.norm2(y)), self.mlp.linear2, self.mlp.drop, keep[1])
-        return y, where
+            real = positions >= 0
+            y, attended, positions = y[:, real], attended[:, real], positions[real]
+        y = self._add(y, attended, self.attn.proj, self.attn.proj_drop, factors[0])
+        y = self._add(y, self.mlp(self.norm2(y)), self.mlp.linear2, self.mlp.drop, factors[1])
+        return y, positions
 
     def _add(
         self, y: Tensor, x: Tensor, layer: nn.Linear, drop: nn.Dropout, factor: Tensor | None
     ) -> Tensor:
-        """y + layer(x)."""
+        """Return y + layer(x)."""
         if not self.training:
             return linear(x, layer, add=y)
         added = drop(layer(x))
         return y + (added if factor is None else added * factor)
 
-    def _kept_samples(self, x: Tensor) -> Factors:
-        """Stochastic depth: factors (2 residuals, B, 1, 1), 0 or 1 / (1 - rate)."""
+    def _residual_factors(self, x: Tensor) -> Factors:
+        """Draw stochastic depth: factors (2 residuals, B, 1, 1), each 0 or 1 / (1 - rate)."""
         if not (self.training and self.drop_path > 0):
             return None, None
         kept = torch.rand(2, len(x), 1, 1, device=x.device) >= self.drop_path

@@ -1,4 +1,4 @@
-"""Write weights in the layout of the Hub bundles: converted checkpoints, and random weights."""
+"""Converted checkpoints or random weights -> a folder in the layout of the Hub bundles."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def write_bundle(folder: str | Path, config: dict[str, Any], state: dict, **abou
     Parameters
     ----------
     folder
-        Gets `model.safetensors` and `config.json`.
+        Folder in which to write `model.safetensors` and `config.json`.
     config, state
-        Constructor arguments, and tensors under the reference's names.
+        Constructor arguments, and tensors under the names of the original.
     about
-        Where the weights come from, kept in `config.json` under `_swift_bids`.
+        Origin of the weights, recorded in `config.json` under `_swift_bids`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     content = {"_ilex": {"constructor_kwargs": config}, "_swift_bids": about}
-    # not save_file, whose files only their owner can read
+    # save_file would write files that only their owner can read
     data = save({name: tensor.contiguous() for name, tensor in state.items()})
     write_json(folder / "config.json", content)
     write_atomically(folder / "model.safetensors", lambda file: file.write_bytes(data))
@@ -38,7 +38,7 @@ def write_bundle(folder: str | Path, config: dict[str, Any], state: dict, **abou
 
 
 def write_random_bundle(folder: str | Path, seed: int = 0) -> Path:
-    """Write seeded random weights in the layout of the Hub bundles, marked as random."""
+    """Write random weights in the layout of the Hub bundles, and record their seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = SwiFT(**RELEASED_CONFIG)
@@ -51,13 +51,13 @@ def convert_checkpoint(checkpoint: str | Path, folder: str | Path) -> Path:
     Raises
     ------
     UsageError
-        The checkpoint cannot be read, or the folder holds weights already.
+        The checkpoint cannot be read, or the folder already contains weights.
     """
     checkpoint, folder = Path(checkpoint), Path(folder)
     if checkpoint.suffix != ".ckpt" or not checkpoint.is_file():
-        raise UsageError(f"{checkpoint}: is no .ckpt file; give an original SwiFT checkpoint")
+        raise UsageError(f"{checkpoint}: is not a .ckpt file; give an original SwiFT checkpoint")
     if (folder / "model.safetensors").exists():
-        raise UsageError(f"{folder}: holds a model.safetensors already; give another folder")
+        raise UsageError(f"{folder}: already contains model.safetensors; give another folder")
     backbone = read_backbone(checkpoint, SwiFT)
     origin = {"converted_from": checkpoint.name, "original_sha256": sha256_of(checkpoint)}
     return write_bundle(folder, backbone.config, backbone.state, **origin)

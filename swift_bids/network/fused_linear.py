@@ -1,9 +1,9 @@
-"""A linear layer and what follows it, during inference, in one call where torch has one.
+"""Runs a linear layer and its GELU or residual sum as one fused operator during inference.
 
-On x86 processors torch multiplies float32 matrices with MKL, which uses half the vector width on
-AMD's; its convolutions go through oneDNN, which does not. `mkldnn::_linear_pointwise`, the operator
-that torch.compile puts in place of a linear layer, is oneDNN's linear layer with bias, GELU or sum
-included: 1.4 to 2.3 times faster here (docs/performance.md). Where it is missing, plain layers do.
+On x86 processors, torch multiplies float32 matrices with MKL, which uses half the vector width of
+AMD processors; oneDNN, which torch uses for convolutions, uses all of it. torch.compile replaces a
+linear layer by `mkldnn::_linear_pointwise`, oneDNN's linear layer with bias and GELU or sum. It is
+1.4 to 2.3 times faster here (docs/performance.md). Without it, this module calls plain layers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if torch.backends.mkldnn.is_available():
 
 
 def is_plain_inference(module: nn.Module) -> bool:
-    """Whether neither gradients, dropout, autocast nor torch.compile are wanted."""
+    """Return whether gradients, dropout, autocast and torch.compile are all off."""
     return not (
         module.training
         or torch.compiler.is_compiling()
@@ -29,19 +29,21 @@ def is_plain_inference(module: nn.Module) -> bool:
 
 
 def linear(x: Tensor, layer: nn.Linear, add: Tensor | None = None, gelu: bool = False) -> Tensor:
-    """`layer(x)`, then plus `add` or through the exact (erf) GELU; fused in plain inference.
+    """Return `layer(x)`, plus `add` or after the exact (erf) GELU; fused in plain inference.
 
     Parameters
     ----------
     x
         (..., in).
     layer
-        Its weights, (out, in), and bias.
+        Layer with weights (out, in) and bias.
     add
-        (..., out), a residual.
+        Residual to add, (..., out).
+    gelu
+        Whether to apply the GELU.
     """
-    fits = x.is_cpu and x.dtype == torch.float32
-    if _FUSED is None or not (fits and is_plain_inference(layer)):
+    supported = x.is_cpu and x.dtype == torch.float32
+    if _FUSED is None or not (supported and is_plain_inference(layer)):
         y = layer(x) if add is None else add + layer(x)
         return F.gelu(y) if gelu else y
     if add is not None:

@@ -1,10 +1,8 @@
 """SwiFT, the 4D Swin Transformer: (B, 1, X, Y, Z, T) volumes -> (B, C, x, y, z, T) tokens.
 
-The network of Kim et al. 2023 (arXiv:2307.05916), with the constructor arguments, parameter names
-and numbers of the original implementation (`SwinTransformer4D`, "version 7"), so that its weights
-load by name.
-
-What differs is only how the work is done: see `swift_bids.network.block`.
+The network of Kim et al. 2023 (arXiv:2307.05916). Constructor arguments, parameter names and
+results are those of the original implementation (`SwinTransformer4D`, "version 7"), so its weights
+load by name. Only the order of the computation differs: see `swift_bids.network.block`.
 """
 
 from __future__ import annotations
@@ -40,11 +38,11 @@ RELEASED_CONFIG: dict[str, Any] = {
 
 
 class PatchEmbed(nn.Module):
-    """(B, 1, X, Y, Z, T) -> (B, x, y, z, t, C): one token a patch, a linear map of its voxels.
+    """(B, 1, X, Y, Z, T) -> (B, x, y, z, t, C): one token per patch, a linear map of its voxels.
 
-    It goes through the volume in slabs one patch thick, whose voxels, brought into the order of
-    patches, stay in a processor's cache. Time stays the innermost axis of that order, as it is in
-    memory, so that whole runs of voxels are copied and the matrix product turns them round.
+    It processes the volume in slabs one patch thick: after they are sorted into patches, their
+    voxels stay in a processor's cache. Time stays the innermost axis, as in memory, so that sorting
+    copies whole time courses; the matrix product transposes them.
     """
 
     def __init__(self, patch_size: Sequence[int], in_chans: int, embed_dim: int):
@@ -61,18 +59,18 @@ class PatchEmbed(nn.Module):
         weight = self.fc.weight.T
         slabs = [
             torch.baddbmm(
-                there.expand(b, *there.shape).flatten(0, 2),
+                offset.expand(b, *offset.shape).flatten(0, 2),
                 slab.reshape(-1, weight.shape[0], grid[3]).transpose(1, 2),
                 weight.expand(b * grid[1] * grid[2], *weight.shape),
-            ).view(b, *there.shape)
-            for slab, there in zip(x, table)
+            ).view(b, *offset.shape)
+            for slab, offset in zip(x, table)
         ]
-        # Under autocast the product has fewer bits; the residuals, which start here, keep theirs.
+        # Autocast lowers the precision of the product; the residuals start here and stay float32.
         return torch.stack(slabs, dim=1).to(table.dtype)
 
 
 class PositionalEmbedding(nn.Module):
-    """Adds a learned embedding of place and one of time; a shorter input takes the first times."""
+    """Adds learned embeddings of place and time; a shorter input uses those of the first times."""
 
     def __init__(self, dim: int, grid: Sequence[int]):
         super().__init__()
@@ -83,7 +81,7 @@ class PositionalEmbedding(nn.Module):
         nn.init.trunc_normal_(self.time_embed, std=0.02)
 
     def table(self, n_times: int) -> Tensor:
-        """Both embeddings as one table (x, y, z, t, C)."""
+        """Return the sum of both embeddings, (x, y, z, t, C)."""
         place = self.pos_embed[0].permute(1, 2, 3, 4, 0).contiguous()  # (x, y, z, 1, C)
         return place + self.time_embed[0, ..., :n_times].permute(1, 2, 3, 4, 0).contiguous()
 
@@ -92,7 +90,7 @@ class PositionalEmbedding(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Joins 2x2x2 neighbouring tokens (time is never merged): C -> `c_multiplier` * C."""
+    """Merges 2x2x2 neighbouring tokens in space, not in time: C -> `c_multiplier` * C."""
 
     def __init__(self, dim: int, c_multiplier: int):
         super().__init__()
@@ -107,7 +105,7 @@ class PatchMerging(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks with and without shift in turn, then the merging of patches."""
+    """Alternating unshifted and shifted blocks, then patch merging."""
 
     def __init__(self, blocks: Sequence[Block], downsample: PatchMerging | None):
         super().__init__()
@@ -128,21 +126,21 @@ class SwiFT(nn.Module):
     img_size, patch_size
         (x, y, z, t) of the input and of a patch, in voxels and volumes.
     in_chans, embed_dim, depths, num_heads, c_multiplier
-        Input channels, width of the first stage, blocks and heads of each stage, growth of the
-        width from stage to stage.
+        Input channels, width of the first stage, blocks and heads of each stage, factor by which
+        the width grows from stage to stage.
     window_size, first_window_size
-        4D attention windows in tokens; the second is the first stage's.
+        4D attention windows in tokens; the second applies to the first stage.
     mlp_ratio, qkv_bias, drop_rate, attn_drop_rate, drop_path_rate
-        As in the original; rates act in training mode only.
+        As in the original; the rates have an effect in training mode only.
     last_layer_full_MSA
-        No block of the last stage is shifted. The name promises attention over all of space and
-        time, and the 2x2x2 grid there does lie within one window; but the original cuts time into
-        windows here too, and the released weights were trained so.
+        Whether the last stage has no shifted blocks. The name suggests attention over all of space
+        and time. One window does cover the 2x2x2 grid, but the original divides time into windows
+        here, too, and the released weights were trained in this way.
 
     Raises
     ------
     ValueError
-        Sizes that cannot be cut into patches and merged.
+        The sizes cannot be divided into patches and merged.
 
     Notes
     -----
@@ -172,8 +170,8 @@ class SwiFT(nn.Module):
         merged = 2 ** (len(depths) - 1)
         if any(n % p for n, p in zip(img_size, patch_size)) or any(g % merged for g in grid[:3]):
             raise ValueError(
-                f"img_size {tuple(img_size)} cannot be cut into patches of {tuple(patch_size)} "
-                f"that are merged {len(depths) - 1} times"
+                f"img_size {tuple(img_size)} cannot be divided into patches of {tuple(patch_size)} "
+                f"and merged {len(depths) - 1} times; choose multiples"
             )
         self.img_size, self.in_chans = tuple(img_size), in_chans
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
@@ -203,7 +201,7 @@ class SwiFT(nn.Module):
                 PositionalEmbedding(dim, [g // 2**stage for g in grid[:3]] + grid[3:])
             )
             self.layers.append(Stage(blocks, None if last else PatchMerging(dim, c_multiplier)))
-        # Held for the sake of the checkpoints, which have it; the features come before it.
+        # The checkpoints contain this norm, but the features do not pass through it.
         self.norm = nn.LayerNorm(dim)
 
     @classmethod
@@ -213,38 +211,38 @@ class SwiFT(nn.Module):
         revision: str | None = None,
         random_weights: bool = False,
     ) -> SwiFT:
-        """A network with the weights of a Hub bundle, a folder or a file, in evaluation mode.
+        """Load the weights of a Hub bundle, a folder or a file into a network in evaluation mode.
 
         Parameters
         ----------
         name_or_path
             Hub id such as `ilex-hub/swift.contrastive.1`, folder with `model.safetensors` and
-            `config.json`, the `.safetensors` file beside it, or an original `.ckpt`.
+            `config.json`, that `.safetensors` file, or an original `.ckpt`.
         revision
             Branch, tag or commit of a Hub bundle.
         random_weights
-            Whether a bundle of random weights will do.
+            Whether to accept a bundle of random weights.
 
         Raises
         ------
         UsageError
-            There are no such weights, or they are not those of a SwiFT backbone.
+            The weights do not exist, or are not those of a SwiFT backbone.
         """
-        found = find_weights(
+        weights = find_weights(
             str(name_or_path), random=None if random_weights else False, revision=revision
         )
-        return cls.from_file(found.file)
+        return cls.from_file(weights.file)
 
     @classmethod
     def from_file(cls, file: str | Path, device: str = "cpu") -> SwiFT:
-        """A network with the weights of a file, in evaluation mode.
+        """Load the weights of a file into a network in evaluation mode.
 
         Parameters
         ----------
         file
             `.safetensors` with its `config.json` beside it, or an original `.ckpt`.
         device
-            Where to put the network.
+            Device on which to put the network.
 
         Raises
         ------
@@ -257,11 +255,11 @@ class SwiFT(nn.Module):
         return network.eval().to(device)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (B, C, x, y, z, t) of volumes (B, in_chans, X, Y, Z, T), T up to `img_size[3]`."""
-        want = (self.in_chans, *self.img_size)
-        if x.ndim != 6 or x.shape[1:5] != want[:4] or not 1 <= x.shape[5] <= want[4]:
+        """Turn (B, in_chans, X, Y, Z, T), T up to `img_size[3]`, into tokens (B, C, x, y, z, t)."""
+        expected = (self.in_chans, *self.img_size)
+        if x.ndim != 6 or x.shape[1:5] != expected[:4] or not 1 <= x.shape[5] <= expected[4]:
             raise ValueError(
-                f"the input must be (B, {', '.join(map(str, want[:4]))}, 1 to {want[4]}), "
+                f"the input must be (B, {', '.join(map(str, expected[:4]))}, 1 to {expected[4]}), "
                 f"not {tuple(x.shape)}"
             )
         first, *others = self.pos_embeds

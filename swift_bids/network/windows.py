@@ -1,9 +1,9 @@
 """Token grid + window + shift -> the pieces of the grid within which tokens attend to each other.
 
 The original Swin code rolls the token grid, cuts it into windows and adds -100 to the attention
-score of every pair of tokens that the roll brought together from opposite ends of the grid. A score
-lowered by 100 weighs e^-100 = 4e-44, nothing in float32. So here each window is cut along those
-seams beforehand, and every piece attends to itself alone: no roll, no mask, fewer pairs.
+score of every pair of tokens that the roll brought together from opposite ends of the grid. Such a
+pair has weight e^-100 = 4e-44, which is nothing in float32. This module instead cuts each window
+along those seams beforehand, and attention stays within a piece: no roll, no mask, fewer pairs.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Pieces:
-    """Pieces of one size.
+    """All pieces of one size.
 
     Attributes
     ----------
     index
-        int64 (piece, token of the piece): positions in the flattened (C-order) grid. -1 stands for
-        a token that only pads an axis to a multiple of the window; it has zeros for features and
+        int64 (piece, token of the piece): positions in the flattened (C-order) grid. -1 marks a
+        token that only pads an axis to a multiple of the window; its features are zeros, and it
         takes part in attention, as in the original.
     padded
-        Whether -1 occurs.
+        Whether the index contains -1.
     """
 
     index: np.ndarray
@@ -50,14 +50,14 @@ def attention_pieces(
     Returns
     -------
     tuple of Pieces
-        One for every size of piece that occurs, the largest first.
+        One entry per size of piece, the largest first.
     """
     padded = [math.ceil(g / w) * w for g, w in zip(grid, window)]
     flat = np.full(padded, -1, dtype=np.int64)
     flat[tuple(slice(g) for g in grid)] = np.arange(math.prod(grid)).reshape(grid)
     flat = np.roll(flat, [-s for s in shift], axis=range(len(grid)))
 
-    # Tokens that the roll moved across the end of an axis get another label along that axis.
+    # Tokens that the roll moved across the end of an axis get a different label for that axis.
     seams = [np.arange(p) >= p - s for p, s in zip(padded, shift)]
     labels = sum(
         seam.astype(np.int64).reshape([-1 if a == axis else 1 for a in range(len(grid))]) << axis

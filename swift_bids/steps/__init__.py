@@ -1,0 +1,1 @@
+"""The five steps from a BOLD run to its embeddings."""

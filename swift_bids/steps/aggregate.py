@@ -1,7 +1,8 @@
-"""Tokens + chunk table -> one embedding a chunk and one a run.
+"""Tokens + chunk table -> one embedding per chunk and one per run.
 
-The embedding is the mean over the 2 x 2 x 2 x 20 tokens, a run's is the mean over its chunks: what
-the original classifier does before its head, and what published evaluations of the network use.
+A chunk's embedding is the mean of its 2 x 2 x 2 x 20 tokens; a run's embedding is the mean over its
+chunks. The original classifier averages in the same way before its head, and so do published
+evaluations of the network.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class Embeddings:
     ----------
     chunks
         The chunk table with `distance` (cosine distance of a chunk from the run's embedding) and
-        one column a feature, `swift000` ... `swift287`.
+        one column per feature, `swift000` ... `swift287`.
     run
         One row: chunk counts, mean FD and the mean embedding of the included chunks.
     similarity
@@ -40,7 +41,7 @@ def aggregate(tokens: np.ndarray, chunks: pd.DataFrame) -> Embeddings:
     tokens
         (chunk, C, x, y, z, t) float32.
     chunks
-        As `swift_bids.steps.chunk.plan_chunks` makes it, a row a chunk.
+        The table from `swift_bids.steps.chunk.plan_chunks`, one row per chunk.
     """
     pooled = tokens.mean(axis=(2, 3, 4, 5), dtype=np.float64)  # (chunk, C)
     included = chunks["included"].to_numpy(dtype=bool)

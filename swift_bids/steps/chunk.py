@@ -1,4 +1,4 @@
-"""Volumes of a run in time + confounds -> its table of chunks (20 volumes each)."""
+"""Timing of a run's volumes + confounds -> the table of its chunks (20 volumes each)."""
 
 from __future__ import annotations
 
@@ -26,60 +26,60 @@ def plan_chunks(
 ) -> pd.DataFrame:
     """Cut the series that the network reads into chunks of 20 volumes.
 
-    The defaults are what the network was trained with (original data loader): chunks side by side
-    from the first used volume on, what is left over at the end dropped.
+    The defaults match the network's training (original data loader): chunks follow each other
+    without gaps from the first used volume, and leftover volumes at the end are dropped.
 
     Parameters
     ----------
     series
-        Volumes of the run in time.
+        Timing of the run's volumes.
     displacement
-        Framewise displacement (volume of the BOLD file,) in mm; NaN (the first volume's) does not
-        count.
+        Framewise displacement (volume of the BOLD file,) in mm; NaN (as for the first volume) is
+        ignored.
     fd_threshold
-        A volume that moved more than this (mm) is censored.
+        A volume with a larger displacement (mm) is censored.
     max_censored
-        A chunk with a larger share of censored volumes is not included in the run's mean.
+        A chunk with a larger share of censored volumes is excluded from the run's mean.
     stride
-        Volumes of the series from one chunk to the next.
+        Volumes of the series from the start of one chunk to the start of the next.
     tail
-        One of `TAILS`, what becomes of volumes behind the last whole chunk: `drop`; `overlap`: one
-        more chunk that ends with the run; `pad`: one more chunk, filled up by `chunk_rows`. Volumes
-        that a stride above 20 steps over anyway make no chunk.
+        One of `TAILS`, how to handle the volumes after the last whole chunk: `drop` omits them;
+        `overlap` adds a chunk that ends with the run; `pad` adds a chunk that `chunk_rows` fills
+        up. Volumes that a stride above 20 skips anyway make no chunk.
     short_runs
-        One of `SHORT_RUNS`, what becomes of a series of fewer than 20 volumes: `skip` raises;
-        `pad` makes one chunk of it, filled up by `chunk_rows`.
+        One of `SHORT_RUNS`, how to handle a series of fewer than 20 volumes: `skip` raises;
+        `pad` makes one chunk, which `chunk_rows` fills up.
 
     Returns
     -------
     pandas.DataFrame
-        One row a chunk: `start`, `stop` (volumes of the BOLD file it is made from, from 0, stop
+        One row per chunk: `start`, `stop` (range of its volumes in the BOLD file, from 0, stop
         exclusive), `onset`, `duration` (s), `model_start` (its first volume in the series),
-        `padded` (volumes of the 20 that are filled up), `mean_fd` (mm) and `censored` (share) of
-        the volumes from start to stop, `included`. Without `displacement`, `mean_fd` and `censored`
-        are NaN and every chunk is included.
+        `padded` (how many of its 20 volumes are filled up), `mean_fd` (mm) and `censored` (share)
+        of the volumes from start to stop, `included`. Without `displacement`, `mean_fd` and
+        `censored` are NaN and every chunk is included.
 
     Raises
     ------
     InputError
-        There are too few volumes, or no chunk may be included.
+        The run has too few volumes, or too much motion in every chunk.
     """
-    first = _first_of_chunks(series, stride, tail, short_runs)
+    first = _chunk_starts(series, stride, tail, short_runs)
     padded = np.maximum(0, first + CHUNK_VOLUMES - series.length)
     used = [series.source(a, a + CHUNK_VOLUMES - p) for a, p in zip(first, padded)]
     mean_fd, censored = np.full((2, len(first)), np.nan)
     if displacement is not None:
         for chunk, (start, stop) in enumerate(used):
-            moved = displacement[start:stop]
-            known = moved[~np.isnan(moved)]
+            values = displacement[start:stop]
+            known = values[~np.isnan(values)]
             mean_fd[chunk] = known.mean() if len(known) else np.nan
-            # The first volume of a run has no displacement and is not censored.
-            censored[chunk] = (known > fd_threshold).sum() / len(moved)
+            # The first volume of a run has no displacement, so it counts as not censored.
+            censored[chunk] = (known > fd_threshold).sum() / len(values)
     included = ~(censored > max_censored)
     if not included.any():
         raise InputError(
             f"every chunk has more than {max_censored:.0%} of its volumes above {fd_threshold} mm "
-            f"framewise displacement; raise --max-censored or --fd-threshold to embed it"
+            f"framewise displacement; raise --max-censored or --fd-threshold to embed the run"
         )
     return pd.DataFrame(
         {
@@ -97,7 +97,7 @@ def plan_chunks(
 
 
 def count_chunks(series: Series, settings: EmbeddingSettings) -> int:
-    """Number of chunks that a run will have."""
+    """Return the number of chunks that a run will have."""
     return len(
         plan_chunks(
             series,
@@ -109,24 +109,24 @@ def count_chunks(series: Series, settings: EmbeddingSettings) -> int:
 
 
 def chunk_rows(start: int, length: int) -> np.ndarray:
-    """Volumes (20,) of a series of `length` that make up the chunk from `start` on.
+    """Return the 20 volume numbers of the chunk that begins at `start` of a series of `length`.
 
-    Where the series ends, it is reflected (`numpy.pad`): the volumes before the last come again in
-    reverse, which keeps the change from volume to volume that one repeated volume would lack.
+    Beyond its end, the series is reflected (`numpy.pad`): the volumes before the last follow in
+    reverse order. Repeating the last volume instead would remove all change between volumes.
     """
-    beyond = max(0, start + CHUNK_VOLUMES - length)
+    n_missing = max(0, start + CHUNK_VOLUMES - length)
     mode: Literal["reflect", "edge"] = "reflect" if length > 1 else "edge"
-    return np.pad(np.arange(length), (0, beyond), mode=mode)[start : start + CHUNK_VOLUMES]
+    return np.pad(np.arange(length), (0, n_missing), mode=mode)[start : start + CHUNK_VOLUMES]
 
 
-def _first_of_chunks(series: Series, stride: int, tail: str, short_runs: str) -> np.ndarray:
-    """First volume of every chunk in the series."""
+def _chunk_starts(series: Series, stride: int, tail: str, short_runs: str) -> np.ndarray:
+    """Return the first volume of every chunk, counted in the series."""
     refuse_too_short(series, short_runs)
     length = series.length
     if length < CHUNK_VOLUMES:
         return np.array([0])
     first = np.arange(0, length - CHUNK_VOLUMES + 1, stride)
-    more = first[-1] + stride
-    if tail == "drop" or first[-1] + CHUNK_VOLUMES == length or more >= length:
+    following = first[-1] + stride
+    if tail == "drop" or first[-1] + CHUNK_VOLUMES == length or following >= length:
         return first
-    return np.append(first, length - CHUNK_VOLUMES if tail == "overlap" else more)
+    return np.append(first, length - CHUNK_VOLUMES if tail == "overlap" else following)

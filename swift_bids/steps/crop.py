@@ -1,4 +1,4 @@
-"""Brain mask + frame -> index map from the matrix's columns to places in the 96^3 input."""
+"""Brain mask + frame -> index map from columns of the matrix to positions in the 96^3 input."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from swift_bids.steps.normalise import load_mask, mask_voxels
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of a brain the network sees.
+    """How much of the brain the network sees.
 
     Attributes
     ----------
     n_voxels, n_outside
-        Brain voxels (2 mm) within the frame, and those that fall outside it.
+        Number of brain voxels (2 mm) inside and outside the frame.
     template_share
         Share of the MNI152 template's brain that the run's mask covers.
     size_ratio
-        Voxels of the mask over voxels of the template's brain.
+        Number of voxels in the mask divided by the number in the template's brain.
     dice
-        Dice overlap of the run's mask and the template's brain.
+        Dice overlap between the run's mask and the template's brain.
     extent_mm
         Extent of the mask along x, y, z, in mm.
     """
@@ -39,16 +39,16 @@ class Coverage:
 
 
 def crop(mask_file: str | Path, frame: Frame, index_file: str | Path) -> Coverage:
-    """Write the index map of a run and say how much of a brain it covers.
+    """Write the index map of a run and return how much of the brain it covers.
 
     Parameters
     ----------
     mask_file
         3D brain mask in a standard (MNI) space.
     frame
-        Where the FSL grid lies in the 96^3 input.
+        Position of the FSL grid in the 96^3 input.
     index_file
-        `.npy` to write: int64 (brain voxel,), flat C-order positions in 96^3, for the columns of
+        `.npy` to write: int64 (brain voxel,), the flat C-order position in 96^3 of each column of
         the matrix that `swift_bids.steps.normalise.normalise` writes for the same mask and frame.
     """
     mask = load_mask(mask_file)

@@ -1,8 +1,8 @@
 """Matrix + index map + chunk table -> tokens (chunk, 288, 2, 2, 2, 20).
 
-Brain voxels travel to the device as they lie in the matrix (9 MB a chunk) and are scattered into
-the 96^3 input there, whose background is written once. While the network works on one batch, the
-next is read and copied.
+The rows of the matrix are copied to the device as they are (9 MB per chunk). The device scatters
+them into the 96^3 input, whose background is written only once. While the network processes one
+batch, a thread reads and copies the next.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from swift_bids.steps.chunk import chunk_rows
 from swift_bids.steps.normalise import MatrixFile
 
 _LOG = logging.getLogger("swift_bids")
-#: Share of a GPU's free memory that batches may fill, and more chunks than which gain nothing.
+#: Share of a GPU's free memory that a batch may fill.
 _MEMORY_SHARE = 0.8
-_MOST_CHUNKS = 16
+#: Larger batches are not faster.
+_MAX_CHUNKS = 16
 
 
 def choose_device(device: str) -> tuple[str, str | None]:
@@ -42,43 +43,44 @@ def choose_device(device: str) -> tuple[str, str | None]:
     device : str
         `cpu`, `cuda` or `cuda:N`.
     warning : str or None
-        What the user should know, when `auto` had to take the CPU although a GPU seems to be there.
+        Message for the user if `auto` falls back to the CPU although torch was built for GPUs.
 
     Raises
     ------
     UsageError
-        A GPU was asked for and cannot be used.
+        The requested GPU cannot be used.
     """
     remedy = (
-        "in a container add --gpus all (docker) or --nv (apptainer), else install a CUDA build of "
-        "torch, or use --device cpu"
+        "in a container, add --gpus all (docker) or --nv (apptainer); otherwise install a CUDA "
+        "build of torch, or use --device cpu"
     )
     if device == "cpu":
         return "cpu", None
     if not torch.cuda.is_available():
         if device == "auto":
             built = torch.backends.cuda.is_built()
-            return "cpu", f"no usable GPU was found, the CPU is used; {remedy}" if built else None
+            return "cpu", f"found no usable GPU, using the CPU; {remedy}" if built else None
         raise UsageError(f"--device {device}: torch sees no GPU; {remedy}")
     wanted = torch.device("cuda" if device == "auto" else device)
     if wanted.index is not None and wanted.index >= torch.cuda.device_count():
         raise UsageError(
-            f"--device {device}: there are only {torch.cuda.device_count()} GPUs, counted from 0"
+            f"--device {device}: torch sees {torch.cuda.device_count()} GPU(s), numbered from 0; "
+            f"choose one of these"
         )
     return str(wanted), None
 
 
 class ModelInput:
-    """The network's input for a batch of chunks of one run, used again for every batch.
+    """The network's input for a batch of chunks of one run, reused for every batch.
 
     Parameters
     ----------
     index
         (brain voxel,) flat C-order positions in 96^3, on the device of the network.
     background
-        z-score everywhere else.
+        z-score of all other voxels.
     batch_size
-        Chunks that there is room for.
+        Largest number of chunks in a batch.
 
     Notes
     -----
@@ -91,7 +93,7 @@ class ModelInput:
         self._voxels = torch.full(shape, background, dtype=torch.float32, device=index.device)
 
     def fill(self, rows: Tensor) -> Tensor:
-        """Put brain voxels (B, T, brain voxel) in their places: (B, 1, 96, 96, 96, T) float32."""
+        """Scatter brain voxels (B, T, brain voxel) into (B, 1, 96, 96, 96, T) float32."""
         voxels = self._voxels[: len(rows)]
         voxels.index_copy_(1, self._index, rows.transpose(1, 2).to(torch.float32))
         return voxels.view(len(rows), 1, *MODEL_SHAPE, CHUNK_VOLUMES)
@@ -116,19 +118,19 @@ def embed_chunks(
     index
         (brain voxel,) flat C-order positions in 96^3.
     starts
-        First volume of every chunk of 20, a row of the matrix; where it ends before the chunk does,
-        `swift_bids.steps.chunk.chunk_rows` says what fills it up.
+        First volume (row of the matrix) of every chunk of 20. If the matrix ends before the chunk
+        does, `swift_bids.steps.chunk.chunk_rows` fills the chunk up.
     background
         z-score outside the brain.
     network
-        On the device that is to do the work, in evaluation mode.
+        The network, in evaluation mode, on the device that does the work.
     batch_size
-        Chunks that go through the network together; None: one on the CPU, and on a GPU what its
-        free memory holds. Halved when the memory does not suffice after all.
+        Chunks that go through the network together; None: one on the CPU, and on a GPU as many as
+        fit in its free memory. Halved whenever the memory does run out.
     precision
         One of `swift_bids.network.precision.PRECISIONS`.
     on_chunks
-        Called with the number of chunks after each batch (progress).
+        Called after each batch with the number of its chunks (progress).
 
     Returns
     -------
@@ -140,14 +142,14 @@ def embed_chunks(
     torch.OutOfMemoryError
         Not even one chunk fits.
     UsageError
-        The device does not have this precision.
+        The device does not support this precision.
     """
     device = next(network.parameters()).device
     positions = torch.from_numpy(np.asarray(index, dtype=np.int64)).to(device)
     tokens: list[np.ndarray] = []
     remaining = list(starts)
     size = 1 if batch_size is None else min(batch_size, len(remaining))
-    first_alone = batch_size is None and device.type == "cuda"  # to see what a chunk takes
+    first_alone = batch_size is None and device.type == "cuda"  # to measure its memory
     if first_alone:
         torch.cuda.reset_peak_memory_stats(device)
     while remaining:
@@ -164,9 +166,9 @@ def embed_chunks(
                 raise
             size, full = size // 2, True
             _LOG.warning(
-                "the memory of %s is full: going on with %d chunk(s) at once", device, size
+                "%s has no memory left: continuing with %d chunk(s) per batch", device, size
             )
-        if full:  # not earlier: the exception holds on to what is to be freed
+        if full:  # only here: until now the exception kept the memory alive
             torch.cuda.empty_cache()
         elif first_alone and remaining:
             size, first_alone = min(len(remaining), batch_that_fits(device)), False
@@ -174,11 +176,11 @@ def embed_chunks(
 
 
 def batch_that_fits(device: torch.device) -> int:
-    """Chunks that a GPU's free memory holds, after one has gone through the network."""
+    """Return how many chunks fit in a GPU's free memory, once one has been through the network."""
     free, _ = torch.cuda.mem_get_info(device)
-    of_one = torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
+    per_chunk = torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
     reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return max(1, min(_MOST_CHUNKS, int(_MEMORY_SHARE * (free + reserved) / max(of_one, 1))))
+    return max(1, min(_MAX_CHUNKS, int(_MEMORY_SHARE * (free + reserved) / max(per_chunk, 1))))
 
 
 def _outputs(
@@ -189,10 +191,10 @@ def _outputs(
     network: nn.Module,
     precision: str,
 ) -> Iterator[np.ndarray]:
-    """Yield the tokens of each batch; the next is read while the network works."""
+    """Yield the tokens of each batch; a thread reads the next batch meanwhile."""
     device = positions.device
     volumes = ModelInput(positions, background, len(batches[0]))
-    # Two pinned buffers in turn: a copy to the GPU runs beside the work on it only from those.
+    # Two alternating buffers, pinned because only copies from pinned memory overlap with GPU work.
     shape = (2, len(batches[0]), CHUNK_VOLUMES, matrix.shape[1])
     buffers = torch.empty(shape, dtype=torch.float16, pin_memory=device.type == "cuda")
 
@@ -214,5 +216,5 @@ def _outputs(
             rows = ahead.result().to(device, non_blocking=True)
             if number + 1 < len(batches):
                 ahead = reader.submit(read, number + 1)
-            # .cpu() waits for the work, and with it for the copy out of this buffer
+            # .cpu() waits for the network, so the copy out of this buffer has finished, too
             yield network(volumes.fill(rows)).float().cpu().numpy()

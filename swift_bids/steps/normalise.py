@@ -1,10 +1,9 @@
 """BOLD run + brain mask -> (volume, brain voxel) matrix of z-scores in float16, and its statistics.
 
 The training data were z-scored with one mean and one standard deviation over all non-zero voxels
-of all volumes of a run, and stored as float16 (preprocessing of Kim et al. 2023). Only the brain
-voxels are kept here, a quarter of the grid. The statistics need the whole run before the first
-z-score: a run whose brain voxels fit in `KEPT_BYTES` waits in memory for them, a longer one is read
-a second time.
+of all volumes of a run, and stored as float16 (preprocessing of Kim et al. 2023). This step keeps
+only the brain voxels, a quarter of the grid. It needs the statistics of the whole run for the first
+z-score, so it keeps a run whose brain voxels fit in `MAX_KEPT_BYTES`, and reads a longer run twice.
 """
 
 from __future__ import annotations
@@ -26,35 +25,35 @@ from swift_bids.steps.voxel_statistics import VoxelMoments
 
 #: Choices of `--normalisation`.
 METHODS = ("global", "voxel+global")
-#: Memory for the brain voxels of a run as float32; 320 MB hold 340 volumes of a whole brain.
-KEPT_BYTES = 320_000_000
+#: Memory for the brain voxels of a run as float32; 320 MB are enough for 340 volumes of a brain.
+MAX_KEPT_BYTES = 320_000_000
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Statistics of one run, over the series that the network reads and the brain in the frame.
+    """Statistics of one run, over the series that the network reads and the brain inside the frame.
 
     Attributes
     ----------
     method
         One of `METHODS`.
     mean, std
-        Over all voxels and volumes, in the units of the BOLD data; `std` is the unbiased one.
+        Over all voxels and volumes, in the units of the BOLD data; `std` is unbiased.
     background
-        z-score of everything outside the brain: the smallest z-score within it.
+        z-score of everything outside the brain: the smallest z-score inside it.
     z_percentiles
         1st, 50th and 99th percentile of the mean volume's z-scores.
     negative
         Share of voxels whose mean over time is negative.
     tsnr
-        Median over voxels of mean over standard deviation in time, at the TR of the BOLD file.
+        Median over voxels of temporal mean / standard deviation, at the TR of the BOLD file.
     n_volumes
         Volumes of the series.
     n_constant
-        Voxels with one and the same value in all volumes. With `voxel+global` they are background.
+        Voxels with the same value in all volumes. With `voxel+global` they are background.
     n_zero, n_nonfinite
-        Values (voxel x volume of the BOLD file) that were exactly 0, or NaN or infinite: set to the
-        background.
+        Values (voxel x volume of the BOLD file) that were exactly 0, or NaN or infinite; they
+        become background.
     interpolated
         Whether the run was resampled to the FSL 2 mm grid.
     """
@@ -90,23 +89,23 @@ def normalise(
     bold_file, mask_file
         4D BOLD and 3D brain mask on the same grid, in a standard (MNI) space.
     frame
-        Place of the brain in the network's input: only voxels within it count.
+        Position of the brain in the network's input; only voxels inside it are used.
     series
-        Which volumes count, and the TR to interpolate them to.
+        The volumes to use, and the TR to interpolate them to.
     matrix_file
         `.npy` to write: float16 (volume of the series, brain voxel), columns in the order of
         `swift_bids.geometry.grid.BrainVoxels`.
     method
         `global`: one mean and one unbiased standard deviation over all voxels and volumes, as the
-        network was trained. `voxel+global`: every voxel over time first, then all together.
+        network was trained. `voxel+global`: first each voxel over time, then all together.
     parcels, parcel_file
-        Parcels whose mean signal is taken from the same pass, and the `.npy` to write: float32
-        (used volume of the BOLD file, parcel), in its units and at its TR.
+        Parcels whose mean signals are computed while the run is read, and the `.npy` to write:
+        float32 (used volume of the BOLD file, parcel), in its units and at its TR.
 
     Raises
     ------
     InputError
-        A file that cannot be read, is no 4D image, does not fit its mask, or holds no signal.
+        A file cannot be read, is not a 4D image, does not fit its mask, or contains no signal.
     """
     mask_image = load_mask(mask_file)
     gaps = Gaps()
@@ -115,28 +114,28 @@ def normalise(
         if bold.shape[3] != series.n_volumes:
             raise InputError(
                 f"{bold_file}: has {bold.shape[3]} volumes, but {series.n_volumes} were expected; "
-                f"it has changed since, run again"
+                f"the file has changed during this call, run the same command again"
             )
         interpolated = not is_fsl_grid(bold.shape[:3], bold.affine)
         brain = mask_voxels(mask_image, mask_file, frame)
         n_voxels = len(brain.fsl)
         moments = VoxelMoments(n_voxels)
-        as_recorded = VoxelMoments(n_voxels) if series.resampled else moments
-        keep = 4 * n_voxels * series.n_volumes <= KEPT_BYTES
+        recorded_moments = VoxelMoments(n_voxels) if series.resampled else moments
+        keep = 4 * n_voxels * series.n_volumes <= MAX_KEPT_BYTES
         kept: list[np.ndarray] = []
-        rows = gaps.marked(brain_rows(bold, bold_file, brain.fsl), series.first_volume)
+        rows = gaps.mark(brain_rows(bold, bold_file, brain.fsl), series.first_volume)
         if parcels is not None:
             means = ParcelMeans(parcels.numbers[brain.fsl], len(parcels.names))
-            rows = _passed_to(means.add, rows, series.first_volume)
+            rows = _observed(means.add, rows, series.first_volume)
         if series.resampled:
-            rows = _passed_to(as_recorded.add, rows, series.first_volume)
-        for block in resample(_passed_to(kept.append, rows, 0) if keep else rows, series):
+            rows = _observed(recorded_moments.add, rows, series.first_volume)
+        for block in resample(_observed(kept.append, rows, 0) if keep else rows, series):
             moments.add(block)
     if parcels is not None:
         if parcel_file is None:
             raise TypeError("parcels need a parcel_file")
         np.save(parcel_file, means.values)
-    mean, std = moments.of_all()
+    mean, std = moments.overall()
     if not (moments.high > moments.low).any():
         raise InputError(
             f"{bold_file}: the data do not vary within the brain mask; check that it is the "
@@ -147,25 +146,25 @@ def normalise(
         header = {"descr": "<f2", "fortran_order": False, "shape": (series.length, n_voxels)}
         np.lib.format.write_array_header_1_0(file, header)
         if keep:
-            for block in resample(_taken(kept), series):
-                file.write(z_scores.of(block).data)
+            for block in resample(_pop_blocks(kept), series):
+                file.write(z_scores.apply(block).data)
         else:
             with open_bold(bold_file) as bold:
-                rows = Gaps().marked(brain_rows(bold, bold_file, brain.fsl), series.first_volume)
+                rows = Gaps().mark(brain_rows(bold, bold_file, brain.fsl), series.first_volume)
                 for block in resample(rows, series):
-                    file.write(z_scores.of(block).data)
-    varies = as_recorded.std > 0
-    of_mean_volume = (moments.mean[moments.count > 0] - mean) / std
+                    file.write(z_scores.apply(block).data)
+    varies = recorded_moments.std > 0
+    z_of_mean_volume = (moments.mean[moments.count > 0] - mean) / std
     return Normalisation(
         method=method,
         mean=mean,
         std=std,
         background=float(np.float16(z_scores.background)),
-        z_percentiles=tuple(np.percentile(of_mean_volume, [1, 50, 99]).tolist()),
+        z_percentiles=tuple(np.percentile(z_of_mean_volume, [1, 50, 99]).tolist()),
         negative=float((moments.mean < 0).mean()),
-        tsnr=float(np.median(as_recorded.mean[varies] / as_recorded.std[varies])),
+        tsnr=float(np.median(recorded_moments.mean[varies] / recorded_moments.std[varies])),
         n_volumes=series.length,
-        n_constant=int(as_recorded.constant.sum()),
+        n_constant=int(recorded_moments.constant.sum()),
         n_zero=gaps.n_zero,
         n_nonfinite=gaps.n_nonfinite,
         interpolated=interpolated,
@@ -175,7 +174,7 @@ def normalise(
 class MatrixFile:
     """A matrix that `normalise` wrote, read a few volumes at a time.
 
-    A memory map of the whole file would count as memory of the process, page for page.
+    With one memory map of the whole file, every page read would count as memory of the process.
 
     Attributes
     ----------
@@ -188,23 +187,22 @@ class MatrixFile:
         self.shape = np.load(file, mmap_mode="r").shape
 
     def __getitem__(self, volumes: slice) -> np.ndarray:
-        """Float16 (volume, brain voxel)."""
+        """Read some volumes, float16 (volume, brain voxel)."""
         return np.array(np.load(self._file, mmap_mode="r")[volumes])
 
 
 class Gaps:
-    """Counts and marks the values of brain voxels that are no signal.
+    """Counts and marks the values of brain voxels that are not signal.
 
-    A value of exactly 0 was background in training, so that the edge of the field of view within
-    the mask is background too.
+    A value of exactly 0 was background in training. Voxels inside the mask but outside the field of
+    view are therefore background, too.
     """
 
     def __init__(self) -> None:
         self.n_zero = self.n_nonfinite = 0
 
-    def marked(self, blocks: Iterable[np.ndarray], first_volume: int) -> Iterator[np.ndarray]:
-        """Set what is 0 or infinite in (volume, voxel) blocks to NaN, and count it from
-        `first_volume` on."""
+    def mark(self, blocks: Iterable[np.ndarray], first_volume: int) -> Iterator[np.ndarray]:
+        """Set zeros and infinite values to NaN, and count them from `first_volume` on."""
         start = 0
         for block in blocks:
             used = block[max(first_volume - start, 0) :]
@@ -219,17 +217,17 @@ class Gaps:
 
 
 class _ZScores:
-    """Turns brain voxels into z-scores, from the moments of the whole run."""
+    """Turns brain voxels into z-scores with the moments of the whole run."""
 
     def __init__(self, moments: VoxelMoments, method: str):
         known = moments.count > 0
         if method == "global":
-            center, spread = moments.of_all()
+            center, spread = moments.overall()
             lowest = (moments.low[known].min() - center) / spread
             self._center, self._spread = np.float32(center), np.float32(spread)
         else:
-            # Each voxel then has mean 0 and sum of squares count - 1: the global standard deviation
-            # follows without another look at the data.
+            # Each voxel then has mean 0 and sum of squares count - 1, so the global standard
+            # deviation follows without reading the data again.
             varies = known & ~moments.constant
             count = moments.count[varies]
             std = moments.std * np.sqrt((count - 1).sum() / (count.sum() - 1))
@@ -238,8 +236,8 @@ class _ZScores:
             self._center, self._spread = np.float32(centers), np.float32(spreads)
         self.background = np.float32(lowest)
 
-    def of(self, rows: np.ndarray) -> np.ndarray:
-        """Float16 z-scores of float32 (volume, voxel); NaN becomes the background."""
+    def apply(self, rows: np.ndarray) -> np.ndarray:
+        """Turn float32 (volume, voxel), in place, to float16 z-scores; NaN becomes background."""
         rows -= self._center
         rows /= self._spread
         rows[np.isnan(rows)] = self.background
@@ -247,16 +245,16 @@ class _ZScores:
 
 
 def load_mask(mask_file: str | Path) -> nib.Nifti1Image:
-    """Read a 3D brain mask; InputError where it is none."""
+    """Read a 3D brain mask; raise InputError if the image is not 3D."""
     with open_image(mask_file) as stored:
         mask = nib.squeeze_image(stored) if stored.shape[3:] == (1,) else stored
         if mask.ndim != 3:
-            raise InputError(f"{mask_file}: has {mask.ndim} dimensions, a brain mask 3; {AGAIN}")
+            raise InputError(f"{mask_file}: has {mask.ndim} dimensions, a mask has 3; {AGAIN}")
         return nib.Nifti1Image(np.asarray(mask.dataobj), mask.affine, dtype=mask.get_data_dtype())
 
 
 def mask_voxels(mask: nib.Nifti1Image, mask_file: str | Path, frame: Frame) -> BrainVoxels:
-    """`swift_bids.geometry.grid.brain_voxels` of a mask; its InputError names the file."""
+    """Call `swift_bids.geometry.grid.brain_voxels`; its InputError names the file."""
     try:
         return brain_voxels(np.asarray(mask.dataobj), mask.affine, frame)
     except InputError as error:
@@ -266,7 +264,7 @@ def mask_voxels(mask: nib.Nifti1Image, mask_file: str | Path, frame: Frame) -> B
 def _grid(image: nib.Nifti1Image) -> str:
     size = " x ".join(map(str, image.shape[:3]))
     origin = ", ".join(f"{x:g}" for x in image.affine[:3, 3])
-    axes = "".join(code or "?" for code in nib.aff2axcodes(image.affine))  # None: no such axis
+    axes = "".join(code or "?" for code in nib.aff2axcodes(image.affine))  # a code may be None
     zooms = " x ".join(f"{x:.3g}" for x in nib.affines.voxel_sizes(image.affine))
     return f"{size} voxels of {zooms} mm, {axes}, first at {origin} mm"
 
@@ -281,20 +279,20 @@ def _check_same_grid(
         )
 
 
-def _passed_to(
-    take: Callable[[np.ndarray], None], blocks: Iterable[np.ndarray], first_volume: int
+def _observed(
+    observer: Callable[[np.ndarray], None], blocks: Iterable[np.ndarray], first_volume: int
 ) -> Iterator[np.ndarray]:
-    """Yield the blocks, and let `take` see their volumes from `first_volume` on."""
+    """Yield the blocks unchanged, and call `observer` with their volumes from `first_volume` on."""
     start = 0
     for block in blocks:
         used = block[max(first_volume - start, 0) :]
         start += len(block)
         if len(used):
-            take(used)
+            observer(used)
         yield block
 
 
-def _taken(kept: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield the blocks and let go of each, so that they may be changed in place."""
+def _pop_blocks(kept: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the blocks and drop the reference to each, so that the caller may change them."""
     while kept:
         yield kept.pop(0)

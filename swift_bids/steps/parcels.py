@@ -1,5 +1,8 @@
-"""Brain voxels of a run -> mean signal of each parcel, denoised: the input of the functional
-connectivity that embeddings are compared with."""
+"""Brain voxels of a run -> denoised mean signal of each parcel.
+
+The group level computes functional connectivity from these signals, as a baseline for the
+embeddings.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,14 @@ from swift_bids.geometry.grid import template_brain, to_fsl_grid
 from swift_bids.inputs.bold_reader import UNREADABLE, refuse_impossible
 from swift_bids.inputs.filenames import entities_in
 
-#: Edge of the default parcels in voxels (24 mm), and how much of one must be brain.
-CUBE_VOXELS, CUBE_BRAIN = 12, 0.5
-#: A run of few volumes bears few regressors: at most one for so many volumes.
+#: Edge of the default parcels in voxels (24 mm), and the smallest share of one that must be brain.
+CUBE_VOXELS, MIN_BRAIN_SHARE = 12, 0.5
+#: At most one regressor per 3 volumes, so that short runs keep some signal.
 VOLUMES_PER_REGRESSOR = 3
 _AXES = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
-#: What is regressed out, in the order in which it is left out again when volumes are few: 24 motion
-#: parameters (Friston et al. 1996), white matter and CSF, high-pass filter (fMRIPrep's cosines).
+#: Groups of regressors, the most important first: short runs omit the last ones. Together they are
+#: 24 motion parameters (Friston et al. 1996), white matter and CSF, and fMRIPrep's cosines (a
+#: high-pass filter).
 _REGRESSORS = (
     rf"^({'|'.join(_AXES)})$",
     r"^(csf|white_matter)$",
@@ -44,13 +48,13 @@ class Parcels:
     label
         Value of the `seg` entity.
     names
-        Of the parcels, in the order of their numbers.
+        Names of the parcels, in the order of their numbers.
     numbers
-        (91 * 109 * 91,) flat in C order: parcel from 1 on, 0 where there is none.
+        (91 * 109 * 91,) flat in C order: number of the parcel from 1 on, 0 outside all parcels.
     descriptions
-        What each parcel is, a sentence.
+        One phrase that describes each parcel.
     sha256
-        Of the atlas file; None for the cubes.
+        SHA-256 of the atlas file; None for the cubes.
     """
 
     label: str
@@ -61,17 +65,17 @@ class Parcels:
 
 
 def cubes(frame: Frame) -> Parcels:
-    """Cubes of 24 mm of the 96^3 input, those at least half of which is brain of the template.
+    """Return the 24 mm cubes of the 96^3 input that are at least half brain in the template.
 
-    The boundary between two of them lies at the midline, so that left and right do not mix.
+    A boundary between cubes lies at the midline, so no cube mixes left and right.
     """
     shape = tuple(n // CUBE_VOXELS for n in MODEL_SHAPE)
     inside, place = frame.place(np.indices(FSL_SHAPE).reshape(3, -1))
-    cube = np.ravel_multi_index(tuple(place // CUBE_VOXELS), shape)  # of each voxel inside
+    cube = np.ravel_multi_index(tuple(place // CUBE_VOXELS), shape)  # cube of each voxel inside
     brain = template_brain().reshape(-1)[inside]
-    of_brain = np.bincount(cube[brain], minlength=np.prod(shape))
-    kept = np.flatnonzero(of_brain >= CUBE_BRAIN * CUBE_VOXELS**3)
-    # All voxels of the cubes: a run's own brain mask says which of them count.
+    n_brain = np.bincount(cube[brain], minlength=np.prod(shape))
+    kept = np.flatnonzero(n_brain >= MIN_BRAIN_SHARE * CUBE_VOXELS**3)
+    # Number all voxels of the cubes: each run's brain mask later selects among them.
     number_of = np.zeros(np.prod(shape), dtype=np.int32)
     number_of[kept] = np.arange(1, len(kept) + 1)
     numbers = np.zeros(inside.size, dtype=np.int32)
@@ -83,22 +87,22 @@ def cubes(frame: Frame) -> Parcels:
         names=tuple("x{}y{}z{}".format(*cube) for cube in indices),
         numbers=numbers,
         descriptions=tuple(
-            "Brain in the cube of 24 mm around MNI ({:.0f}, {:.0f}, {:.0f}) mm".format(*centre)
+            "Brain in the 24 mm cube around MNI ({:.0f}, {:.0f}, {:.0f}) mm".format(*centre)
             for centre in centres
         ),
     )
 
 
 def read_atlas(atlas_file: str | Path) -> Parcels:
-    """Parcels of one's own: a 3D image of whole numbers in MNI space, 0 outside.
+    """Read the user's atlas: a 3D image of whole numbers in MNI space, 0 outside the parcels.
 
-    Names are taken from the table of the same name beside it (`.tsv` with `index` and `name`, BIDS
-    specification, segmentations), where there is one, else the numbers are.
+    The names come from the table beside the atlas that has the same name (`.tsv` with `index` and
+    `name`, BIDS specification, segmentations). Without a table, the numbers are the names.
 
     Raises
     ------
     InputError
-        The file cannot be read, is no such image, or its table does not fit it.
+        The file cannot be read, is not such an image, or its table does not fit it.
     """
     try:
         image = cast(SpatialImage, nib.load(atlas_file))
@@ -106,24 +110,28 @@ def read_atlas(atlas_file: str | Path) -> Parcels:
             refuse_impossible(atlas_file, image.header)
         values = np.asarray(image.dataobj)
     except UNREADABLE as error:
-        raise InputError(f"{atlas_file}: the atlas cannot be read ({error})") from error
+        raise InputError(
+            f"{atlas_file}: the atlas cannot be read ({error}); check the file"
+        ) from error
     if not np.isfinite(image.affine).all() or np.linalg.det(image.affine[:3, :3]) == 0:
-        raise InputError(f"{atlas_file}: its affine places no voxel; make the atlas again")
+        raise InputError(f"{atlas_file}: its affine is not valid; create the atlas again")
     values = values.reshape(values.shape[:3]) if values.shape[3:] == (1,) else values
-    whole = values.ndim == 3 and values.dtype.kind in "biuf" and np.isfinite(values).all()
-    whole = whole and (values == np.round(values)).all()
-    if not whole or np.abs(values).max(initial=0) > np.iinfo(np.int32).max:
-        raise InputError(f"{atlas_file}: an atlas is a 3D image of whole numbers, one a parcel")
+    is_atlas = values.ndim == 3 and values.dtype.kind in "biuf" and np.isfinite(values).all()
+    is_atlas = is_atlas and (values == np.round(values)).all()
+    if not is_atlas or np.abs(values).max(initial=0) > np.iinfo(np.int32).max:
+        raise InputError(
+            f"{atlas_file}: is not an atlas; give a 3D image of whole numbers, one per parcel"
+        )
     on_grid = to_fsl_grid(values.astype(np.int32), image.affine, order=0).reshape(-1)
     indices, numbers = np.unique(np.append(on_grid, 0), return_inverse=True)
     if indices[0] < 0 or len(indices) < 3:
         raise InputError(
             f"{atlas_file}: has {len(indices) - 1} parcel(s) in MNI space and numbers from "
-            f"{indices[0]} on; functional connectivity needs two or more, numbered from 1"
+            f"{indices[0]} on; functional connectivity needs at least two parcels, numbered from 1"
         )
-    names = _names_of(Path(atlas_file), indices[1:])
+    names = _parcel_names(Path(atlas_file), indices[1:])
     return Parcels(
-        label=_label_of(Path(atlas_file).name),
+        label=_atlas_label(Path(atlas_file).name),
         names=names,
         numbers=numbers[:-1].astype(np.int32),
         descriptions=tuple(f"Parcel {i} of the atlas: {n}" for i, n in zip(indices[1:], names)),
@@ -137,9 +145,9 @@ class ParcelMeans:
     Parameters
     ----------
     numbers
-        (brain voxel,) parcel from 1 on, 0 for none.
+        (brain voxel,) number of the voxel's parcel from 1 on, 0 for none.
     n_parcels
-        How many there are.
+        Number of parcels.
     """
 
     def __init__(self, numbers: np.ndarray, n_parcels: int) -> None:
@@ -148,7 +156,7 @@ class ParcelMeans:
         self._rows: list[np.ndarray] = []
 
     def add(self, block: np.ndarray) -> None:
-        """Take in float32 (volume, brain voxel), NaN where there is no signal."""
+        """Add a float32 (volume, brain voxel) block; NaN marks values without signal."""
         bins = len(self._size)
         for values in block:
             size = self._size
@@ -162,37 +170,37 @@ class ParcelMeans:
 
     @property
     def values(self) -> np.ndarray:
-        """Float32 (volume, parcel); NaN where no voxel of a parcel has signal."""
+        """Float32 (volume, parcel); NaN if no voxel of the parcel has signal."""
         return np.stack(self._rows)
 
 
 def denoise(means: np.ndarray, confounds: pd.DataFrame | None) -> tuple[np.ndarray, list[str]]:
     """Regress trend and confounds out of parcel means, and scale each to standard deviation 1.
 
-    What is regressed out of a mean of voxels is what would have been regressed out of each voxel.
+    Regression is linear, so denoising the mean of a parcel equals denoising each of its voxels.
 
     Parameters
     ----------
     means
         (volume, parcel); a parcel with a NaN becomes NaN throughout.
     confounds
-        fMRIPrep's table, rows of the same volumes; None for trend only.
+        fMRIPrep's table, one row for each of these volumes; None to remove only the trend.
 
     Returns
     -------
     numpy.ndarray
         (volume, parcel) in standard deviations; NaN for a parcel without variation.
     list of str
-        Columns that were regressed out, beside mean and linear trend.
+        Columns that were regressed out, in addition to mean and linear trend.
     """
     n_volumes = len(means)
     used: list[str] = []
     columns = [] if confounds is None else list(confounds.columns)
     for pattern in _REGRESSORS:
-        more = [column for column in columns if re.match(pattern, column)]
-        if len(used) + len(more) > n_volumes // VOLUMES_PER_REGRESSOR:
+        group = [column for column in columns if re.match(pattern, column)]
+        if len(used) + len(group) > n_volumes // VOLUMES_PER_REGRESSOR:
             break
-        used += more
+        used += group
     design = np.stack([np.ones(n_volumes), np.linspace(-1, 1, n_volumes)], axis=1)
     if confounds is not None and used:
         values = confounds[used].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
@@ -202,17 +210,17 @@ def denoise(means: np.ndarray, confounds: pd.DataFrame | None) -> tuple[np.ndarr
         design = np.concatenate([design, values], axis=1)
     known = ~np.isnan(means).any(axis=0)
     signal = means[:, known].astype(np.float64)
-    # What remains of a parcel that is nothing but regressors, or constant, is rounding.
-    rounding = 1e-5 * signal.std(axis=0) + 1e-7 * np.abs(signal.mean(axis=0))
+    # If a parcel is constant or consists of regressors only, nothing but rounding errors remain.
+    rounding_error = 1e-5 * signal.std(axis=0) + 1e-7 * np.abs(signal.mean(axis=0))
     signal -= design @ np.linalg.lstsq(design, signal, rcond=None)[0]
     spread = signal.std(axis=0)
-    signal /= np.where(spread > rounding, spread, np.nan)
+    signal /= np.where(spread > rounding_error, spread, np.nan)
     denoised = np.full(means.shape, np.nan)
     denoised[:, known] = signal
     return denoised, used
 
 
-def _names_of(atlas_file: Path, indices: np.ndarray) -> tuple[str, ...]:
+def _parcel_names(atlas_file: Path, indices: np.ndarray) -> tuple[str, ...]:
     table = atlas_file.with_name(re.sub(r"\.nii(\.gz)?$", "", atlas_file.name) + ".tsv")
     if not table.exists():
         return tuple(map(str, indices))
@@ -222,16 +230,16 @@ def _names_of(atlas_file: Path, indices: np.ndarray) -> tuple[str, ...]:
         named = tuple(names[int(index)] for index in indices)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"{table}: needs columns index and name with a row for every number in {atlas_file} "
-            f"({error})"
+            f"{table}: needs the columns index and name, and a row for every number in "
+            f"{atlas_file} ({error})"
         ) from error
     if len(set(named)) < len(named):
-        raise InputError(f"{table}: two parcels have the same name")
+        raise InputError(f"{table}: two parcels have the same name; give each its own")
     return named
 
 
-def _label_of(name: str) -> str:
-    """`seg` label from an atlas' file name: its seg or atlas entity, else the name itself."""
+def _atlas_label(name: str) -> str:
+    """Return the `seg` label: the atlas, seg and desc entities of the file name, else all of it."""
     stem = re.sub(r"\.nii(\.gz)?$", "", name)
     entities = entities_in(stem)
     parts = [entities[key] for key in ("atlas", "seg", "desc") if key in entities]

@@ -1,4 +1,4 @@
-"""Blocks of volumes -> mean, deviation and range of every voxel, and of all of them together."""
+"""Blocks of volumes -> mean, deviation and range of each voxel, and mean and deviation of all."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import numpy as np
 
 
 class VoxelMoments:
-    """Statistics over time of every voxel of a run that comes in blocks, in float64.
+    """Statistics over time of every voxel of a run that arrives in blocks, in float64.
 
-    Blocks are merged by the update of Chan, Golub and LeVeque (1983), which does not lose digits
-    however large the mean is beside the deviations.
+    The update of Chan, Golub and LeVeque (1983) merges the blocks. It loses no digits, however
+    large the mean is relative to the deviations.
 
     Attributes
     ----------
     count
-        (voxel,) values that are not NaN.
+        (voxel,) number of values that are not NaN.
     mean, squares
-        (voxel,) their mean, and the sum of their squared deviations from it.
+        (voxel,) mean of these values, and sum of their squared deviations from it.
     low, high
-        (voxel,) their range; inf and -inf where there is none.
+        (voxel,) range of these values; inf and -inf for a voxel without any.
     """
 
     def __init__(self, n_voxels: int) -> None:
@@ -29,7 +29,7 @@ class VoxelMoments:
         self.high = np.full(n_voxels, -np.inf, dtype=np.float32)
 
     def add(self, rows: np.ndarray) -> None:
-        """Take in float32 (volume, voxel), NaN where there is no value."""
+        """Add a float32 (volume, voxel) block; NaN marks missing values."""
         known = ~np.isnan(rows)
         values = rows.astype(np.float64)
         count: np.ndarray | np.float64
@@ -49,7 +49,7 @@ class VoxelMoments:
         self.squares += values.sum(axis=0) + delta**2 * self.count * share
         self.mean += delta * share
         self.count = total
-        # fmin and fmax pass over NaN
+        # fmin and fmax ignore NaN
         np.fmin(self.low, np.fmin.reduce(rows, axis=0), out=self.low)
         np.fmax(self.high, np.fmax.reduce(rows, axis=0), out=self.high)
 
@@ -60,11 +60,11 @@ class VoxelMoments:
 
     @property
     def constant(self) -> np.ndarray:
-        """(voxel,) whether a voxel has values and none differs from the others."""
+        """(voxel,) whether a voxel has values and all of them are equal."""
         return (self.count > 0) & (self.low == self.high)
 
-    def of_all(self) -> tuple[float, float]:
-        """Mean and unbiased standard deviation over all values of all voxels."""
+    def overall(self) -> tuple[float, float]:
+        """Return mean and unbiased standard deviation over all values of all voxels."""
         n = self.count.sum()
         if n < 2:
             return 0.0, 0.0
