@@ -1,1 +1,1 @@
-"""Timings that are run by hand; none of them is a test."""
+"""Benchmarks to run by hand; they are not part of the tests."""

@@ -1,11 +1,12 @@
-"""Times the backbone against the original forward pass, in turn and in one process.
+"""Time the backbone and the original forward pass alternately in one process.
 
     python -m benchmarks.backbone --reference reference_forward.pt
 
-The reference is a TorchScript trace of the original network; its weights are loaded into ours, so
-both do the same work, and their largest difference is printed beside the times. Memory is what a
-process of its own needs beyond the loaded network and its input. `--precision` tables how far each
-number format is from float32, on the CPU and on a GPU where there is one.
+The reference is a TorchScript trace of the original network. The benchmark loads its weights into
+our network, so both do the same work, and prints their largest difference next to the times. For
+memory, each network runs in a separate process, and the loaded network and its input do not count.
+`--precision` prints how far each number format is from float32, on the CPU and on a GPU if there is
+one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from swift_bids.network.swift import RELEASED_CONFIG, SwiFT
 
 
 def seconds(work: Callable[[torch.Tensor], object], x: torch.Tensor) -> float:
-    """Seconds that `work(x)` takes."""
+    """Time `work(x)` in seconds."""
     start = time.perf_counter()
     work(x)
     if x.is_cuda:
@@ -35,7 +36,7 @@ def seconds(work: Callable[[torch.Tensor], object], x: torch.Tensor) -> float:
 
 
 def load(reference: str) -> tuple[torch.nn.Module, SwiFT, torch.Tensor]:
-    """The reference, ours with its weights, and one chunk (1, 1, 96, 96, 96, 20)."""
+    """The reference, our network with the same weights, and a chunk (1, 1, 96, 96, 96, 20)."""
     theirs = torch.jit.load(reference).eval()
     ours = SwiFT(**RELEASED_CONFIG).eval()
     ours.load_state_dict(theirs.state_dict())
@@ -44,7 +45,7 @@ def load(reference: str) -> tuple[torch.nn.Module, SwiFT, torch.Tensor]:
 
 
 def peak_memory(reference: str, which: int, threads: int) -> float:
-    """Peak memory of a forward pass in MB, beyond what was there before (Linux)."""
+    """Peak memory of a forward pass in MB, minus the memory in use before it (Linux)."""
     torch.set_num_threads(threads)
     *networks, volumes = load(reference)
 
@@ -60,29 +61,29 @@ def peak_memory(reference: str, which: int, threads: int) -> float:
 
 
 def matmul_peak() -> float:
-    """GFLOP/s of a large float32 matrix product."""
+    """Speed of a large float32 matrix product in GFLOP/s."""
     a = torch.randn(2048, 2048)
     return 2 * 2048**3 / min(seconds(a.matmul, a) for _ in range(5)) / 1e9
 
 
 def deviation(output: torch.Tensor, expected: torch.Tensor) -> float:
-    """Max-abs over max-abs."""
+    """Largest absolute difference divided by the largest absolute expected value."""
     return float((output.cpu().float() - expected).abs().max() / expected.abs().max())
 
 
 def print_precisions(network: SwiFT, volumes: torch.Tensor) -> None:
-    """Time and deviation from float32 of every number format that a device has."""
+    """Print time and deviation from float32 for every number format of each device."""
     with torch.inference_mode():
         expected = network(volumes)
     print("\nprecision  device  seconds  deviation of tokens  of the embedding")
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        there, moved = network.to(device), volumes.to(device)
+        moved_network, moved = network.to(device), volumes.to(device)
         for precision in PRECISIONS:
             if device == "cpu" and precision == "fp16":
-                continue  # no processor is faster with it
+                continue  # fp16 is not faster on any CPU
             with torch.inference_mode(), at_precision(precision, device):
-                output = there(moved).float()
-                took = statistics.median(seconds(there, moved) for _ in range(5))
+                output = moved_network(moved).float()
+                took = statistics.median(seconds(moved_network, moved) for _ in range(5))
             pooled = (t.cpu().mean(dim=(2, 3, 4, 5)) for t in (output, expected))
             print(
                 f"{precision:9}  {device:6}  {took:7.3f}  {deviation(output, expected):19.1e}  "
@@ -95,7 +96,7 @@ def main() -> None:
     parser.add_argument("--reference", required=True, help="traced original forward pass")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--precision", action="store_true", help="also table the number formats")
+    parser.add_argument("--precision", action="store_true", help="also compare the number formats")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
@@ -104,7 +105,7 @@ def main() -> None:
         expected, output = reference(volumes), ours(volumes)  # also the warm-up
         pairs = [(seconds(reference, volumes), seconds(ours, volumes)) for _ in range(args.rounds)]
     theirs, mine = (statistics.median(times) for times in zip(*pairs))
-    # The path with gradients does the same sums through operators that the counter knows.
+    # With gradients, the network does the same work with operators that the counter knows.
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     count = {attention: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)}
     with FlopCounterMode(display=False, custom_mapping=count) as counter:

@@ -1,11 +1,12 @@
-"""Times the group level on made-up outputs of many participants, step by step.
+"""Time each step of the group level with synthetic outputs of many participants.
 
     python -m benchmarks.group --participants 2500 --runs 4
     python -m benchmarks.group --participants 200 --runs 2 --probes --keep FOLDER
 
-Outputs are written as the participant level writes them, with features that differ more between
-participants than between their runs. `planted` in participants.tsv is in the embeddings, `shuffled`
-is the same column in another order, `age` is in the embeddings and in motion.
+The outputs look like those of the participant level, with features that differ more between
+participants than between runs of one participant. The embeddings depend on the column `planted` of
+participants.tsv, `shuffled` is the same column in random order, and `age` affects both the
+embeddings and the motion.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ N_FEATURES, N_PARCELS, N_VOLUMES = 288, 40, 120
 
 
 def write_outputs(root: Path, n_participants: int, n_runs: int, connectivity: bool) -> None:
-    """Lay out the input's participants and the outputs of the participant level."""
+    """Write participants.tsv of the input and the outputs of the participant level."""
     rng = np.random.default_rng(0)
     planted = np.arange(n_participants) % 2
     age = rng.uniform(20, 80, n_participants).round(1)
@@ -111,8 +112,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--participants", type=int, default=2500)
     parser.add_argument("--runs", type=int, default=4)
-    parser.add_argument("--probes", action="store_true", help="with time series of parcels, probes")
-    parser.add_argument("--keep", type=Path, help="folder to write to and keep")
+    parser.add_argument(
+        "--probes", action="store_true", help="also write parcel time series and run the probes"
+    )
+    parser.add_argument("--keep", type=Path, help="write the data to this folder and keep it")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = args.keep or Path(temporary, "data")
@@ -139,7 +142,7 @@ def main() -> None:
     for step, taken in re.findall(r"^(.*) took ([\d.]+) s$", done.stdout, re.MULTILINE):
         print(f"{step:40s} {taken:>7} s")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
-    print(f"all {seconds:.1f} s, largest process {peak:.0f} MB, page {page / 1e6:.1f} MB")
+    print(f"total {seconds:.1f} s, largest process {peak:.0f} MB, page {page / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""A long call: are memory, open files and time a run the same at its end as at its beginning?
+"""Check that memory, open files and time per run do not grow during a call with many runs.
 
     python -m benchmarks.load [--runs 500] [--nprocs 2] [--picture load.png]
 
-Runs of 22 volumes on a grid of 8 mm, each under a participant's name of its own, and a network of
-few features: what is left is what the app itself needs for a run. At every run that is done, the
-resident memory of the process that waits for the workers is read, its open files, and the memory of
-all its workers together.
+The runs have 22 volumes on a grid of 8 mm and one participant each, and the network has few
+features: the rest is the app's own work for a run. After every run, the benchmark records the
+resident memory and the open files of the process that waits for the workers, and the total memory
+of all its workers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NAME = "sub-01_task-rest_space-MNI152NLin6Asym"
 
 
 def write_runs(root: Path, n_runs: int) -> None:
-    """Derivatives of one small run under many names."""
+    """Write derivatives of one small run for many participants."""
     func = root / "sub-01" / "func"
     func.mkdir(parents=True)
     description = {"Name": "load", "BIDSVersion": "1.8.0", "DatasetType": "derivative"}
@@ -54,31 +54,31 @@ def write_runs(root: Path, n_runs: int) -> None:
 
 
 def write_small_network(folder: Path) -> Path:
-    """Weights of a network that reads what the released ones read, with 48 features."""
+    """Write weights of a network with the input shape of the released ones and 48 features."""
     config = RELEASED_CONFIG | {"embed_dim": 6, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1]}
     return write_bundle(folder, config, SwiFT(**config).state_dict(), random_weights_seed=0)
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory of a process."""
+    """Resident memory of a process in MB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def below(pid: int) -> list[int]:
-    """Its descendants."""
+def descendants(pid: int) -> list[int]:
+    """Process ids of all descendants of a process."""
     table = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True).stdout
     children: dict[int, list[int]] = {}
     for child, parent in (map(int, line.split()) for line in table.splitlines()):
         children.setdefault(parent, []).append(child)
-    found = list(children.get(pid, []))
-    for child in found:
-        found += children.get(child, [])
-    return found
+    below = list(children.get(pid, []))
+    for child in below:
+        below += children.get(child, [])
+    return below
 
 
 def measure(call: list[str]) -> pd.DataFrame:
-    """A row for each run that is done: seconds since the start, parent_mb, workers_mb, files."""
+    """Run a call; a row for each run: run, seconds, parent_mb, workers_mb, open_files."""
     rows = []
     begin = time.monotonic()
     with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as job:
@@ -86,10 +86,10 @@ def measure(call: list[str]) -> pd.DataFrame:
             if match := re.match(r"\[(\d+)/\d+\] .*: (\w+) in", line):
                 assert match.group(2) == "done", line
                 workers = 0.0
-                for pid in below(job.pid):
+                for pid in descendants(job.pid):
                     try:
                         workers += resident_mb(pid)
-                    except (FileNotFoundError, ProcessLookupError):  # it has just ended
+                    except (FileNotFoundError, ProcessLookupError):  # the worker has just ended
                         continue
                 rows.append(
                     {
@@ -105,16 +105,16 @@ def measure(call: list[str]) -> pd.DataFrame:
 
 
 def draw(samples: pd.DataFrame, picture: Path) -> None:
-    """The four curves."""
+    """Plot the four curves."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
-    of_each = samples["seconds"].diff().rolling(20).mean()
+    seconds_per_run = samples["seconds"].diff().rolling(20).mean()
     curves = {
         "waiting process (MB)": samples["parent_mb"],
         "workers together (MB)": samples["workers_mb"],
         "open files": samples["open_files"],
-        "s a run (mean of 20)": of_each,
+        "s per run (mean of 20)": seconds_per_run,
     }
     for axes, (title, values) in zip(figure.subplots(2, 2, sharex=True).flat, curves.items()):
         axes.plot(samples["run"], values, color="#1f4e79", linewidth=1)
@@ -128,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--nprocs", type=int, default=2)
-    parser.add_argument("--picture", type=Path, help="draw the curves to this file")
+    parser.add_argument("--picture", type=Path, help="plot the curves to this file")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "fmriprep")
@@ -138,7 +138,7 @@ def main() -> None:
         flags = ["--weights", weights, "--random-weights", "--nprocs", args.nprocs]
         samples = measure([*map(str, [*call, *flags])])
     every = max(1, args.runs // 10)
-    print("| runs done | waiting process, MB | workers, MB | open files | s a run |")
+    print("| runs done | waiting process, MB | workers, MB | open files | s per run |")
     print("|---|---|---|---|---|")
     before = 0.0
     for row in samples[samples["run"] % every == 0].itertuples():

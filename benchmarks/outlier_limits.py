@@ -4,7 +4,7 @@
 
 For each number of runs and components, runs per participant and share of variance between
 participants, the table has the squared distance that one run in 1,000 exceeds when there are no
-outliers. This takes about an hour on one CPU; a partly filled table is continued.
+outliers. This takes about an hour on one CPU; if the file exists, only missing cells are computed.
 """
 
 import itertools
@@ -56,12 +56,12 @@ def simulate(
         if batched:
             distances.append(batched_distances(scores))
         else:
-            distances += [squared_distances(of_one)[None] for of_one in scores]
+            distances += [squared_distances(dataset)[None] for dataset in scores]
     return np.concatenate(distances).reshape(-1)
 
 
 def batched_distances(x: np.ndarray) -> np.ndarray:
-    """`squared_distances` of many datasets (dataset, run, component), ten times as fast or more.
+    """`squared_distances` of many datasets (dataset, run, component), at least ten times as fast.
 
     The algorithm of scikit-learn's `MinCovDet` (1.8 and later) for up to 500 runs: the half of the
     runs that lie closest together, then the estimate from all runs that are not extreme under the
@@ -133,7 +133,7 @@ def _distances(x: np.ndarray, location: np.ndarray, covariance: np.ndarray) -> n
 
 
 def _consistency_factor(n_components: int, share: float) -> float:
-    """By which the covariance of a central share of normal data is too small (Croux 1999)."""
+    """Factor by which the covariance of a central share of normal data is too low (Croux 1999)."""
     return share / chi2(n_components + 2).cdf(chi2(n_components).ppf(share))
 
 
@@ -142,7 +142,7 @@ def cells() -> list[tuple[int, int, int, float]]:
     pairs = [(1, 0.0), *itertools.product(RUNS_PER_PARTICIPANT[1:], SHARES[1:])]
     wanted = []
     for n, larger in itertools.pairwise((*RUNS, RUNS[-1] + 1)):
-        # as many components as the numbers of runs that are interpolated between these two may have
+        # the most components that any number of runs between these two can have
         most = min(MAX_COMPONENTS, (larger - 1) // RUNS_PER_COMPONENT)
         wanted += [(n, k, m, s) for k in COMPONENTS if k <= most for m, s in pairs]
     return wanted

@@ -1,13 +1,14 @@
-"""Times `run.py participant` on one run against the original path, stage by stage.
+"""Time `run.py participant` and the original pipeline on one run, stage by stage.
 
     python -m benchmarks.pipeline --reference reference_forward.pt
 
-The original path is rebuilt as it was used (preprocessing and loader of Kim et al. 2023): the whole
-image through nibabel, z-scores over the whole array with torch, float16, one torch.save file a
-volume; then these files again chunk by chunk, padded, through the traced original network. Ours is
-the command as a user types it: imports, query, report and all. Both run in processes of their own,
-in turn; a ratio is the median of the pairs. Memory is the proportional set size of all processes of
-a path, summed and sampled in one more run that is not timed, for the sampling takes time (Linux).
+The original pipeline follows the preprocessing and the loader of Kim et al. 2023: nibabel reads the
+whole image, torch computes z-scores over the whole array and converts them to float16, and
+torch.save writes one file per volume; then each chunk is read from these files, padded and passed
+through the traced original network. Our pipeline is the whole command as a user types it, with
+imports, query and report. Both run alternately in separate processes; a ratio is the median of the
+pairs. Memory is the proportional set size summed over all processes of a pipeline (Linux); it is
+sampled in an extra run without timing, since sampling takes time.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ from swift_bids.network.bundles import write_random_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "sub-01_task-rest_space-MNI152NLin6Asym_res-2_desc-"
-#: Voxels of the field of view: of a real run, what lies beyond is exactly 0.
+#: Voxels of the field of view: outside of it, a real run is exactly 0.
 FIELD_OF_VIEW = (slice(6, 85), slice(4, 105), slice(0, 77))
 
 
 @dataclass
 class Stage:
-    """A part of a path: seconds from its start to its end, peak memory (MB) meanwhile."""
+    """A stage of a pipeline: seconds from start to end, and peak memory (MB)."""
 
     name: str
     seconds: float
@@ -50,7 +51,7 @@ class Stage:
 
 
 def write_dataset(root: Path, n_volumes: int) -> Path:
-    """Write a derivative of one float32 run of 91 x 109 x 91 voxels; returns the BOLD file."""
+    """Write a derivative with one float32 run of 91 x 109 x 91 voxels; return its BOLD file."""
     folder = root / "sub-01" / "func"
     bold = folder / f"{RUN}preproc_bold.nii.gz"
     if bold.exists():
@@ -84,7 +85,7 @@ def write_dataset(root: Path, n_volumes: int) -> Path:
 
 
 def original(bold: Path, reference: str, folder: Path) -> None:
-    """The original path; prints a line at the end of each stage."""
+    """Run the original pipeline and print a line at the end of each stage."""
     import torch
     from torch.nn.functional import pad
 
@@ -92,7 +93,7 @@ def original(bold: Path, reference: str, folder: Path) -> None:
     data = torch.from_numpy(nib.load(bold).get_fdata(dtype=np.float32))
     mask = nib.load(str(bold).replace("preproc_bold", "brain_mask")).get_fdata() > 0
     data = data * torch.from_numpy(mask)[..., None]
-    data = data[:, 7:-6]  # the loader's crop for UK Biobank
+    data = data[:, 7:-6]  # how the loader crops UK Biobank data
     background = data == 0
     mean, std = data[~background].mean(), data[~background].std()
     z = (data - mean) / std
@@ -117,14 +118,14 @@ def original(bold: Path, reference: str, folder: Path) -> None:
 
 
 def measure(command: list[str], stages: dict[str, str], memory: bool) -> list[Stage]:
-    """Run a command whose output lines tell where its stages end.
+    """Run a command and recognise the ends of its stages from its output.
 
     Parameters
     ----------
     stages
-        Stage -> pattern of the line that ends it, in order; a last stage ends with the command.
+        Stage -> pattern of the line that ends it, in order; the last stage ends with the command.
     memory
-        Whether to sample the memory of its processes.
+        Whether to sample the memory of the processes.
     """
     samples: list[tuple[float, float]] = []
     started = time.perf_counter()
@@ -139,7 +140,7 @@ def measure(command: list[str], stages: dict[str, str], memory: bool) -> list[St
     sampler = threading.Thread(target=sample)
     sampler.start()
     waiting = dict(stages)
-    done, before, said = [], started, []
+    done, before, lines = [], started, []
 
     def end_stage(name: str) -> None:
         nonlocal before
@@ -149,7 +150,7 @@ def measure(command: list[str], stages: dict[str, str], memory: bool) -> list[St
         before = now
 
     for line in process.stdout:
-        said.append(line)
+        lines.append(line)
         for name, pattern in list(waiting.items())[:1]:
             if re.search(pattern, line):
                 del waiting[name]
@@ -158,7 +159,7 @@ def measure(command: list[str], stages: dict[str, str], memory: bool) -> list[St
     ended.set()
     sampler.join()
     if code or waiting:
-        sys.exit(f"{command} ended with {code}:\n{''.join(said)}")
+        sys.exit(f"{command} ended with {code}:\n{''.join(lines)}")
     end_stage("exit")
     return done
 
@@ -170,12 +171,12 @@ def _tree(pid: int) -> Iterator[int]:
         try:
             for child in children.read_text().split():
                 yield from _tree(int(child))
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended
             continue
 
 
 def _proportional_set_size(pid: int) -> float:
-    """Memory of a process in MB, pages it shares with others counted in part."""
+    """Memory of a process in MB; shared pages are divided among the processes that share them."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
@@ -196,7 +197,7 @@ def run_ours(root: Path, weights: Path, memory: bool) -> list[Stage]:
     with tempfile.TemporaryDirectory(dir=root.parent) as folder:
         call = [str(root), folder, "participant", "--weights", str(weights), "--random-weights"]
         stages = {
-            "imports, query": r"^1 run\(s\) on",
+            "imports, query": r"^embedding 1 run\(s\) on",
             "normalise (crop, chunk)": r": normalise took",
             "embed": r": embed took",
             "aggregate": r": aggregate took",
@@ -208,19 +209,19 @@ def run_ours(root: Path, weights: Path, memory: bool) -> list[Stage]:
 def print_table(
     title: str, stages: list[Stage], megabytes: float, without: tuple[str, ...] = ()
 ) -> None:
-    """Print seconds, share, MB of the BOLD data a second, and memory; some stages do not count."""
+    """Print seconds, share, MB of BOLD data per second, and memory; omit `without` from totals."""
     total = sum(stage.seconds for stage in stages if stage.name not in without)
     print(f"\n{title:26} seconds   share    MB/s  peak MB")
     for stage in stages:
         rate = megabytes / stage.seconds
-        share = f"{stage.seconds / total:6.0%}" if stage.name not in without else "   not"
+        share = f"{stage.seconds / total:6.0%}" if stage.name not in without else "     -"
         print(f"{stage.name:26} {stage.seconds:7.2f}  {share}  {rate:6.0f}  {stage.memory:7.0f}")
     peak = max(stage.memory for stage in stages)
-    print(f"{'all':26} {total:7.2f}    100%  {megabytes / total:6.0f}  {peak:7.0f}")
+    print(f"{'total':26} {total:7.2f}    100%  {megabytes / total:6.0f}  {peak:7.0f}")
 
 
 def middle(rounds: list[list[Stage]], sampled: list[Stage]) -> list[Stage]:
-    """Median seconds of each stage, with the memory of another run."""
+    """Median seconds of each stage, with its memory from the sampled run."""
     return [
         Stage(same[0].name, statistics.median(stage.seconds for stage in same), other.memory)
         for *same, other in zip(*rounds, sampled)
@@ -229,10 +230,14 @@ def middle(rounds: list[list[Stage]], sampled: list[Stage]) -> list[Stage]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__)
-    parser.add_argument("--reference", help="traced original forward pass; without it, only ours")
+    parser.add_argument(
+        "--reference", help="traced original forward pass; without it, only time ours"
+    )
     parser.add_argument("--volumes", type=int, nargs="+", default=[300, 1200])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="keep the data here for the next call")
+    parser.add_argument(
+        "--folder", type=Path, help="keep the data in this folder for the next call"
+    )
     parser.add_argument("--original-of", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--frames", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -251,7 +256,7 @@ def main() -> None:
 def compare(
     folder: Path, weights: Path, n_volumes: int, reference: str | None, rounds: int
 ) -> None:
-    """Print the stage table of one length of run, beside the original's where there is one."""
+    """Print the stages for one length of the run, and those of the original if requested."""
     root = folder / f"run{n_volumes}"
     bold = write_dataset(root, n_volumes)
     megabytes = 4 * np.prod(FSL_SHAPE) * n_volumes / 1e6
@@ -270,7 +275,7 @@ def compare(
     print_table("swift_bids", middle(ours, run_ours(root, weights, memory=True)), megabytes)
     if reference:
         reading = [t[1].seconds / o[1].seconds for t, o in zip(theirs, ours)]
-        # the original's imports and exit do not count, ours do
+        # our imports and exit count, those of the original do not
         whole = [
             sum(s.seconds for s in t[1:3]) / sum(s.seconds for s in o) for t, o in zip(theirs, ours)
         ]

@@ -1,11 +1,11 @@
-"""Times the search for runs in large fMRIPrep trees, beside plain globbing for the same files.
+"""Time the search for runs in large fMRIPrep trees, and plain globbing for the same files.
 
     python -m benchmarks.query --participants 100 1000 5000
     python -m benchmarks.query --participants 117 --runs 50      # a deep-phenotyping release
 
-Every participant has a folder as fMRIPrep writes it, of 61 files with two runs: anatomy, figures,
-surfaces, and BOLD in T1w, MNI152NLin6Asym and fsLR. Images are links to one that holds a header and
-a volume. Each search runs in a process of its own; memory is the peak beyond the imports.
+Every participant has a folder like fMRIPrep's, with 61 files for two runs: anatomy, figures,
+surfaces, and BOLD in T1w, MNI152NLin6Asym and fsLR. All images are links to one small file. Each
+search runs in a separate process; memory is the peak minus the memory after the imports.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _RUN_FIGURES = [f"desc-{name}_bold.svg" for name in ("carpetplot", "coreg", "roi
 
 
 def write_tree(root: Path, n_participants: int, n_runs: int) -> int:
-    """Lay out the tree and return its number of files."""
+    """Write the tree and return the number of its files."""
     root.mkdir()
     image = nib.Nifti1Image(np.zeros((2, 2, 2, 30), np.int16), np.diag([2.0, 2, 2, 1]))
     image.header.set_zooms((2, 2, 2, 0.8))
@@ -88,8 +88,8 @@ def write_tree(root: Path, n_participants: int, n_runs: int) -> int:
 
 
 def search(root: Path, labels: list[str]) -> None:
-    """Find the runs as the app does; prints their number, seconds and MB."""
-    import bids.layout  # noqa: F401  imports do not count
+    """Find the runs as the app does, and print their number, the seconds and the MB."""
+    import bids.layout  # noqa: F401  import time does not count
 
     from swift_bids.inputs.dataset import understand_dataset
     from swift_bids.inputs.query import find_runs

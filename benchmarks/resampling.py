@@ -1,10 +1,11 @@
-"""Times three ways to interpolate a volume of another grid linearly onto the FSL 2 mm grid.
+"""Time three methods of linear interpolation from another grid to the FSL 2 mm grid.
 
     python -m benchmarks.resampling
 
-The app's (weights of the brain voxels as a sparse matrix, made once a run), scipy's
-affine_transform through nibabel, and three products with the weights of one axis each, which only
-grids without rotation allow. Milliseconds a volume, medians of rounds in turn.
+The methods are the app's (a sparse matrix with the weights of the brain voxels, built once per
+run), scipy's affine_transform through nibabel, and three products with the weights of one axis
+each, which only work for grids without rotation. Times are milliseconds per volume, medians of
+alternating rounds.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ GRIDS = {
 ROUNDS = 7
 
 
-def weights_of_axis(size: int, places: np.ndarray) -> np.ndarray:
-    """Dense float32 (place, voxel) weights of linear interpolation along one axis."""
-    low = np.clip(np.floor(places), 0, size - 2).astype(int)
-    weights = np.zeros((len(places), size), dtype=np.float32)
-    rows = np.arange(len(places))
-    weights[rows, low], weights[rows, low + 1] = 1 - (places - low), places - low
-    weights[(places < 0) | (places > size - 1)] = 0
+def weights_of_axis(size: int, positions: np.ndarray) -> np.ndarray:
+    """Dense float32 (position, voxel) weights of linear interpolation along one axis."""
+    low = np.clip(np.floor(positions), 0, size - 2).astype(int)
+    weights = np.zeros((len(positions), size), dtype=np.float32)
+    rows = np.arange(len(positions))
+    weights[rows, low], weights[rows, low + 1] = 1 - (positions - low), positions - low
+    weights[(positions < 0) | (positions > size - 1)] = 0
     return weights
 
 
@@ -53,7 +54,7 @@ def milliseconds(work) -> float:
 
 def main() -> None:
     fsl = np.flatnonzero(template_brain())
-    print(f"{'ms a volume':28} sparse  affine_transform  separable  largest difference")
+    print(f"{'ms per volume':28} sparse  affine_transform  separable  largest difference")
     for name, (shape, affine) in GRIDS.items():
         volume = np.random.default_rng(0).random(shape, dtype=np.float32)
         flat = volume.reshape(-1, order="F")
@@ -63,18 +64,18 @@ def main() -> None:
             weights_of_axis(n, to_storage[i, i] * np.arange(m) + to_storage[i, 3])
             for i, (n, m) in enumerate(zip(shape, FSL_SHAPE))
         ]
-        ways = (
+        methods = (
             lambda m=matrix, v=flat: m @ v,
             lambda v=volume, a=affine: to_fsl_grid(v, a, order=1).reshape(-1)[fsl],
             lambda v=volume, w=axes: separable(v, w).reshape(-1)[fsl],
         )
-        results = [way() for way in ways]
-        times = zip(*([milliseconds(way) for way in ways] for _ in range(ROUNDS)))
-        sparse, scipys, products = (statistics.median(of_way) for of_way in times)
+        results = [method() for method in methods]
+        times = zip(*([milliseconds(method) for method in methods] for _ in range(ROUNDS)))
+        sparse, scipys, products = (statistics.median(rounds) for rounds in times)
         difference = max(np.abs(r - results[0]).max() for r in results[1:])
         print(f"{name:28} {sparse:6.1f}  {scipys:16.1f}  {products:9.1f}  {difference:18.1e}")
         once = milliseconds(lambda s=shape, a=affine: interpolation_weights(s, a, fsl))
-        print(f"{'  and once a run':28} {once:6.1f}")
+        print(f"{'  plus, once per run':28} {once:6.1f}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What many runs cost: seconds and disk of each, for the arithmetic of docs/slurm.md.
+"""Measure seconds and disk space per run, for the estimates in docs/slurm.md.
 
     python -m benchmarks.throughput [--runs 8] [--volumes 300] [--nprocs 1 2]
 
-The runs are one run of 91 x 109 x 91 float32 voxels under several participants' names. A call of
-one run is timed, too: the difference is what starting costs.
+All participants have the same run of 91 x 109 x 91 float32 voxels. The benchmark also times a call
+with one run: the difference is the cost of starting the app.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from swift_bids.network.bundles import write_random_bundle
 
 
 def give_names(root: Path, n_runs: int) -> None:
-    """Link the files of sub-01 under the names of further participants."""
+    """Link the files of sub-01 to the names of more participants."""
     for number in range(2, n_runs + 1):
         for file in (root / "sub-01" / "func").iterdir():
             link = (
@@ -33,7 +33,7 @@ def give_names(root: Path, n_runs: int) -> None:
 
 
 def measure(root: Path, weights: Path, labels: list[str], nprocs: int) -> tuple[float, float]:
-    """Seconds, and MB written, of one call."""
+    """Seconds and MB written for one call."""
     with tempfile.TemporaryDirectory() as output:
         call = [sys.executable, ROOT / "run.py", root, output, "participant"]
         flags = ["--weights", weights, "--random-weights", "--nprocs", nprocs]
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=8)
     parser.add_argument("--volumes", type=int, default=300)
     parser.add_argument("--nprocs", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--data", type=Path, help="a folder to keep the data in")
+    parser.add_argument("--data", type=Path, help="keep the data in this folder")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         root = (args.data or Path(made)) / f"run{args.volumes}"
@@ -60,8 +60,8 @@ def main() -> None:
         weights = write_random_bundle(Path(made) / "weights")
         give_names(root, args.runs)
         labels = [f"{number:02d}" for number in range(1, args.runs + 1)]
-        print(f"a run: {args.volumes} volumes, {bold.stat().st_size / 1e6:.0f} MB gzipped")
-        print("| CPUs | runs | s | s a run | MB written a run |")
+        print(f"one run: {args.volumes} volumes, {bold.stat().st_size / 1e6:.0f} MB gzipped")
+        print("| CPUs | runs | s | s per run | MB written per run |")
         print("|---|---|---|---|---|")
         for nprocs in args.nprocs:
             for some in (labels[:1], labels):

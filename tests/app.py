@@ -1,6 +1,7 @@
 """Call the app: in this process, in a process of its own, or as a job that a test disturbs."""
 
 import contextlib
+import fnmatch
 import io
 import logging
 import os
@@ -131,8 +132,17 @@ def start_job(
         write_derivative(folder / "in", f"sub-{label}_task-a", data=data)
     call = (folder / "in", folder / "out", "participant")
     job = start_process(*call, "--nprocs", processes, "--weights", bundle, **options)
-    wait_for(lambda: list((folder / "out").glob(".swift_bids_work/**/matrix.npy")), job)
+    wait_for(lambda: files_in(folder / "out", "matrix.npy"), job)
     return job
+
+
+def files_in(folder: Path, pattern: str = "*") -> list[Path]:
+    """Files in a folder and below it, also while a call removes some of them."""
+    return [
+        Path(parent, name)
+        for parent, _, names in os.walk(folder)
+        for name in fnmatch.filter(names, pattern)
+    ]
 
 
 def wait_for(condition, job: subprocess.Popen | None = None):

@@ -1,4 +1,4 @@
-"""The image of the app for tests: docker or podman, and how a user's call of it looks."""
+"""Run the app's image in tests, with docker, podman or Apptainer."""
 
 import os
 import shutil
@@ -13,13 +13,13 @@ SIF = Path(os.environ.get("SWIFT_BIDS_SIF", ROOT / "swift_bids.sif"))
 
 
 def call(*command, **options) -> subprocess.CompletedProcess:
-    """Run a program; podman finds settings that suit a machine of tests."""
+    """Run a program; podman gets settings for test machines."""
     os.environ.setdefault("CONTAINERS_CONF", str(ROOT / "docker" / "containers.conf"))
     return subprocess.run([*map(str, command)], capture_output=True, text=True, **options)
 
 
 def engine_with_image() -> str:
-    """`docker` where its engine runs, else `podman`; without the image the test skips."""
+    """`docker` if its engine runs, else `podman`; the test is skipped without the image."""
     program = "docker"
     if not shutil.which("docker") or call("docker", "info").returncode:
         program = Path(require_program("podman")).name
@@ -29,14 +29,14 @@ def engine_with_image() -> str:
 
 
 def run_image(program: str, *arguments, mounts=(), options=(), entrypoint=None):
-    """Run the image as the strictest host would: no network, nothing that can be written but
-    what is mounted, a user that does not exist, no HOME, 2 GB of memory.
+    """Run the image as on the strictest host: no network, no writable folder except the mounts, an
+    unknown user, no HOME, 2 GB of memory.
 
-    `mounts` are (path, `ro` or `rw`), in the container where they are here.
+    `mounts` are (path, `ro` or `rw`); the container sees them at the same path.
     """
     strict = ["--network", "none", "--read-only", "--user", "4242:4242", "--memory", "2g"]
     strict += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
-    if program == "podman":  # else it puts a tmpfs on /tmp and the like, as docker does not
+    if program == "podman":  # or it mounts a tmpfs on /tmp and others; docker does not
         strict += ["--read-only-tmpfs=false"]
     volumes = [option for path, mode in mounts for option in ("-v", f"{path}:{path}:{mode}")]
     command = ["-u", "HOME", entrypoint or "/opt/app/entry", *arguments]
@@ -44,12 +44,12 @@ def run_image(program: str, *arguments, mounts=(), options=(), entrypoint=None):
         *(program, "run", "--rm", *strict, *volumes, *options, "--entrypoint", "env", IMAGE),
         *command,
         timeout=PATIENCE,
-        cwd=tempfile.gettempdir(),  # podman leaves a file `oom` there, where memory ran out
+        cwd=tempfile.gettempdir(),  # podman writes a file `oom` here when memory runs out
     )
 
 
 def run_files(folder: Path) -> dict[str, bytes]:
-    """Relative path -> content of an output folder, without what is of single calls."""
+    """Relative path -> content of the files in an output folder, without logs and status."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -60,8 +60,8 @@ def run_files(folder: Path) -> dict[str, bytes]:
 
 
 def place_sif(folder: Path) -> None:
-    """Put swift_bids.sif into a folder and let anybody write there: Apptainer may be somebody else.
-    Without it, or without Apptainer, the test skips."""
+    """Put swift_bids.sif into a folder that everybody may write to: Apptainer may run as another
+    user. The test is skipped if the file or Apptainer is missing."""
     require_program("apptainer")
     if not SIF.exists():
         missing(f"there is no {SIF}: make sif")

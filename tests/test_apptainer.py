@@ -1,4 +1,4 @@
-"""The file for Apptainer, as an ordinary user starts it."""
+"""The Apptainer image, run by an ordinary user."""
 
 import subprocess
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 def apptainer(tmp_path):
-    """Call Apptainer in a folder that anybody may write to, where `swift_bids.sif` lies."""
+    """Run Apptainer in a folder that everybody may write to and that contains `swift_bids.sif`."""
     place_sif(tmp_path)
 
     def call(*arguments):
@@ -28,8 +28,8 @@ def apptainer(tmp_path):
     return call
 
 
-def test_it_computes_what_it_should(apptainer):
-    """`%test`: one chunk, compared with the recorded embedding."""
+def test_self_test(apptainer):
+    """`%test` compares the embedding of one chunk with the recorded one."""
     done = apptainer("test", "swift_bids.sif")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("recorded embedding, as it should be\n")

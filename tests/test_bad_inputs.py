@@ -171,7 +171,10 @@ BAD = {  # label -> (damage, the sentence)
     "jsoncut": (sidecar('{"RepetitionTime": 0.8'), "bold.json: is not valid JSON .*; correct it"),
     "jsonlist": (sidecar("[0.8]"), "bold.json: holds list, not names and values; correct it"),
     "jsonbinary": (sidecar(bytes(range(256))), "bold.json: is not valid JSON"),
-    "jsondeep": (sidecar("[" * 100_000), "bold.json: is not valid JSON .brackets within brackets"),
+    "jsondeep": (
+        sidecar("[" * 100_000),
+        "bold.json: is not valid JSON .its brackets",
+    ),
     "rowmissing": (confounds(rows(21)), "timeseries.tsv: has 21 rows but the run has 22 .*take"),
     "commas": (confounds(rows(22, "a,b")), "timeseries.tsv: its columns are not separated by tabs"),
     "fdtext": (

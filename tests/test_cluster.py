@@ -1,4 +1,4 @@
-"""Plugins that a call asks for, without a cluster; with one: test_slurm.py."""
+"""The plugins that run the nodes, without a cluster; test_slurm.py runs them with one."""
 
 import os
 from collections import defaultdict
@@ -68,32 +68,32 @@ def test_plugin_file(plugin_file, programs):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "holds no plugin"),
-        ("plugin: [SLURM]", "holds no plugin"),
+        ("", "names no plugin"),
+        ("plugin: [SLURM]", "names no plugin"),
         ("{", "cannot be read"),
         ("plugin: !!python/object/apply:os.system ['true']", "cannot be read"),
-        ("plugin: SLURM\nplugin_args: 3", "plugin_args is no table of names and values"),
+        ("plugin: SLURM\nplugin_args: 3", "plugin_args is not a table of names and values"),
         ("plugin: Slurm", "nipype has no plugin Slurm; it has Condor"),
         ("plugin: SGEGraph", "does not wait for them"),
-        ("plugin: SLURM\nplugin_args: {max_jobs: many}", "max_jobs is 'many', not a number from 1"),
-        ("plugin: SLURM\nplugin_args: {max_jobs: 0}", "max_jobs is 0, not a number from 1 on"),
+        ("plugin: SLURM\nplugin_args: {max_jobs: many}", "max_jobs is 'many', not a whole number"),
+        ("plugin: SLURM\nplugin_args: {max_jobs: 0}", "max_jobs is 0, not a whole number of"),
         ("plugin: SLURM\nplugin_args: {sbatch_args: 5}", "sbatch_args is 5, not text"),
         ("plugin: SLURM\nplugin_args: {sbatch_args: [-c4]}", "sbatch_args is .*, not text"),
         ('plugin: SLURM\nplugin_args: {sbatch_args: "\'"}', "No closing quotation"),
         (
             "plugin: MultiProc\nplugin_args: {n_gpu_procs: two}",
-            "n_gpu_procs is 'two', not a number",
+            "n_gpu_procs is 'two', not a whole number",
         ),
         ("plugin: IPython", "nipype's plugin IPython cannot be used"),
     ],
 )
-def test_plugin_file_that_is_none(plugin_file, programs, text, sentence):
+def test_invalid_plugin_file(plugin_file, programs, text, sentence):
     with pytest.raises(UsageError, match=sentence):
         plugin_of("--use-plugin", plugin_file(text))
 
 
-def test_plugin_file_that_is_not_there(tmp_path):
-    """The app says so before it writes anything."""
+def test_missing_plugin_file(tmp_path):
+    """The app refuses it before it writes anything."""
     write_derivative(tmp_path / "in", "sub-1_task-a")
     call = (tmp_path / "in", tmp_path / "out", "participant", "--random-weights")
     done = run_app(*call, "--use-plugin", tmp_path / "none.yml")
@@ -131,31 +131,32 @@ class _Other(SimpleInterface):
         (["--sbatch_network_args", "--gres=gpu:a100:1"], True, ["--mem=3G", "--cpus-per-task=4"]),
     ],
 )
-def test_what_a_job_asks_for(tmp_path, programs, flags, gpu, expected):
+def test_requests_of_a_job(tmp_path, programs, flags, gpu, expected):
     plugin = plugin_of("--slurm", *flags)
     options = plugin.arguments.get("sbatch_args"), plugin.network_args
     node = Node(_Network(use_gpu=gpu), name="embed", mem_gb=1.2, n_procs=4)
     slurm.request_resources(node, *options, MARK, tmp_path)
     log = tmp_path / "slurm-%j.log"
     beginning = [f"--comment={MARK}", f"--output={log}", f"--error={log}"]
-    assert node.plugin_args["asked"] == beginning + expected
-    assert node.plugin_args["of_network"] == (plugin.network_args or "").split()
+    assert node.plugin_args["requests"] == beginning + expected
+    assert node.plugin_args["network_options"] == (plugin.network_args or "").split()
     other = Node(_Other(), name="crop", mem_gb=0.5)
     slurm.request_resources(other, *options, MARK, tmp_path)
-    assert "gpu" not in " ".join(other.plugin_args["asked"] + other.plugin_args["of_network"])
+    words = other.plugin_args["requests"] + other.plugin_args["network_options"]
+    assert "gpu" not in " ".join(words)
 
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
-    """Stand-ins for SLURM's programs, which note their calls in `calls`: (name, what it does)."""
+    """Replace SLURM's programs with scripts that record their calls in `calls`: (name, script)."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setattr(slurm, "RETRY_INTERVAL", 0)
 
-    def make(name, does):
+    def make(name, script):
         program = folder / name
-        program.write_text(f'#!/bin/sh\necho "$(basename $0) $*" >> {tmp_path}/calls\n{does}\n')
+        program.write_text(f'#!/bin/sh\necho "$(basename $0) $*" >> {tmp_path}/calls\n{script}\n')
         program.chmod(0o755)
 
     for name in slurm.Slurm.PROGRAMS:
@@ -166,12 +167,12 @@ def programs(tmp_path, monkeypatch):
 @pytest.fixture
 def node():
     made = Node(_Other(), name="crop")
-    made.plugin_args = {"asked": ["--mem=1G"], "of_network": ["--gres=gpu:1"]}
+    made.plugin_args = {"requests": ["--mem=1G"], "network_options": ["--gres=gpu:1"]}
     return made
 
 
-def test_options_reach_sbatch_as_they_are(tmp_path, programs, node):
-    """In an order that lets the user's win, and without a shell that takes names apart."""
+def test_options_reach_sbatch_unchanged(tmp_path, programs, node):
+    """The user's options override the app's, and no shell splits names with spaces."""
     programs("sbatch", 'printf "%s\n" "$@" > ' + str(tmp_path / "words") + "; echo '17;cluster'")
     script = f"{tmp_path}/a (b) $x; O'Brien.sh"
     sbatch = slurm.Sbatch("--account my_lab -J 'a b'", MARK)
@@ -182,10 +183,10 @@ def test_options_reach_sbatch_as_they_are(tmp_path, programs, node):
     assert words[7:] == ["--gres=gpu:1", "--dependency=afterok:3", script]
 
 
-def test_a_refused_job_says_why(tmp_path, programs, node):
+def test_reason_for_a_refused_job(tmp_path, programs, node):
     programs("sbatch", "echo 'error: AssocMaxSubmitJobLimit' >&2; exit 1")
     sbatch = slurm.Sbatch(None, MARK)
-    for n_calls in (slurm.MAX_TRIES, slurm.MAX_TRIES + 1):  # when none was taken, one try is enough
+    for n_calls in (slurm.MAX_TRIES, slurm.MAX_TRIES + 1):  # after a refused job, one try is enough
         with pytest.raises(slurm.Refused, match=r"job of crop \(error: AssocMaxSubmitJobLimit\)"):
             sbatch.submit("x.sh", node)
         assert (tmp_path / "calls").read_text().count("sbatch") == n_calls
@@ -201,22 +202,22 @@ def test_a_refused_job_says_why(tmp_path, programs, node):
     assert "AssocMaxSubmitJobLimit" in plugin._get_result(number)["traceback"][0]
 
 
-def test_no_answer_is_no_end(programs, node):
-    """nipype took a squeue that failed for the end of the job."""
+def test_job_stays_pending_when_squeue_fails(programs, node):
+    """nipype takes a failed squeue for the end of the job."""
     programs("sbatch", "echo 5")
     plugin = slurm.Slurm({}, MARK)
     assert plugin._submit_batchtask("x.sh", node) == 5
     programs("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     assert plugin._is_pending(5)
-    plugin._looked = 0
+    plugin._last_query = 0
     programs("squeue", f"echo '5 COMPLETING {MARK}'; echo '6 RUNNING other'")
     assert plugin._is_pending(5)
-    plugin._looked = 0
+    plugin._last_query = 0
     programs("squeue", "echo '6 RUNNING other'")
     assert not plugin._is_pending(5)
 
 
-def test_jobs_are_looked_up_by_number_of_the_user(tmp_path, programs, monkeypatch):
+def test_jobs_are_queried_by_user_id(tmp_path, programs, monkeypatch):
     monkeypatch.setenv("LOGNAME", "someoneelse")
     lines = (f"5 RUNNING {MARK}", "6 RUNNING other", f"7_1 COMPLETING {MARK}", "8 PENDING")
     programs("squeue", "".join(f"echo '{line}';" for line in lines))
@@ -226,8 +227,8 @@ def test_jobs_are_looked_up_by_number_of_the_user(tmp_path, programs, monkeypatc
 
 
 def test_refused_jobs_fail_their_runs(tmp_path, programs, small_bundle):
-    """The call goes on to its end, exit code 1, and leaves no job: with nipype it ended in a
-    traceback, or took runs for done that had never begun."""
+    """The call finishes with exit code 1 and leaves no jobs. nipype alone ends with a traceback, or
+    reports runs as done that never started."""
     for label in "12":
         write_derivative(tmp_path / "in", f"sub-{label}_task-a")
     programs("sbatch", "echo 'error: invalid account' >&2; exit 1")
@@ -243,12 +244,12 @@ def test_refused_jobs_fail_their_runs(tmp_path, programs, small_bundle):
 
 
 @pytest.fixture(autouse=True)
-def no_jobs_of_other_tests(monkeypatch):
+def no_jobs_from_other_tests(monkeypatch):
     monkeypatch.setattr(slurm, "_submitted", defaultdict(set))
 
 
-def test_jobs_that_are_known_are_cancelled_first(tmp_path, programs, caplog, node):
-    """A squeue of more than 2.5 s was all that a call had time for."""
+def test_known_jobs_are_cancelled_before_squeue(tmp_path, programs, caplog, node):
+    """A squeue that took more than 2.5 s used to leave no time to cancel the jobs."""
     programs("sbatch", "echo 5")
     plugin = slurm.Slurm({}, MARK)
     for number in (5, 7):
@@ -265,8 +266,8 @@ def test_jobs_that_are_known_are_cancelled_first(tmp_path, programs, caplog, nod
     assert "SLURM may still have jobs of this call" in caplog.text
 
 
-def test_jobs_are_cancelled_in_time(tmp_path, programs, caplog):
-    """Jobs that take long to end, and a SLURM that does not answer, kept Ctrl-C for minutes."""
+def test_cancelling_jobs_has_a_time_limit(tmp_path, programs, caplog):
+    """Slow jobs, or a SLURM that did not answer, used to delay the end after Ctrl-C by minutes."""
     programs("squeue", f"test -e {tmp_path}/gone || echo '5 RUNNING {MARK}'")
     programs("scancel", f"touch {tmp_path}/gone")
     slurm.cancel_jobs(MARK, 60)
@@ -280,22 +281,22 @@ def test_jobs_are_cancelled_in_time(tmp_path, programs, caplog):
     assert "SLURM may still have jobs of this call" in caplog.text
 
 
-def test_a_refused_job_costs_its_run_alone(tmp_path, programs):
-    """It cost all of a graph, those that were submitted included."""
+def test_a_refused_job_only_fails_its_run(tmp_path, programs):
+    """It used to fail all runs of the graph, even those whose jobs had been submitted."""
     programs("sbatch", 'case "$*" in *sub_2*) echo "error: no" >&2; exit 1;; esac; echo 7')
     nodes = []
     for run in ("sub_1_wf", "sub_2_wf", "sub_3_wf"):
         for name in ("normalise", "crop", "embed"):
             made = Node(_Other(), name=name)
             made._hierarchy = f"whole.{run}"
-            made.plugin_args = {"asked": [], "of_network": []}
+            made.plugin_args = {"requests": [], "network_options": []}
             nodes.append(made)
     files = [str(tmp_path / f"{n._hierarchy}.{n.name}.py") for n in nodes]
-    before = {place: [place - 2, place - 1] * (place % 3 == 2) for place in range(9)}
+    before = {i: [i - 2, i - 1] * (i % 3 == 2) for i in range(9)}
     graph = slurm.SlurmGraph({}, MARK)
     graph._submit_graph(files, before, nodes)
     assert list(graph.refused) == ["sub_2_wf"]
-    assert "SLURM does not take the job of normalise (error: no)" in graph.refused["sub_2_wf"]
+    assert "SLURM refused the job of normalise (error: no)" in graph.refused["sub_2_wf"]
     calls = (tmp_path / "calls").read_text()
     assert calls.count("sub_2") == slurm.MAX_TRIES
     assert (calls.count("sub_1"), calls.count("sub_3")) == (3, 3)
@@ -314,19 +315,19 @@ def test_a_refused_job_costs_its_run_alone(tmp_path, programs):
         ("SGE", "a-b_c.d+e", None),
     ],
 )
-def test_folders_that_nipype_would_not_keep_from_python_or_a_shell(plugin, folder, sentence):
-    """Scripts of jobs have the path between quotes, or in a line for the shell, as it is."""
+def test_work_folders_that_break_job_scripts(plugin, folder, sentence):
+    """nipype writes the path unchanged into Python strings and shell commands."""
     with pytest.raises(UsageError, match=sentence) if sentence else nullcontext():
         check_scripts_folder(Plugin(plugin), Path("/work", folder))
 
 
-def test_no_slurm_here(tmp_path, monkeypatch):
+def test_machine_without_slurm(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match="sbatch, squeue, scancel cannot be found; jobs are subm"):
+    with pytest.raises(UsageError, match="sbatch, squeue, scancel cannot be found; run an"):
         plugin_of("--slurm")
 
 
-def test_logs_without_a_word_go(tmp_path):
+def test_empty_logs_are_removed(tmp_path):
     (tmp_path / "slurm-1.log").touch()
     (tmp_path / "slurm-2.log").write_text("word")
     slurm.remove_empty_logs([tmp_path])
@@ -334,7 +335,7 @@ def test_logs_without_a_word_go(tmp_path):
 
 
 @pytest.mark.parametrize("plugin", ["Linear", "MultiProc"])
-def test_local_plugins_do_the_same(tmp_path, small_bundle, plugin_file, plugin):
+def test_local_plugins(tmp_path, small_bundle, plugin_file, plugin):
     for label in "12":
         write_derivative(tmp_path / "in", f"sub-{label}_task-a")
     call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", small_bundle)

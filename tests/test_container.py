@@ -1,4 +1,4 @@
-"""The image as the strictest host runs it, beside a plain installation of the same versions."""
+"""The image on the strictest host, compared with a plain installation of the same versions."""
 
 import json
 import re
@@ -18,15 +18,15 @@ def engine():
 
 @pytest.fixture(scope="module")
 def outputs(engine, demo, installation):
-    """Outputs of both levels for the demo's data: `plain` by the installation, `boxed` by the
-    image, `boxed_work` its work folder."""
+    """Outputs of both levels for the demo data: `plain` from the installation, `boxed` from the
+    image, and the work folder of the image, `boxed_work`."""
     demo.chmod(0o755)
     weights = ("--weights", demo / "weights", "--random-weights")
     calls = {"participant": weights, "group": ()}
     for level, options in calls.items():
         done = call(
             *(installation / "swift-bids", demo / "fmriprep", demo / "plain", level, *options),
-            env={"PATH": "/usr/bin:/bin"},  # settings of BLAS change the last digits
+            env={"PATH": "/usr/bin:/bin"},  # BLAS settings change the last digits
         )
         assert done.returncode == 0, done.stdout + done.stderr
     for name in ("boxed", "boxed_work"):
@@ -43,11 +43,11 @@ def outputs(engine, demo, installation):
         assert done.returncode == 0, done.stdout + done.stderr
     after = {path: path.stat() for path in (demo / "fmriprep").rglob("*")}
     times = [{p: (s.st_mtime_ns, s.st_size) for p, s in x.items()} for x in (before, after)]
-    assert times[0] == times[1], "the input was written to"
+    assert times[0] == times[1], "the app has written to its input"
     return demo
 
 
-def test_bytes_are_those_of_a_plain_installation(outputs):
+def test_same_bytes_as_a_plain_installation(outputs):
     plain, boxed = run_files(outputs / "plain"), run_files(outputs / "boxed")
     assert {"group.html", "sub-01.html", "group_desc-swift_embedding.tsv"} <= plain.keys()
     made_by = json.loads(boxed["dataset_description.json"])["GeneratedBy"][0]
@@ -60,18 +60,18 @@ def test_bytes_are_those_of_a_plain_installation(outputs):
     assert [name for name in plain if plain[name] != boxed[name]] == []
 
 
-def test_outputs_belong_to_whoever_ran_it(outputs):
+def test_outputs_belong_to_the_user(outputs):
     owners = {path.stat().st_uid for path in (outputs / "boxed").rglob("*")}
     assert owners == {4242}
     logs = list((outputs / "boxed").glob("sub-01/log/*/swift_bids.toml"))
     assert len(logs) == 1
 
 
-def test_work_folder_holds_nothing_of_finished_runs(outputs):
+def test_work_folder_is_cleaned(outputs):
     assert list((outputs / "boxed_work").rglob("matrix.npy")) == []
 
 
-def test_gpu_that_the_container_does_not_see(engine):
+def test_container_without_a_gpu(engine):
     done = run_image(engine, "/data", "/out", "participant", "--device", "cuda")
     assert done.returncode == 2
     assert done.stdout == ""
@@ -81,14 +81,14 @@ def test_gpu_that_the_container_does_not_see(engine):
     )
 
 
-def test_without_a_folder_to_write_to(engine, demo):
+def test_without_a_writable_folder(engine, demo):
     data = demo / "fmriprep"
     done = run_image(engine, data, "/out", "group", mounts=[(data, "ro")])
     assert done.returncode == 2
     assert "error: output_dir /out: / cannot be written to" in done.stderr
 
 
-def test_memory_that_is_too_little_is_said(engine, demo, tmp_path):
+def test_too_little_memory_is_reported(engine, demo, tmp_path):
     tmp_path.chmod(0o777)
     weights = demo / "weights"
     mounts = [(demo / "fmriprep", "ro"), (weights, "ro"), (tmp_path, "rw")]
@@ -101,7 +101,7 @@ def test_memory_that_is_too_little_is_said(engine, demo, tmp_path):
 
 
 def test_labels(engine):
-    """Versions of the label, of the `version` file and of the app are one."""
+    """The label, the `version` file and the app have the same version."""
     (described,) = json.loads(call(engine, "image", "inspect", IMAGE).stdout)
     labels = described.get("Labels") or described["Config"]["Labels"]
     assert labels["org.opencontainers.image.version"] == __version__

@@ -38,7 +38,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         path.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(OutputError, match=r"table.tsv: cannot be written or read .disk full.; see"):
+    with pytest.raises(
+        OutputError, match=r"cannot be read or written .disk full.; check"
+    ):
         write_atomically(file, fail)
     assert file.read_text() == "old"
     assert os.listdir(tmp_path) == ["table.tsv"]

@@ -66,24 +66,24 @@ def edited(**content):
 #: What happens to participants 1 to 5, and why they are embedded again.
 ROUNDS = {
     "input": [
-        (lambda bold, out: change_voxel(bold), "another input (sub-1_task-a_space-MNI152NLin6As"),
+        (lambda bold, out: change_voxel(bold), "its input has changed (sub-1_task-a_space-MNI15"),
         (
             lambda bold, out: file_of(bold, "confounds").write_text("a\tb\n" + "1\t1\n" * 22),
-            "another input (sub-2_task-a_desc-confounds_timeseries.tsv)",
+            "its input has changed (sub-2_task-a_desc-confounds_timeseries.tsv)",
         ),
         (
             lambda bold, out: file_of(bold, "confounds").unlink(),
-            "sub-3_task-a_desc-confounds_timeseries.tsv, which it was made from, is not there any",
+            "sub-3_task-a_desc-confounds_timeseries.tsv is no longer one of its inputs",
         ),
         (lambda bold, out: change_voxel(file_of(bold, "mask")), "_desc-brain_mask.nii.gz)"),
         (lambda bold, out: change_voxel(bold), "_desc-preproc_bold.nii.gz)"),
     ],
     "absent": [
-        (gone("*_qc.json"), "sub-1_task-a_space-MNI152NLin6Asym_desc-swift_qc.json is not there"),
-        (gone("*.safetensors"), "_desc-swift_tokens.safetensors is not there"),
-        (gone("*_seg-*.tsv"), "_desc-denoised_timeseries.tsv is not there"),
-        (gone("*_seg-*.json"), "_desc-denoised_timeseries.json is not there"),
-        (gone("*_desc-chunks_bold.png"), "_desc-chunks_bold.png is not there"),
+        (gone("*_qc.json"), "sub-1_task-a_space-MNI152NLin6Asym_desc-swift_qc.json is missing"),
+        (gone("*.safetensors"), "_desc-swift_tokens.safetensors is missing"),
+        (gone("*_seg-*.tsv"), "_desc-denoised_timeseries.tsv is missing"),
+        (gone("*_seg-*.json"), "_desc-denoised_timeseries.json is missing"),
+        (gone("*_desc-chunks_bold.png"), "_desc-chunks_bold.png is missing"),
     ],
     "damaged": [
         (written("*_embedding.json", "{"), "_desc-swift_embedding.json cannot be read"),
@@ -116,7 +116,7 @@ def test_changed_runs_are_embedded_again(folder, tmp_path, small_bundle, kind):
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     for label, (_, why) in enumerate(ROUNDS[kind], 1):
-        (told,) = (s for s in done.stdout.splitlines() if s.startswith(f"{NAME.format(label)}: a"))
+        (told,) = (s for s in done.stdout.splitlines() if s.startswith(f"{NAME.format(label)}: e"))
         assert why in told
     assert done.stdout.endswith("done: 5 run(s)\n")
     if kind != "input":

@@ -1,4 +1,4 @@
-"""Four participants on a one-node SLURM: by nipype's plugins, and by an array with Apptainer."""
+"""Four participants on a one-node SLURM, with nipype's plugins and as an array job of Apptainer."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ PARTICIPANTS = ("1", "2", "3", "4")
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
-    """A SLURM that answers: the machine's, else one of our own, which root alone can start."""
+    """A running SLURM: the machine's own, or one that this fixture starts, which needs root."""
     require_program("sbatch")
     if subprocess.run(["sinfo"], capture_output=True).returncode == 0:
         yield
@@ -39,7 +39,7 @@ def slurm(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory, small_bundle):
-    """Folder that holds `in` (a run each; 2's is seconds of work) and `weights`."""
+    """Folder with `in` (one run per participant; sub-2's takes seconds) and `weights`."""
     folder = tmp_path_factory.mktemp("dataset")
     volume = np.arange(91 * 109 * 91, dtype=np.int16).reshape(91, 109, 91) % 200 + 900
     for label in PARTICIPANTS:
@@ -52,7 +52,7 @@ def dataset(tmp_path_factory, small_bundle):
 
 @pytest.fixture(scope="module")
 def expected(dataset):
-    """Files of an undisturbed call on this machine."""
+    """Output files of an undisturbed call on this machine."""
     done = run_app(*call_of(dataset, "plain"))
     assert done.returncode == 0, done.stdout + done.stderr
     return run_files(dataset / "plain")
@@ -70,10 +70,10 @@ def squeue(pattern="%j"):
 
 def wait_until(condition, seconds=PATIENCE):
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < deadline, squeue("%i %j %T %r")
         time.sleep(0.2)
-    return found
+    return result
 
 
 @pytest.mark.long
@@ -99,23 +99,23 @@ def start(dataset, output, *options):
 
 
 def job_of(name, participant="2"):
-    """Number of a participant's job once SLURM has it; None before."""
-    of = (line.split(" ", 1) for line in squeue("%i %j %o"))
+    """Number of a participant's job; None until SLURM has it."""
+    jobs = (line.split(" ", 1) for line in squeue("%i %j %o"))
     wanted = (name, f"sub_{participant}_")
-    return next((number for number, job in of if all(w in job for w in wanted)), None)
+    return next((number for number, job in jobs if all(w in job for w in wanted)), None)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("flag", ["--slurm", "--slurm-graph"])
-def test_a_killed_job_costs_its_run_alone(slurm, dataset, expected, flag):
-    """nipype's own SLURM plugin fails as a whole, its graph plugin as if nothing had happened."""
+def test_a_killed_job_only_fails_its_run(slurm, dataset, expected, flag):
+    """nipype's SLURM plugin fails for all runs, and its graph plugin does not notice the kill."""
     output = f"killed{flag}"
     app = start(dataset, output, flag)
     subprocess.run(["scancel", wait_until(lambda: job_of("normalise"))], check=True)
-    said = app.communicate(timeout=PATIENCE)[0]
-    assert app.returncode == 1, said
-    assert "done: 3 run(s)\n" in said
-    (line,) = [line for line in said.splitlines() if line.startswith("  sub-2_task-a")]
+    stdout = app.communicate(timeout=PATIENCE)[0]
+    assert app.returncode == 1, stdout
+    assert "done: 3 run(s)\n" in stdout
+    (line,) = [line for line in stdout.splitlines() if line.startswith("  sub-2_task-a")]
     assert "the cluster ended a job early" in line
     files = run_files(dataset / output)
     assert not [name for name in files if name.startswith("sub-2_task-a")]
@@ -126,12 +126,12 @@ def test_a_killed_job_costs_its_run_alone(slurm, dataset, expected, flag):
 
 @pytest.mark.long
 @pytest.mark.parametrize("flag", ["--slurm", "--slurm-graph"])
-def test_an_interrupted_call_takes_its_jobs_with_it(slurm, dataset, flag):
+def test_an_interrupted_call_cancels_its_jobs(slurm, dataset, flag):
     app = start(dataset, f"interrupted{flag}", flag)
     number = wait_until(lambda: job_of("normalise", "2"))
     app.send_signal(signal.SIGTERM)
-    said = app.communicate(timeout=PATIENCE)[0]
-    assert app.returncode == 143, said
+    stdout = app.communicate(timeout=PATIENCE)[0]
+    assert app.returncode == 143, stdout
     assert [line for line in squeue("%i %T") if line.split()[1] in ("PENDING", "RUNNING")] == []
     show = ["scontrol", "show", "job", number]
     state = subprocess.run(show, capture_output=True, text=True, check=True).stdout
@@ -140,14 +140,14 @@ def test_an_interrupted_call_takes_its_jobs_with_it(slurm, dataset, flag):
 
 
 @pytest.mark.long
-def test_the_network_asks_for_a_gpu(slurm, dataset):
-    """The test's SLURM has one on paper: its job finds none, and says so."""
+def test_the_network_requests_a_gpu(slurm, dataset):
+    """SLURM is configured with a GPU that does not exist, so the job reports that it finds none."""
     app = start(dataset, "gpu", "--slurm", "--device", "cuda", "--participant-label", "1")
-    asked = wait_until(lambda: [line for line in squeue("%b %j") if "embed" in line])
-    said = app.communicate(timeout=PATIENCE)[0]
-    assert asked[0].startswith("gres:gpu:1 "), asked
+    requested = wait_until(lambda: [line for line in squeue("%b %j") if "embed" in line])
+    stdout = app.communicate(timeout=PATIENCE)[0]
+    assert requested[0].startswith("gres:gpu:1 "), requested
     assert app.returncode == 1
-    assert "sub-1_task-a_space-MNI152NLin6Asym_res-2: --device cuda: torch sees no GPU" in said
+    assert "sub-1_task-a_space-MNI152NLin6Asym_res-2: --device cuda: torch sees no GPU" in stdout
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_the_network_asks_for_a_gpu(slurm, dataset):
     ],
 )
 def test_tasks_of_the_array(tmp_path, tasks, given, expected):
-    """Without SLURM and Apptainer: what the script makes of the numbers, paths and weights."""
+    """How the script converts task numbers, paths and weights, without SLURM and Apptainer."""
     program = tmp_path / "bin" / "apptainer"
     program.parent.mkdir()
     program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
@@ -186,14 +186,14 @@ def test_tasks_of_the_array(tmp_path, tasks, given, expected):
     assert args.batch == tuple(map(int, expected.split("/")))
     assert (args.nprocs, args.weights, args.device) == (4, "/weights/x.ckpt", "cuda")
     assert args.mem == pytest.approx(6.144)
-    call[5] = "-"  # an image with weights
+    call[5] = "-"  # an image that contains weights
     done = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert "--weights" not in done.stdout
 
 
 @pytest.mark.long
 def test_array_job_with_apptainer(slurm, dataset, installation):
-    """A task is killed and given again; the group level is a last call."""
+    """One task is killed and submitted again; a last call runs the group level."""
     (dataset / "array").mkdir()
     place_sif(dataset)
 
@@ -234,7 +234,7 @@ def test_array_job_with_apptainer(slurm, dataset, installation):
     plain = dataset / "plain_array"
     call = [installation / "swift-bids", dataset / "in", plain, "participant"]
     options = ["--weights", dataset / "weights", "--nprocs", "1"]
-    clean = {"PATH": "/usr/bin:/bin"}  # settings of BLAS change the last digits
+    clean = {"PATH": "/usr/bin:/bin"}  # BLAS settings change the last digits
     subprocess.run([*call, *options], check=True, capture_output=True, env=clean)
     subprocess.run([*call[:3], "group"], check=True, capture_output=True, env=clean)
     files, expected = run_files(dataset / "array"), run_files(plain)

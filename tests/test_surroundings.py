@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 import pytest
-from app import PATIENCE, ROOT, missing, run_app, run_process, start_process, wait_for
+from app import PATIENCE, ROOT, files_in, missing, run_app, run_process, start_process, wait_for
 from containers import run_files
 from make_data import file_of, write_bundle, write_run
 
@@ -130,7 +130,9 @@ def test_a_read_only_folder(folder, small_bundle, tmp_path, what):
     arguments = call(folder / "in", output, small_bundle, "-w", tmp_path / "work")
     done = run_behind(with_mount(tmp_path, "ro"), *arguments)
     assert done.returncode == 2
-    assert f"{tmp_path} cannot be written to; give a folder that can" in done.stderr
+    assert re.search(
+        rf"you cannot write to {tmp_path}|{tmp_path} cannot be written to", done.stderr
+    )
 
 
 def test_files_and_folders_without_permission(folder, small_bundle, tmp_path):
@@ -215,8 +217,8 @@ CALLS = {  # name -> (options, the sentence)
     "workinaloop": (["-w", "loop/work"], "--work-dir loop/work: leads nowhere"),
     "workinaloopofjobs": (["--slurm", "-w", "loop/work"], "--work-dir loop/work: leads nowhere"),
     "workinafileofjobs": (["--slurm", "-w", "deep.toml"], "deep.toml is a file, not a folder"),
-    "plugingpus": (["--use-plugin", "gpu.yml"], "n_gpu_procs is 'two', not a number from 1 on"),
-    "pluginprocesses": (["--use-plugin", "plugin.yml"], "n_procs is '2', not a number from 1 on"),
+    "plugingpus": (["--use-plugin", "gpu.yml"], "n_gpu_procs is 'two', not a whole number of"),
+    "pluginprocesses": (["--use-plugin", "plugin.yml"], "n_procs is '2', not a whole number of"),
     "pathaslabel": (["--participant-label", "../else"], "../else is no participant's label"),
 }
 
@@ -425,9 +427,9 @@ MOMENTS = {
     "start": "swift_bids ",
     "weights": "weights: ",
     "run": "embedding 3 run(s)",
-    "matrix": "**/matrix.npy",
-    "tokens": "**/tokens.npy",
-    "embedding": "**/*_embedding.json",
+    "matrix": "matrix.npy",
+    "tokens": "tokens.npy",
+    "embedding": "*_embedding.json",
 }
 
 
@@ -447,8 +449,7 @@ def test_ctrl_c_at_any_moment(folder, small_bundle, tmp_path, processes, moment)
         )
 
     def seen():
-        is_file = "*" in sign and list((tmp_path / "out").glob(sign))
-        return is_file or sign in log.read_text() or job.poll() is not None
+        return files_in(tmp_path / "out", sign) or sign in log.read_text() or job.poll() is not None
 
     wait_for(seen)
     os.killpg(job.pid, signal.SIGINT)

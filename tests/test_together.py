@@ -6,7 +6,7 @@ import time
 
 import pandas as pd
 import pytest
-from app import PATIENCE, start_process, wait_for
+from app import PATIENCE, files_in, start_process, wait_for
 from containers import run_files
 from test_kill import call, undisturbed
 
@@ -29,7 +29,7 @@ def test_one_call_at_a_time_writes_a_run(folder, small_bundle):
     name = "sub-1_task-a_space-MNI152NLin6Asym"
     with exclusive(folder / "mixed" / "sub-1" / "func", name):  # as another call's last step
         job = start_process(*call(folder, "mixed", small_bundle, *options))
-        wait_for(lambda: list((folder / "mixed").rglob("embed/tokens.npy")), job)
+        wait_for(lambda: files_in(folder / "mixed", "tokens.npy"), job)
         time.sleep(2)  # enough for the step to write something, if it did not wait
         now = run_files(folder / "mixed")
         assert {k: v for k, v in now.items() if k.startswith("sub-1/")} == {

@@ -256,7 +256,7 @@ def test_workers_without_their_server(tmp_path, small_bundle):
     call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", small_bundle)
     done = run_app(*call, "--nprocs", "2", "-v", TMPDIR=str(temporary))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "workers import for themselves" in done.stdout
+    assert "cannot start the server of worker processes" in done.stdout
     assert list((tmp_path / "out").rglob("*_embedding.tsv"))
     assert not list(temporary.iterdir())
 
@@ -271,7 +271,7 @@ def test_a_terminated_job_leaves_no_worker_and_no_work_folder(
     job = start_job(
         tmp_path,
         small_bundle,
-        n_volumes=(400, 400),
+        n_volumes=(2000, 2000),
         processes=processes,
         start_new_session=True,
         env=os.environ | {"TMPDIR": str(tmp_path)},

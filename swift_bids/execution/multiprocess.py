@@ -44,7 +44,7 @@ class RunByRun(MultiProcPlugin):
 
     When a worker is killed, mostly because memory ran out, nipype waits for it forever. This plugin
     restarts the unfinished nodes, and from then on runs one node at a time. A node that is killed
-    while it runs alone has failed; the others go on.
+    twice while it runs alone has failed; the others go on.
     """
 
     _run_numbers: np.ndarray | None = None
@@ -56,6 +56,7 @@ class RunByRun(MultiProcPlugin):
         #: Contents of crash files that could not be written, mostly because the disk is full.
         self.unwritten: list[str] = []
         self._nodes: dict[int, tuple[Node, bool]] = {}  # task -> node, whether to update hashes
+        self._killed_alone: set[int] = set()
 
     def _sort_jobs(self, jobids: np.ndarray, scheduler: str = "tsort") -> np.ndarray:
         """Choose among the jobs that could start: those of unfinished runs, then of a few more."""
@@ -115,11 +116,11 @@ class RunByRun(MultiProcPlugin):
         del self._taskresult[taskid]  # nipype would keep all results until the end
 
     def _restart_after_kill(self) -> None:
-        """Restart unfinished nodes with one worker; a node that was running alone has failed."""
+        """Restart unfinished nodes with one worker; a node that is killed alone twice has failed
+        (once may have been the idle worker, just before it received the node)."""
         unfinished = [taskid for taskid in sorted(self._nodes) if taskid not in self._taskresult]
         self.pool.shutdown()
-        was_idle = unfinished[0] not in self._task_obj  # the worker had not received the node yet
-        if self.processors == 1 and not was_idle:
+        if self.processors == 1 and unfinished[0] in self._killed_alone:
             node = self._nodes[unfinished[0]][0]
             self._fail(
                 unfinished.pop(0),
@@ -127,7 +128,9 @@ class RunByRun(MultiProcPlugin):
                 f"memory ran out: it needs about {node.mem_gb:g} GB in addition to the app's "
                 f"0.4 GB; give the job more memory",
             )
-        elif self.processors > 1:
+        elif self.processors == 1:
+            self._killed_alone.add(unfinished[0])
+        else:
             _LOG.warning(
                 "a worker process was killed, most likely because memory ran out; continuing with "
                 "one process (use --nprocs 1 or more memory to avoid this)"
