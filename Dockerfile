@@ -1,11 +1,11 @@
-# docker build -t swift_bids .        or make image; builds for other GPUs and CPUs: docs/docker.md
-# With weights in it: lay them in docker/weights, see README.md there, or name Hub ids:
+# docker build -t swift_bids .        or make image; for other GPUs and CPUs, see docs/docker.md
+# To include weights, put them into docker/weights (see README.md there) or name Hub ids:
 # docker build -t swift_bids:weights --build-arg WEIGHTS="ilex-hub/swift.contrastive.1" \
-#   --build-arg WEIGHTS_SHA256=<of its model.safetensors> .
+#   --build-arg WEIGHTS_SHA256=<SHA-256 of its model.safetensors> .
 ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
-# python3-venv where the base is plain Debian
+# Install python3-venv if the base is plain Debian.
 RUN command -v python3 >/dev/null && python3 -c 'import venv, ensurepip' 2>/dev/null \
     || (apt-get update && apt-get install -y --no-install-recommends python3 python3-venv \
         && rm -rf /var/lib/apt/lists/*)
@@ -13,14 +13,14 @@ RUN python3 -m venv /opt/swift_bids
 COPY requirements.lock /src/
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/swift_bids/bin/pip install --require-hashes -r /src/requirements.lock
-# Which torch: a pip requirement, and where to look for it (empty: pip's own index). Its other
-# requirements are there by now, but for the CUDA libraries, which it names to the last digit.
+# torch: a pip requirement, and the index where pip looks for it (empty: pip's default index). The
+# lock file has already installed its requirements except the CUDA libraries, which torch pins itself.
 ARG TORCH=torch==2.13.0
 ARG TORCH_INDEX=
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/swift_bids/bin/pip install ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} "${TORCH}"
 
-# Only the app: a change of it is a small layer on top of the large one.
+# Only the app: when the app changes, only this small layer on top of the large one changes.
 FROM build AS app
 COPY pyproject.toml version README.md LICENSE NOTICE /src/
 COPY swift_bids /src/swift_bids
@@ -28,7 +28,7 @@ RUN /opt/swift_bids/bin/pip install --no-index --no-deps --no-build-isolation --
 ARG WEIGHTS=
 ARG WEIGHTS_SHA256=
 COPY docker/weights /opt/weights/
-# Each is checked as a run would; the SHA-256, where one is given, must be that of the only one.
+# Check each bundle as a run would. WEIGHTS_SHA256, if given, must match the only bundle.
 RUN export PYTHONPATH=/opt/app PATH=/opt/swift_bids/bin:$PATH; \
     if [ -n "${WEIGHTS}" ]; then \
         python -m swift_bids weights fetch ${WEIGHTS} --to /opt/weights || exit 1; \
@@ -44,20 +44,20 @@ FROM ${BASE_IMAGE}
 RUN command -v python3 >/dev/null \
     || (apt-get update && apt-get install -y --no-install-recommends python3 \
         && rm -rf /var/lib/apt/lists/*)
-# For shells within the image only: the app runs as whoever starts it.
+# This user is only for shells in the image: the app runs as the user who starts it.
 RUN useradd --create-home swift
 COPY --from=build /opt/swift_bids /opt/swift_bids
 COPY --from=app /opt/app /opt/app
 COPY --from=app /opt/weights /opt/weights
 COPY run.py version docker/entry /opt/app/
-# A .pth file, since --cleanenv of Apptainer and a PYTHONPATH of the user's must not matter.
+# A .pth file, because Apptainer's --cleanenv and the user's PYTHONPATH must have no effect.
 RUN echo /opt/app > "$(/opt/swift_bids/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/app.pth"
 ENV PATH=/opt/app/bin:/opt/swift_bids/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     SWIFT_BIDS_CONTAINER=docker \
     SWIFT_BIDS_WEIGHTS=/opt/weights
-# brainlife's Singularity binds libraries of its hosts
+# brainlife's Singularity binds libraries of the host.
 RUN ldconfig
 USER swift
 WORKDIR /tmp

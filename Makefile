@@ -1,17 +1,17 @@
-# make demo   the app on a small dataset, from nothing
-# make test   all tests but the long ones (under 10 minutes on 2 cores)
-# make test-long   the others: containers, SLURM, 50 kills
-# make lint   style, types and the direction of imports
-# make audit  known vulnerabilities of what the images hold; needs internet
-# make docs   the documentation, docs/_build/html/index.html
-# make image, make sif, make test-containers   the image, the file for Apptainer, and their tests
-# make lock   requirements.lock anew, after a change of pyproject.toml or to newer versions
+# make demo   install the app, create a small dataset and process it
+# make test   run all tests except the long ones (under 10 minutes on 2 cores)
+# make test-long   run the long tests: containers, SLURM, 50 kills
+# make lint   check style, types and the direction of imports
+# make audit  check the packages in the images for known vulnerabilities; needs internet
+# make docs   build the documentation, docs/_build/html/index.html
+# make image, make sif, make test-containers   build the image, build the Apptainer image, test both
+# make lock   rebuild requirements.lock, after a change in pyproject.toml or to update versions
 PYTHON ?= python3
 VENV   ?= .venv
-# On Linux this takes PyTorch's default build, with CUDA. Another build: make demo TORCH=<wheel>.
+# On Linux, this installs PyTorch's default build, with CUDA. For another build: make demo TORCH=<wheel>.
 TORCH  ?= torch==2.13.0
 DEMO   ?= demo
-# Processes that run tests, each with its own copy of torch.
+# Number of processes that run tests; each loads its own copy of torch.
 JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n : 8)))
 BIN    := $(VENV)/bin
 
@@ -24,16 +24,16 @@ demo: $(VENV)/installed
 	@echo "Written to $(DEMO)/swift_bids:"
 	@cd $(DEMO)/swift_bids && find . -type f -not -path '*/log/*' -not -path '*/figures/*' -not -path '*/.*' | sort | sed 's,^\./,  ,'
 	@echo
-	@echo "Open   $(DEMO)/swift_bids/sub-01.html              what went into the network, and what to trust"
-	@echo "       $(DEMO)/swift_bids/sub-03.html              a real run that is only a slab, and says so"
+	@echo "Open   $(DEMO)/swift_bids/sub-01.html              what went into the network, and which results to trust"
+	@echo "       $(DEMO)/swift_bids/sub-03.html              a real run that covers only a slab of the brain, and says so"
 	@echo "       $(DEMO)/swift_bids/group.html              do the embeddings tell participants apart?"
-	@echo "       $(DEMO)/swift_bids/group_desc-swift_embedding.tsv   one row a run, for your statistics"
+	@echo "       $(DEMO)/swift_bids/group_desc-swift_embedding.tsv   one row per run, for your statistics"
 	@echo "The weights of this demo are random numbers: its embeddings mean nothing."
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope -m "not long"
 
-# One after the other: containers, SLURM and torch.compile each use the whole machine.
+# Runs the tests one after the other: containers, SLURM and torch.compile each use the whole machine.
 test-long: $(VENV)/installed
 	$(BIN)/python -m pytest -m long
 
@@ -59,8 +59,8 @@ sif: image
 test-containers: $(VENV)/installed sif
 	$(BIN)/python -m pytest tests/test_container.py tests/test_apptainer.py tests/test_brainlife.py
 
-# torch is left to the image's argument TORCH. For macOS torch asks for no CUDA libraries; whatever
-# else it asks for is the same on Linux, and a missing package would fail the image's build.
+# The image's argument TORCH sets the version of torch. On macOS, torch requires no CUDA libraries; its
+# other requirements are the same as on Linux, and a missing package would make the image build fail.
 lock:
 	echo "$(TORCH)" | MACOSX_DEPLOYMENT_TARGET=14.0 uv pip compile pyproject.toml --constraint - \
 		--python-version 3.11 --python-platform macos --generate-hashes --no-emit-package torch \

@@ -1,4 +1,4 @@
-"""examples/babs.yaml as BABS reads it, and the call that it makes of it."""
+"""examples/babs.yaml, and the command that BABS makes of it."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from app import ROOT, require_program
 from swift_bids import __version__
 from swift_bids.cli.parse import parse_arguments
 
-#: Run by BABS' own Python: its versions of numpy and pandas exclude ours.
+#: BABS' own Python runs this code, because its versions of numpy and pandas conflict with ours.
 MAKE_SCRIPTS = """
 import sys
 from babs.container import Container
@@ -23,15 +23,15 @@ datasets.update_abs_paths(folder)
 container.generate_bash_run_bidsapp(folder + "/run.sh", datasets, "subject")
 container.generate_bash_participant_job(folder + "/job.sh", datasets, "subject", System("slurm"))
 """
-#: Stands for Singularity and 7z: notes the call.
-NOTE = """#!/usr/bin/env python3
+#: Replaces Singularity and 7z, and records how it was called.
+RECORDER = """#!/usr/bin/env python3
 import json, sys
 with open("calls", "a") as file:
     file.write(json.dumps(sys.argv) + "\\n")
 """
 
 
-def test_babs_makes_the_call_that_the_app_takes(tmp_path):
+def test_babs_makes_a_command_that_the_app_accepts(tmp_path):
     babs = Path(require_program("babs")).resolve()
     python = babs.with_name("python")
     made = subprocess.run(
@@ -46,7 +46,7 @@ def test_babs_makes_the_call_that_the_app_takes(tmp_path):
     for name in ("singularity", "7z"):
         program = tmp_path / "bin" / name
         program.parent.mkdir(exist_ok=True)
-        program.write_text(NOTE)
+        program.write_text(RECORDER)
         program.chmod(0o755)
     analysis = tmp_path / "analysis"
     (analysis / "inputs" / "data" / "fmriprep").mkdir(parents=True)
@@ -70,6 +70,6 @@ def test_babs_makes_the_call_that_the_app_takes(tmp_path):
     assert args.work_dir == analysis / ".git" / "tmp" / "wkdir"
 
 
-def test_version_of_the_zips():
+def test_the_name_of_the_zips_contains_the_version():
     text = (ROOT / "examples" / "babs.yaml").read_text()
     assert f'swift_bids: "{__version__.replace(".", "-")}"' in text

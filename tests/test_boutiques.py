@@ -1,4 +1,4 @@
-"""boutiques.json: the same as the parser, and what Boutiques itself makes of it."""
+"""boutiques.json: it matches the parser, and Boutiques accepts it."""
 
 import json
 import subprocess
@@ -15,19 +15,19 @@ from swift_bids.platforms.boutiques import descriptor
 FILE = ROOT / "boutiques.json"
 
 
-def bosh(*arguments):
+def bosh(*words):
     program = Path(sys.executable).with_name("bosh")
     return subprocess.run(
-        [program, *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE
+        [program, *map(str, words)], capture_output=True, text=True, timeout=PATIENCE
     )
 
 
-def test_the_file_is_what_the_parser_makes():
-    """Else: python -m swift_bids.platforms.boutiques > boutiques.json"""
+def test_the_file_matches_the_parser():
+    """To update it: python -m swift_bids.platforms.boutiques > boutiques.json"""
     assert json.loads(FILE.read_text()) == json.loads(json.dumps(descriptor()))
 
 
-def test_every_flag_is_described():
+def test_the_descriptor_has_every_flag():
     flags = {i.get("command-line-flag") for i in descriptor()["inputs"]} - {None}
     long = {flag for a in build_parser()._actions for flag in a.option_strings if flag[:2] == "--"}
     other_names = {"--nthreads", "--n-cpus", "--normalization", "--help", "--version"}
@@ -35,15 +35,15 @@ def test_every_flag_is_described():
     assert flags == long - other_names
 
 
-def test_boutiques_finds_it_valid():
+def test_boutiques_validates_the_file():
     done = bosh("validate", "--bids", FILE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "BIDS validation OK" in done.stdout
 
 
 @pytest.mark.parametrize("level", ["participant", "group"])
-def test_its_command_is_one_that_the_app_takes(tmp_path, level):
-    asked = {
+def test_boutiques_makes_a_command_that_the_app_accepts(tmp_path, level):
+    arguments = {
         "bids_dir": "/data/fmriprep",
         "output_dir_name": "/data/swift",
         "analysis_level": level,
@@ -55,15 +55,15 @@ def test_its_command_is_one_that_the_app_takes(tmp_path, level):
         "dry_run": "json",
     }
     invocation = tmp_path / "call.json"
-    invocation.write_text(json.dumps(asked))
+    invocation.write_text(json.dumps(arguments))
     done = bosh("exec", "simulate", FILE, "-i", invocation)
     assert done.returncode == 0, done.stdout + done.stderr
     made, call = done.stdout.splitlines()[-1].split("; ")
     assert made == "mkdir -p /data/swift"
     assert call.split()[0] == "swift-bids"
     args = parse_arguments(call.split()[1:])
-    for name, value in asked.items():
+    for name, value in arguments.items():
         if name != "output_dir_name":
-            found = getattr(args, name)
-            assert str(found) == value if isinstance(found, Path) else found == value
+            parsed = getattr(args, name)
+            assert str(parsed) == value if isinstance(parsed, Path) else parsed == value
     assert str(args.output_dir) == "/data/swift"

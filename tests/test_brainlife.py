@@ -1,4 +1,4 @@
-"""A task as brainlife runs it: config.json in, folders and product.json out."""
+"""A brainlife task: config.json in, folders and product.json out."""
 
 import json
 import os
@@ -21,7 +21,7 @@ RUN = "sub-01_ses-1_task-rest_run-1_space-MNI152NLin6Asym"
 
 @pytest.fixture
 def task(tmp_path, reference_bundle):
-    """A folder with the sample's config.json and data of the names in it."""
+    """A folder with the sample's config.json and the data that it names."""
     rows = "framewise_displacement\n" + "".join(f"{0.1 * (t > 0) or 'n/a'}\n" for t in range(22))
     bold = write_derivative(tmp_path / "made", "sub-9_task-x", confounds=rows)
     (tmp_path / "testdata").mkdir()
@@ -52,7 +52,7 @@ def test_a_task(task):
 
 
 def test_a_task_in_the_container(task):
-    """As brainlife starts it: `main`, with Singularity, in a folder of its own."""
+    """brainlife runs `main`, which calls Singularity, in a separate folder."""
     config = json.loads((task / "config.json").read_text())
     shutil.copytree(config["weights"], task / "weights")
     (task / "config.json").write_text(json.dumps(config | {"weights": "weights"}))
@@ -66,7 +66,7 @@ def test_a_task_in_the_container(task):
 
 
 def assert_layout(task):
-    """Folders of the two outputs that are registered, and product.json."""
+    """Check the folders of the two registered outputs, and product.json."""
     names = {file.name for file in (task / "embedding").iterdir()}
     expected = {
         f"{RUN}_desc-swift_{suffix}"
@@ -85,11 +85,11 @@ def assert_layout(task):
     assert not (task / "work").exists()
 
 
-def test_an_input_that_is_not_there(task):
+def test_a_missing_input(task):
     (task / "testdata" / "mask.nii.gz").unlink()
     done = run(task)
     assert done.returncode == 2
-    assert "testdata/mask.nii.gz is not there" in done.stderr
+    assert "testdata/mask.nii.gz does not exist" in done.stderr
     product = json.loads((task / "product.json").read_text())
     assert product["brainlife"][0]["type"] == "error"
 
@@ -104,11 +104,11 @@ def test_a_run_that_cannot_be_embedded(task):
     product = json.loads((task / "product.json").read_text())
     assert product["brainlife"][0] == {
         "type": "error",
-        "msg": "The run was not embedded, see the log.",
+        "msg": "The run was not embedded; see the log.",
     }
 
 
-def test_main_is_what_brainlife_looks_for(tmp_path):
+def test_main_is_what_brainlife_expects(tmp_path):
     """At the root, executable, with its resources, and calling the image of this version."""
     main = ROOT / "main"
     assert os.readlink(main) == "brainlife/main"
@@ -119,8 +119,8 @@ def test_main_is_what_brainlife_looks_for(tmp_path):
     singularity.write_text('#!/bin/bash\necho "$@"\n')
     singularity.chmod(0o755)
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    said = subprocess.run([main], capture_output=True, text=True, env=os.environ | path).stdout
-    assert said == (
+    output = subprocess.run([main], capture_output=True, text=True, env=os.environ | path).stdout
+    assert output == (
         f"exec -e docker://swiftbids/swift_bids:{__version__} "
         "/opt/swift_bids/bin/python -P -m swift_bids.platforms.brainlife\n"
     )

@@ -1,4 +1,4 @@
-"""The output folder as a whole: what other tools read in it, and that it is always the same."""
+"""The output folder as a whole: how other tools read it, and that its content is reproducible."""
 
 import json
 import logging
@@ -48,7 +48,7 @@ def written(tmp_path_factory, small_bundle):
     return folder
 
 
-def test_every_run_has_its_own_files(written):
+def test_every_run_has_separate_files(written):
     names = {p.name for p in (written / "first").rglob("*_embedding.tsv")}
     assert names == {f"{run}_{SPACE}_desc-swift_embedding.tsv" for run in RUNS} | {
         "group_desc-swift_embedding.tsv",
@@ -57,14 +57,14 @@ def test_every_run_has_its_own_files(written):
 
 
 def test_the_same_call_gives_the_same_bytes(written):
-    """But for logs and status.tsv: dates and ids are in them only."""
+    """Except for logs and status.tsv, which contain dates and ids."""
     first, second = (run_files(written / name) for name in ("first", "second"))
     assert first.keys() == second.keys()
     assert len([name for name in first if name.endswith((".tsv", ".safetensors"))]) >= 14
     assert [name for name in first if first[name] != second[name]] == []
 
 
-def test_the_validator_finds_nothing(written):
+def test_the_bids_validator_reports_no_issues(written):
     program = require_program("bids-validator-deno")
     call = [program, "--format", "json", written / "first"]
     done = subprocess.run(call, capture_output=True, text=True, timeout=PATIENCE)
@@ -72,7 +72,7 @@ def test_the_validator_finds_nothing(written):
     assert done.returncode == 0
 
 
-def test_columns_of_participants_are_carried_over(written):
+def test_participants_columns_are_copied_from_the_input(written):
     table = pd.read_csv(written / "first" / "participants.tsv", sep="\t", keep_default_na=False)
     assert table.to_dict("list") == {
         "participant_id": ["sub-1", "sub-2"],
@@ -81,10 +81,10 @@ def test_columns_of_participants_are_carried_over(written):
     }
     about = json.loads((written / "first" / "participants.json").read_text())
     assert about["age"] == {"Description": "Age", "Units": "year"}
-    assert "sex" not in about  # not described there
+    assert "sex" not in about  # the input does not describe it
 
 
-def test_a_damaged_table_of_participants_is_said_and_left_out(tmp_path, caplog):
+def test_a_damaged_participants_table_is_reported_and_not_copied(tmp_path, caplog):
     write_derivative(tmp_path / "in", "sub-1_task-a", shape=(2, 2, 2))
     (tmp_path / "in" / "participants.tsv").write_text("name\tage\nsub-1\t3\n")
     (tmp_path / "out" / "sub-1").mkdir(parents=True)
@@ -92,10 +92,10 @@ def test_a_damaged_table_of_participants_is_said_and_left_out(tmp_path, caplog):
     dataset = understand_dataset(tmp_path / "in")
     write_participants(tmp_path / "out", *participants_of(tmp_path / "out", dataset))
     assert (tmp_path / "out" / "participants.tsv").read_text() == "participant_id\nsub-1\n"
-    assert "its columns are not carried over" in caplog.text
+    assert "its columns are not copied" in caplog.text
 
 
-def test_citation_tells_what_was_done(written):
+def test_the_citation_describes_the_settings(written):
     text = (written / "first" / "logs" / "CITATION.md").read_text()
     assert "the HCP" not in text
     assert "96 x 96 x 96 frame of the UKB training data. Chunks of 20 volumes, side by side" in text
@@ -106,7 +106,7 @@ def test_citation_tells_what_was_done(written):
     assert bibliography.count("@") == 4
 
 
-def test_pybids_and_bids2table_read_the_outputs_back(written):
+def test_pybids_and_bids2table_find_the_outputs(written):
     layout = BIDSLayout(written / "first", validate=False, config=["bids", "derivatives"])
     found = layout.get(desc="swift", suffix="embedding", extension=".tsv", subject="1")
     assert sorted((f.entities.get("direction"), f.entities.get("echo")) for f in found[:2]) == [

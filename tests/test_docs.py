@@ -1,5 +1,7 @@
-"""Calls of the app in README.md and docs are such that it takes; make and python -m know theirs
-(Python blocks: test_notebook.py)."""
+"""The app, make and python accept the commands in README.md and docs, and links lead to files.
+
+test_notebook.py tests the Python blocks.
+"""
 
 import importlib.util
 import re
@@ -16,7 +18,7 @@ PROGRAMS = ("swift-bids", "...", "docker run", "apptainer run", "make", "python 
 
 
 def commands() -> list[tuple[str, str]]:
-    """(page, command) of all blocks of shell and all inline code that begins with a program."""
+    """(page, command) for shell blocks and inline code, where it begins with a program."""
     found = []
     for page in PAGES:
         text = page.read_text()
@@ -35,7 +37,7 @@ COMMANDS = commands()
 
 
 @pytest.fixture(autouse=True)
-def files_that_are_named(tmp_path, monkeypatch):
+def files_in_commands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "labels.txt").write_text("01\n02\n")
     settings = tmp_path / "swift" / "sub-01" / "log" / "<time>_<id>" / "swift_bids.toml"
@@ -43,14 +45,14 @@ def files_that_are_named(tmp_path, monkeypatch):
     settings.write_text("[arguments]\n")
 
 
-def test_there_are_commands():
-    """Else the next test would check nothing."""
+def test_the_docs_have_commands():
+    """Without commands, the next test would check nothing."""
     assert len(COMMANDS) > 60
     assert {page for page, _ in COMMANDS} > {"README.md", "docker.md", "slurm.md", "quickstart.md"}
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
-def test_command(page, command):
+def test_commands_are_valid(page, command):
     words = shlex.split(command.replace("$SLURM_ARRAY_TASK_ID", "1"))
     if words[0] == "make":
         targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -60,7 +62,7 @@ def test_command(page, command):
         assert words[2] == "build" or importlib.util.find_spec(words[2])
         return
     if words[0] == "swift-bids" and words[1] == "weights":
-        if "{" not in words[2]:  # all of them
+        if "{" not in words[2]:  # stands for all subcommands
             weights_parser().parse_args(words[2:])
         return
     if words[0] in ("docker", "apptainer"):
@@ -68,7 +70,7 @@ def test_command(page, command):
         words = words[place:]
     elif words[0] == "...":
         words[:1] = ["swift-bids", "in", "out"]
-    if len(words) == 3:  # what "..." stands for
+    if len(words) == 3:  # the words that replace "..."
         assert words[0] == "swift-bids"
     elif words[1:] not in (["--help"], ["--version"]):
         args = parse_arguments(words[1:])

@@ -16,7 +16,7 @@ from swift_bids.base.errors import UsageError
 from swift_bids.cli.parse import parse_arguments
 from swift_bids.cli.settings import group_settings
 from swift_bids.group.level import run_group_level
-from swift_bids.group.load import Wanted, check_kinds, collect_runs, of_participants
+from swift_bids.group.load import RunFilter, average_by_participant, check_kinds, collect_runs
 from swift_bids.inputs.dataset import understand_dataset
 
 CALL = ("--target", "planted", "shuffled", "--permutations", "19", "--nprocs", "2")
@@ -46,8 +46,8 @@ def test_participants_are_means_weighted_by_chunks(made_up, tmp_path):
     (file,) = root.glob("swift/sub-00001/func/*run-2*_embedding.tsv")
     second = pd.read_csv(file, sep="\t")
     second.assign(n_included=5, mean_fd=np.nan).to_csv(file, sep="\t", index=False, na_rep="n/a")
-    runs, _ = collect_runs(root / "swift", Wanted())
-    people = of_participants(runs)
+    runs, _ = collect_runs(root / "swift", RunFilter())
+    people = average_by_participant(runs)
     assert people.table["n_included"][0] == 20
     expected = (15 * runs.features[0] + 5 * runs.features[1]) / 20
     np.testing.assert_allclose(people.features[0], expected, rtol=1e-5, atol=1e-6)
@@ -144,7 +144,7 @@ def test_kinds_are_mixed_or_chosen_on_demand(made_up, tmp_path):
     insisted = run_app(*call, "--allow-mixed", "--permutations", "1")
     assert insisted.returncode == 0
     assert "MIXED: 2 kinds" in insisted.stdout
-    assert "2 kinds of embeddings are mixed here" in (root / "swift/group.html").read_text()
+    assert "The tables mix 2 kinds of embeddings" in (root / "swift/group.html").read_text()
     chosen = run_app(*call, "--exclude-participant-label", "00003", "--permutations", "1")
     assert chosen.returncode == 0
     assert len(table_of(root, "group_desc-swift_embedding.tsv")) == 78
@@ -153,7 +153,7 @@ def test_kinds_are_mixed_or_chosen_on_demand(made_up, tmp_path):
 def test_trs_of_the_training_data_are_one_kind(made_up, tmp_path):
     root = copy_of(made_up, tmp_path)
     change(root, "00003", ModelRepetitionTime=0.72)
-    runs, _ = collect_runs(root / "swift", Wanted())
+    runs, _ = collect_runs(root / "swift", RunFilter())
     assert check_kinds(runs.table, allow_mixed=False) == 1
 
 
@@ -176,7 +176,7 @@ def test_missing_damaged_and_mixed_up_outputs(made_up, tmp_path):
     twins = [f.name.removesuffix("_desc-swift_embedding.tsv") for f in (twin, file)]
     assert f"{twins[0]} and {twins[1]} are nearly identical" in done.stdout
     page = (root / "swift" / "group.html").read_text()
-    assert "1 pair(s) of runs of two participants are nearly identical" in page
+    assert "1 pair(s) of runs from two participants are nearly identical" in page
     assert len(table_of(root, "group_desc-swift_embedding.tsv")) == 74
     assert not (root / "swift" / "group_desc-swift_probes.tsv").exists()  # of an earlier call
 
@@ -190,13 +190,13 @@ def test_columns_that_cannot_be_probed_are_reported(made_up, tmp_path):
     call = (root / "fmriprep", root / "swift", "group", "--permutations", "1")
     done = run_app(*call, "--target", "all_one", "seldom")
     assert done.returncode == 1
-    assert "--target all_one: all have the same value, x" in done.stdout
-    assert "--target seldom: too few participants in a class (y: 3)" in done.stdout
+    assert "--target all_one: all participants have the same value, x" in done.stdout
+    assert "--target seldom: a class has too few participants (y: 3)" in done.stdout
     both = run_app(*call, "--target", "age", "--covariate", "age")
-    assert (both.returncode, "is a --target too" in both.stderr) == (2, True)
+    assert (both.returncode, "is also a --target" in both.stderr) == (2, True)
     wrong = run_app(*call, "--target", "agee")
     assert wrong.returncode == 2
-    assert "--target agee: participants.tsv has no such column (age" in wrong.stderr
+    assert "--target agee: participants.tsv has no such column; it has age" in wrong.stderr
 
 
 def test_columns_of_the_study_keep_their_values(made_up, tmp_path):
@@ -226,7 +226,7 @@ def test_a_run_in_two_resolutions_is_one_run(made_up, tmp_path):
     call = (root / "fmriprep", root / "swift", "group", "--target", "none", "--permutations", "1")
     refused = run_app(*call)
     assert refused.returncode == 2
-    assert "2 runs are there in several spaces, resolutions or echoes" in refused.stderr
+    assert "2 runs exist in several spaces, resolutions or echoes" in refused.stderr
     assert run_app(*call, "--res", "2").returncode == 0
     assert len(table_of(root, "group_desc-swift_embedding.tsv")) == 80
     assert run_app(*call, "--res", "native").returncode == 0
@@ -250,7 +250,7 @@ def test_a_run_in_two_resolutions_is_one_run(made_up, tmp_path):
     ],
 )
 def test_space_means_the_same_at_both_levels(space, wanted):
-    assert Wanted(spaces=[space]).has("sub-1_task-a_space-X_cohort-1_res-02") is wanted
+    assert RunFilter(spaces=[space]).accepts("sub-1_task-a_space-X_cohort-1_res-02") is wanted
 
 
 def test_a_damaged_table_of_parcels_fails_one_run(made_up, tmp_path):
@@ -268,15 +268,15 @@ def test_a_damaged_table_of_parcels_fails_one_run(made_up, tmp_path):
     about = {"Atlas": {"Name": "other", "SHA256": None}}
     tables[6].with_suffix(".json").write_text(json.dumps(about))
     done = run_app(*call[:3], "--target", "planted", "--permutations", "1")
-    assert "baseline connectivity is left out" in done.stdout
+    assert "baseline connectivity is omitted" in done.stdout
     assert "has other parcels than the runs before" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: t.replace("sub-", ""), "has none of the participants here"),
-        (lambda t: t + t.splitlines()[1] + "\n", "participants are in it twice"),
+        (lambda t: t.replace("sub-", ""), "lists none of these participants"),
+        (lambda t: t + t.splitlines()[1] + "\n", "lists participants twice"),
     ],
 )
 def test_problems_of_participants_tsv_are_reported(made_up, tmp_path, change, said):
@@ -293,7 +293,7 @@ def test_participants_tsv_that_is_not_utf8(made_up, tmp_path):
     table.write_bytes(table.read_bytes().replace(b"control", b"contr\xf6l"))
     call = (root / "fmriprep", root / "swift", "group", "--target", "none", "--permutations", "1")
     said = run_app(*call).stdout
-    assert "its columns are not carried over" in said
+    assert "its columns are not copied" in said
     assert "sub-00017" not in said
 
 
@@ -304,16 +304,16 @@ def test_many_runs_have_neighbours_instead_of_a_matrix(made_up, tmp_path, monkey
     for name in ("MPLCONFIGDIR", "NIPYPE_CONFIG_DIR"):  # which the call sets for its own process
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setattr("swift_bids.group.tables.FULL_MATRIX", 50)
-    monkeypatch.setattr("swift_bids.group.page.MOST_POINTS", 30)
-    monkeypatch.setattr("swift_bids.group.page.MOST_ROWS", 20)
+    monkeypatch.setattr("swift_bids.group.page.MAX_POINTS", 30)
+    monkeypatch.setattr("swift_bids.group.page.MAX_ROWS", 20)
     call = (root / "fmriprep", root / "swift", "group", "--target", "none", "--permutations", "1")
     assert cli.main(list(map(str, call))) == 0
     assert not (root / "swift" / "group_desc-swift_relmat.tsv").exists()
     neighbours = table_of(root, "group_desc-neighbours_relmat.tsv")
     assert len(neighbours) == 800
     page = (root / "swift" / "group.html").read_text()
-    assert "Drawn: 30 of 80 runs" in page
-    assert "20 of 80 runs, all outliers and duplicates among them" in page
+    assert "The map shows 30 of 80 runs" in page
+    assert "The table shows 20 of 80 runs, including all outliers and duplicates" in page
     assert page.count('<tr><td><a href="sub-') == 20
 
 
@@ -336,7 +336,7 @@ def test_dry_run_lists_the_runs(made_up):
     assert run_app(*call, "--dry-run").stdout.splitlines()[1:] == names
     assert json.loads(run_app(*call, "--dry-run=json").stdout) == {"runs": names}
     none = run_app(*call, "--session-label", "1")
-    assert (none.returncode, "no embeddings of the asked-for runs" in none.stderr) == (2, True)
+    assert (none.returncode, "no embeddings of the requested runs" in none.stderr) == (2, True)
 
 
 def test_dry_run_escapes_control_characters(made_up, tmp_path):
@@ -435,7 +435,7 @@ def test_outputs_with_wrong_types(tmp_path):
     (folder / "sub-1_task-a_desc-swift_embedding.json").write_text(json.dumps(made))
     (folder / "sub-1_task-a_desc-swift_embedding.tsv").write_text("x" * 200_000)
     with pytest.raises(UsageError, match=r"cannot be read \(.*field larger than field limit"):
-        collect_runs(tmp_path, Wanted())
+        collect_runs(tmp_path, RunFilter())
 
 
 @pytest.mark.parametrize(
@@ -444,7 +444,7 @@ def test_outputs_with_wrong_types(tmp_path):
         ("tsnr", None, "it has no column tsnr"),
         ("n_included", None, "it has no column n_included"),
         ("n_chunks", "inf", "cannot convert float infinity"),
-        ("swift287", "inf", "is no number"),
+        ("swift287", "inf", "is not a finite number"),
     ],
 )
 def test_tables_without_needed_columns(made_up, tmp_path, column, value, said):
@@ -454,7 +454,7 @@ def test_tables_without_needed_columns(made_up, tmp_path, column, value, said):
     table = pd.read_csv(file, sep="\t")
     table = table.drop(columns=column) if value is None else table.assign(**{column: value})
     table.to_csv(file, sep="\t", index=False)
-    runs, problems = collect_runs(root / "swift", Wanted())
+    runs, problems = collect_runs(root / "swift", RunFilter())
     assert len(runs.table) == 79
     assert [said in problem.reason for problem in problems] == [True]
 
@@ -472,7 +472,7 @@ def test_a_killed_worker_fails_one_probe(made_up, tmp_path, monkeypatch, caplog)
     args = parse_arguments(list(call))
     dataset = understand_dataset(root / "fmriprep", None)
     assert run_group_level(group_settings(args), dataset) == 1
-    assert "probe of planted: a worker was killed, most likely because memory ran" in caplog.text
+    assert "probe of planted: a worker process was killed, probably for lack of" in caplog.text
     assert (root / "swift" / "group.html").exists()
 
 

@@ -124,6 +124,7 @@ def test_the_result_is_the_same_without_onednn(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+@pytest.mark.long
 def test_a_compiled_network_gives_the_same_result():
     torch.manual_seed(8)
     network = SwiFT(**TINY).eval()

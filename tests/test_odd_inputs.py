@@ -198,7 +198,7 @@ def test_another_dataset_is_not_overwritten(tmp_path):
     other = tmp_path / "raw"
     other.mkdir()
     (other / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
-    with pytest.raises(UsageError, match="holds another dataset"):
+    with pytest.raises(UsageError, match="contains another dataset"):
         check_output_dir(other, dataset)
     ours = {"GeneratedBy": [{"Name": "swift_bids"}]}
     (other / "dataset_description.json").write_text(json.dumps(ours))

@@ -1,4 +1,4 @@
-"""Names, tables and the promise that a file is whole or not there."""
+"""Names of outputs, tables, and writing files that are either complete or absent."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ from swift_bids.steps.aggregate import aggregate
 from swift_bids.steps.chunk import plan_chunks
 
 
-def test_every_entity_of_the_source_stays_in_the_name():
+def test_output_names_keep_every_entity_of_the_bold_file():
     run = "sub-1_ses-b_task-a_acq-x_ce-c_rec-r_dir-AP_run-2_echo-1_part-mag_space-S_cohort-3_res-2"
     file = output_path("/out", run, "embedding", ".tsv")
     assert file == Path(f"/out/sub-1/ses-b/func/{run}_desc-swift_embedding.tsv")
@@ -30,7 +30,7 @@ def test_bids_uri():
     assert bids_uri("/data/sub-1/func/a.nii.gz", "/data") == "bids:fmriprep:sub-1/func/a.nii.gz"
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path):
     file = tmp_path / "table.tsv"
     file.write_text("old")
 
@@ -38,16 +38,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         path.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(
-        OutputError, match=r"cannot be read or written .disk full.; check"
-    ):
+    with pytest.raises(OutputError, match=r"cannot be read or written .disk full.; check"):
         write_atomically(file, fail)
     assert file.read_text() == "old"
     assert os.listdir(tmp_path) == ["table.tsv"]
 
 
-def test_names_of_temporary_files_are_never_the_same(tmp_path):
-    """In containers of one host two processes have one number: one took the other's file."""
+def test_temporary_files_have_unique_names(tmp_path):
+    """Processes in two containers can have the same process ID, and used to share a file."""
     names = []
 
     def write(path):
@@ -59,13 +57,13 @@ def test_names_of_temporary_files_are_never_the_same(tmp_path):
     assert len(set(names)) == 2
 
 
-def test_tables_are_as_bids_wants_them(tmp_path):
+def test_tables_follow_the_bids_format(tmp_path):
     table = pd.DataFrame({"a": [1, 2], "b": [0.5, np.nan], "c": [True, False]})
     write_table(tmp_path / "t.tsv", table)
     assert (tmp_path / "t.tsv").read_bytes() == b"a\tb\tc\n1\t0.5\ttrue\n2\tn/a\tfalse\n"
 
 
-def test_a_chunk_is_the_mean_of_its_tokens_and_a_run_of_its_included_chunks():
+def test_chunks_average_tokens_and_runs_average_included_chunks():
     tokens = np.random.default_rng(0).random((3, 4, 2, 2, 2, 20), dtype=np.float32)
     moved = np.full(60, 0.2)
     moved[20:40] = 0.9

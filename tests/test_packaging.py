@@ -1,4 +1,4 @@
-"""Wheel and source distribution: whole, and the app runs from them."""
+"""Wheel and source distribution: they are complete, and the app runs from them."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ from packaging.version import Version
 from swift_bids import __version__
 
 
-def test_files_that_are_no_code_are_in_both(distributions):
+def test_data_files_are_in_both_distributions(distributions):
     (wheel,) = distributions.glob("*.whl")
     (source,) = distributions.glob("*.tar.gz")
     data = {
@@ -28,8 +28,9 @@ def test_files_that_are_no_code_are_in_both(distributions):
     assert data | {"version", "README.md", "LICENSE", "NOTICE"} <= names
 
 
+@pytest.mark.long
 def test_installation(installation, tmp_path):
-    """Wheel and locked dependencies in an environment with nothing else, as pipx makes one."""
+    """An environment with only the wheel and the locked dependencies, as pipx creates it."""
     version = f"swift_bids {__version__}\n"
     for call in (["swift-bids"], ["python", "-m", "swift_bids"]):
         assert output_of(installation / call[0], *call[1:], "--version", cwd=tmp_path) == version
@@ -60,27 +61,27 @@ def locked():
     return pins
 
 
-def asked_for():
+def required():
     """Name -> requirement in pyproject.toml."""
-    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    return {requirement.name: requirement for requirement in map(Requirement, asked)}
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    return {requirement.name: requirement for requirement in map(Requirement, dependencies)}
 
 
-def test_lock_holds_what_is_asked_for():
-    """Else: make lock. That the lock is whole, test_installation shows."""
+def test_the_lock_satisfies_pyproject():
+    """To update the lock: make lock. test_installation checks that the lock is complete."""
     pins = locked()
-    requirements = {name: r for name, r in asked_for().items() if name != "torch"}
+    requirements = {name: r for name, r in required().items() if name != "torch"}
     assert requirements.keys() <= pins.keys()
     for name, requirement in requirements.items():
         assert requirement.specifier.contains(pins[name]), requirement
 
 
-def test_no_version_with_known_holes():
-    """docs/security.md says below which."""
+def test_no_version_with_known_vulnerabilities():
+    """docs/security.md lists the lowest safe versions."""
     page = (ROOT / "docs" / "security.md").read_text()
     bounds = dict(re.findall(r"^\| ([a-z0-9-]+) \| ([\d.]+) \|", page, re.MULTILINE))
     assert len(bounds) >= 9
-    assert str(asked_for()["torch"].specifier) == f">={bounds.pop('torch')}"
+    assert str(required()["torch"].specifier) == f">={bounds.pop('torch')}"
     for name, bound in bounds.items():
         assert Version(locked()[name]) >= Version(bound), name
 
@@ -94,5 +95,5 @@ def test_no_version_with_known_holes():
         ("CHANGES.md", f"## {__version__}"),
     ],
 )
-def test_version_is_everywhere(name, text):
+def test_all_files_have_the_same_version(name, text):
     assert text in (ROOT / name).read_text()

@@ -1,4 +1,4 @@
-"""What can be predicted from embeddings: planted and shuffled columns, baselines, covariates."""
+"""Probes of planted and shuffled columns, baselines, covariates and groups."""
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,7 @@ def classes():
 
 @pytest.fixture(scope="module")
 def features(classes):
-    """The class is in the embedding, and age in motion; connectivity is noise of many edges."""
+    """The embedding contains the class; connectivity is noise with many edges."""
     rng = np.random.default_rng(1)
     embedding = rng.standard_normal((N, 40))
     embedding[:, :10] += 0.8 * classes[:, None]
@@ -42,13 +42,14 @@ def features(classes):
 
 
 def row(table, features, metric):
-    (found,) = table[(table["features"] == features) & (table["metric"] == metric)].to_dict(
+    (match,) = table[(table["features"] == features) & (table["metric"] == metric)].to_dict(
         "records"
     )
-    return found
+    return match
 
 
-def test_planted_classes_are_found_and_shuffled_ones_are_not(rng, classes, features):
+@pytest.mark.long
+def test_planted_classes_are_predicted_and_shuffled_ones_are_not(rng, classes, features):
     named = pd.Series(np.where(classes, "case", "control"))
     table, reason = probe(as_target("planted", named), features, n_permutations=19)
     assert reason is None
@@ -73,8 +74,9 @@ def test_planted_classes_are_found_and_shuffled_ones_are_not(rng, classes, featu
     assert own["p"] > 0.05
 
 
-def test_random_labels_are_at_chance_on_average(features):
-    """One draw says little: the mean over twelve lies within 0.06 of a half."""
+@pytest.mark.long
+def test_random_labels_score_at_chance_on_average(features):
+    """The mean over twelve draws lies within 0.06 of 0.5; a single draw varies too much."""
     values = []
     for seed in range(12):
         labels = pd.Series(np.random.default_rng(seed).permutation(np.arange(N) % 2))
@@ -84,7 +86,7 @@ def test_random_labels_are_at_chance_on_average(features):
     assert np.abs(np.mean(values, axis=0) - 0.5).max() < 0.06
 
 
-def test_a_number_is_predicted_and_the_folds_give_the_same_every_time(rng, features):
+def test_a_number_is_predicted_reproducibly(rng, features):
     age = pd.Series(50 + 5 * features["embedding"][:, 12] + rng.standard_normal(N))
     table, _ = probe(as_target("age", age), features, n_permutations=19)
     assert row(table, "embedding", "r2")["value"] > 0.6
@@ -107,8 +109,8 @@ def test_three_classes(rng):
     assert row(table, "dummy", "balanced_accuracy")["value"] == pytest.approx(1 / 3)
 
 
-def test_covariates_are_taken_out_within_the_folds(rng, classes):
-    """A class that shows in the features through a covariate only is no longer found."""
+def test_covariates_are_removed_within_the_folds(rng, classes):
+    """The features contain the class only through a covariate, so removing it removes the class."""
     covariate = classes + 0.1 * rng.standard_normal(N)
     x = rng.standard_normal((N, 10)) + 3 * covariate[:, None]
     target = as_target("x", pd.Series(classes))
@@ -119,8 +121,8 @@ def test_covariates_are_taken_out_within_the_folds(rng, classes):
     assert row(without, "embedding", "auroc")["value"] < 0.7
 
 
-def test_a_feature_that_is_a_covariate_is_gone(rng):
-    """What is left of it is rounding, which was scaled up again and predicted age."""
+def test_a_feature_that_equals_a_covariate_is_removed(rng):
+    """Its rounding errors used to be scaled up, and then predicted age."""
     motion = rng.random((N, 2))
     age = pd.Series(50 + 20 * motion[:, 0] + rng.standard_normal(N))
     sets = {"embedding": rng.standard_normal((N, 5)), "motion": motion}
@@ -129,8 +131,9 @@ def test_a_feature_that_is_a_covariate_is_gone(rng):
     assert row(table, "motion", "r2")["value"] < 0.05
 
 
-def test_p_values_with_a_covariate_are_no_smaller_than_they_should(rng):
-    """x and y have nothing in common but the covariate: few p are small, and not all are large."""
+@pytest.mark.long
+def test_p_values_with_a_covariate_are_not_too_small(rng):
+    """x and y share only the covariate, so at most about one p in five is 0.2 or smaller."""
     low = 0
     for seed in range(20):
         own = np.random.default_rng(seed)
@@ -142,8 +145,9 @@ def test_p_values_with_a_covariate_are_no_smaller_than_they_should(rng):
     assert low <= 9  # binomial(20, 0.2): 99 % within
 
 
-def test_families_and_single_participants_as_groups(rng):
-    """Within groups alone nothing can be exchanged, and every p was 1."""
+@pytest.mark.long
+def test_p_values_with_families_and_single_participants_as_groups(rng):
+    """Permuting only within groups used to change nothing, so every p was 1."""
     x = rng.standard_normal((60, 5))
     y = pd.Series(x[:, 0] + 0.1 * rng.standard_normal(60))
     alone = np.arange(60)
@@ -159,8 +163,8 @@ def test_families_and_single_participants_as_groups(rng):
     assert row(table, "embedding", "auroc")["p"] == 1 / 40
 
 
-def test_where_little_can_be_exchanged_there_is_no_p(rng):
-    """Two sites of each class: their labels have six orders only."""
+def test_too_few_permutations_give_no_p_value(rng):
+    """With two sites of each class, the labels have only six orders."""
     site = np.repeat(np.arange(4), 20)
     classes = pd.Series(np.array(["a", "a", "b", "b"])[site])
     x = rng.standard_normal((N, 3)) + (site >= 2)[:, None]
@@ -171,16 +175,19 @@ def test_where_little_can_be_exchanged_there_is_no_p(rng):
     assert row(table, "embedding", "auroc")["n_permutations"] == 0
 
 
-def test_too_few_are_left_after_what_is_missing(classes, features):
+def test_too_few_participants_with_all_covariates(classes, features):
     covariates = np.full((N, 1), np.nan)
     covariates[:9] = np.arange(9.0)[:, None]
     table, reason = probe(as_target("x", pd.Series(classes)), features, covariates, None, 9)
     assert table.empty
-    assert "9 of 9 participants have a value; a probe needs 20, after all that miss" in reason
+    assert (
+        "9 of 9 participants have a value; a probe needs 20, without participants who lack"
+        in reason
+    )
 
 
 def test_groups_are_never_split(rng):
-    """Features that tell the site, and a class that follows the site, give nothing elsewhere."""
+    """Features that encode the site do not predict a class that depends only on the site."""
     site = np.repeat(np.arange(8), 10)
     y = rng.permutation(np.repeat([0, 1], 4))[site]
     x = np.eye(8)[site] * 5 + 0.1 * rng.standard_normal((N, 8))
@@ -198,7 +205,7 @@ def test_groups_are_never_split(rng):
     assert "a class has too few participants outside" in reason
 
 
-def test_participants_without_a_value_are_left_out(classes, features):
+def test_participants_without_a_value_are_excluded(classes, features):
     values = pd.Series(np.where(classes, "a", "b"))
     values[:10] = "n/a"
     covariates = np.ones((N, 1))
@@ -217,20 +224,20 @@ def column(*parts):
         (column(("a", 20), ("b", 20)), None),
         (column(("1", 20), ("2", 20)), None),
         (pd.Series(np.arange(40) * 1.5), None),
-        (column(("a", 40)), "all have the same value, a"),
-        (column(("a", 35), ("b", 5)), "too few participants in a class (b: 5)"),
+        (column(("a", 40)), "all participants have the same value, a"),
+        (column(("a", 35), ("b", 5)), "a class has too few participants (b: 5)"),
         (column(("a", 10), ("n/a", 30)), "10 of 40 participants have a value; a probe needs 20"),
         (pd.Series([f"x{i}" for i in range(40)]), "text with 40 different values"),
         (pd.Series([np.nan] * 40), "0 of 40 participants have a value"),
     ],
 )
-def test_which_columns_qualify(values, reason):
-    targets, why_not = choose_targets(pd.DataFrame({"c": values}), ["c"], None)
+def test_columns_that_qualify_as_targets(values, reason):
+    targets, not_probed = choose_targets(pd.DataFrame({"c": values}), ["c"], None)
     assert len(targets) == (reason is None)
-    assert (reason or "") in why_not.get("c", "")
+    assert (reason or "") in not_probed.get("c", "")
 
 
-def test_numbers_and_classes():
+def test_columns_are_read_as_numbers_or_classes():
     assert as_target("x", pd.Series(["1", "2", "n/a", "1.0"])).classes == ("1", "2")
     number = as_target("x", pd.Series(["1.5", "2", "n/a", "3", "4", "5", "6"]))
     assert number.classes == ()
@@ -239,21 +246,21 @@ def test_numbers_and_classes():
     assert (mixed.classes, mixed.values.tolist()) == (("1", "two"), [0, 1, 0])
 
 
-def test_columns_that_are_not_there():
+def test_unknown_columns_are_rejected():
     table = pd.DataFrame({"participant_id": ["sub-1"], "age": ["3"], "name": ["x"]})
     for call in (
         lambda: choose_targets(table, ["age"], ["agee"]),
         lambda: covariate_matrix(table, ["agee"]),
         lambda: group_codes(table, "agee"),
     ):
-        with pytest.raises(UsageError, match=r"agee: participants\.tsv has no such column \(age"):
+        with pytest.raises(UsageError, match=r"agee: participants\.tsv has no such column; it has"):
             call()
     texts = pd.DataFrame({"c": [f"x{i}" for i in range(40)]})
-    with pytest.raises(UsageError, match="is text with 40 different values"):
+    with pytest.raises(UsageError, match="is text with 40 different"):
         covariate_matrix(texts, ["c"])
 
 
-def test_covariates_and_groups_of_a_table():
+def test_covariates_and_groups_from_a_table():
     table = pd.DataFrame({"site": ["a", "b", "n/a", "c"], "age": ["1", "2", "3", "9"]})
     matrix = covariate_matrix(table, ["site"])
     expected = [[0, 0], [1, 0], [np.nan, np.nan], [0, 1]]

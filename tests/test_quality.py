@@ -1,4 +1,4 @@
-"""Quality figures and what is said of them."""
+"""Quality figures of a run, and the sentences that explain them."""
 
 import copy
 import json
@@ -15,7 +15,7 @@ def qc(demo):
     return json.loads(file.read_text())
 
 
-def test_a_good_run_has_nothing_to_look_at(qc):
+def test_a_good_run_has_no_warnings(qc):
     assert [sentence for good, sentence in verdicts_of(qc) if not good] == []
     assert qc["Warnings"] == []
     assert qc["DiffersFromTraining"] == {
@@ -38,7 +38,7 @@ def _slow(qc):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "text"),
     [
         (
             _set("Coverage", extent_mm=[146, 180, 40], template_share=0.3),
@@ -47,7 +47,7 @@ def _slow(qc):
         (_set("Coverage", template_share=0.7), "covers 70% of the template's brain"),
         (_set("Coverage", size_ratio=1.4), "40% larger than it: skull or neck"),
         (_set("Coverage", n_outside=1000), "1,000 brain voxels"),
-        (_slow, "spans 40 s here instead of 14 to 16 s. With --target-tr auto"),
+        (_slow, "spans 40 s here instead of 14 to 16 s. Use --target-tr auto"),
         (_set("Preprocessing", Space="MNI152NLin2009cAsym"), "is another template"),
         (_set("Motion", mean_fd=0.4), "Mean framewise displacement 0.40 mm"),
         (
@@ -60,11 +60,11 @@ def _slow(qc):
         ),
         (_set("Chunks", included=1), "1 of 2 chunks"),
         (_set("Volumes", padded=7), "7 volumes of the last chunk are reflections"),
-        (_set("Normalised", n_nonfinite=1234), "1,234 values were NaN"),
-        (_set("Normalised", n_zero=1_000_000), "of the values within the mask are 0"),
+        (_set("Normalised", n_nonfinite=1234), "1,234 values are NaN"),
+        (_set("Normalised", n_zero=1_000_000), "of the values in the mask are 0"),
         (
             _set("Normalised", n_constant=9000),
-            "9,000 brain voxels do not change in time; they were",
+            "9,000 brain voxels do not change over time; they are kept",
         ),
         (_set("Normalised", tsnr=4.2), "Temporal signal-to-noise ratio 4 (median), which is low"),
         (
@@ -77,12 +77,12 @@ def _slow(qc):
         (lambda qc: qc.update(InputWarnings=["the header's TR is odd"]), "The header's TR is odd."),
     ],
 )
-def test_what_is_wrong_is_said(qc, change, said):
+def test_every_fault_gives_one_warning(qc, change, text):
     changed = copy.deepcopy(qc)
     change(changed)
-    looks = [sentence for good, sentence in verdicts_of(changed) if not good]
-    assert len(looks) == 1
-    assert said in looks[0]
+    warnings = [sentence for good, sentence in verdicts_of(changed) if not good]
+    assert len(warnings) == 1
+    assert text in warnings[0]
 
 
 def _voxelwise(qc):
@@ -98,26 +98,26 @@ def _fast(qc):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "text"),
     [
-        (_voxelwise, "the network was trained without"),
+        (_voxelwise, "(voxel+global), unlike in the training data"),
         (_near, "TR 0.88 s; the training data had 0.72 to 0.8 s."),
-        (_fast, "to 0.8 s (signals faster than 0.62 Hz fold into slower ones)"),
+        (_fast, "to 0.8 s (signals above 0.62 Hz alias to lower frequencies)"),
     ],
 )
-def test_what_differs_by_choice_is_said_without_a_warning(qc, change, said):
+def test_chosen_differences_are_reported_without_a_warning(qc, change, text):
     changed = copy.deepcopy(qc)
     change(changed)
     assert all(good for good, _ in verdicts_of(changed))
-    assert any(said in sentence for _, sentence in verdicts_of(changed))
+    assert any(text in sentence for _, sentence in verdicts_of(changed))
 
 
-def test_the_real_slab_of_the_demo(demo):
+def test_quality_of_the_slab_in_the_demo(demo):
     """nibabel's functional.nii: 20 volumes at TR 2 s, three slices of 8 mm."""
     file = next((demo / "swift_bids").rglob("sub-03_*_qc.json"))
     qc = json.loads(file.read_text())
     assert qc["DiffersFromTraining"]["Grid"] is True
-    assert qc["DiffersFromTraining"]["TR"] is False  # not any more
+    assert qc["DiffersFromTraining"]["TR"] is False  # after resampling
     assert qc["RepetitionTime"] == 2.0
     assert qc["Preprocessing"]["ModelRepetitionTime"] == 0.8
     assert qc["Preprocessing"]["TemporalInterpolation"] == "linear"

@@ -1,4 +1,4 @@
-"""The participant page: what it says, and what a browser makes of it."""
+"""The participant page: its content, and how a browser renders it."""
 
 import json
 import re
@@ -18,38 +18,38 @@ from swift_bids.reports.participant_page import (
 )
 
 
-def test_the_real_run_says_that_it_is_a_slab(demo):
+def test_the_page_warns_about_a_slab(demo):
     page = (demo / "swift_bids" / "sub-03.html").read_text()
     assert "Covers only a slab of the brain: 66 mm from left to right" in page
     assert "Random weights." in page
 
 
-def test_page_needs_no_other_file_and_escapes_names(demo, tmp_path):
+def test_the_page_needs_no_other_file_and_escapes_names(demo, tmp_path):
     page = (demo / "swift_bids" / "sub-01.html").read_text()
     assert re.findall(r"(?:src|href)=\"(?!data:image/png|#)", page) == []
     assert "http" not in re.sub(r"<code>.*?</code>", "", page)
-    bad = Problem("x", "sub-x_task-<script>", "<img onerror=alert(1)>")
-    escaped = write_participant_report(tmp_path, "x", [bad])[0].read_text()
+    problem = Problem("x", "sub-x_task-<script>", "<img onerror=alert(1)>")
+    escaped = write_participant_report(tmp_path, "x", [problem])[0].read_text()
     assert "<script>" not in escaped
     assert "<img" not in escaped
     assert "sub-x_task-&lt;script&gt;" in escaped
 
 
-def test_mosaic_marks_the_right_side():
-    """A brain that is bright on the participant's left is bright on the side marked L."""
+def test_the_mosaic_labels_the_correct_side():
+    """A brain that is bright on the participant's left appears bright on the side labelled L."""
     volume, brain = np.zeros((96, 96, 96), np.float32), np.zeros((96, 96, 96), bool)
     brain[16:80, 10:90, 15:80] = True
-    volume[48:80][brain[48:80]] = 1.0  # x grows to the left
+    volume[48:80][brain[48:80]] = 1.0  # x increases to the left
     figure = model_input_mosaic(volume, brain)
     panel = figure.axes[3]
     shown = panel.images[0].get_array()  # (y, x), origin below
     assert shown[:, :48].max() == 0
     assert shown[:, 48:].max() == 1
-    marks = {text.get_text(): text.get_position()[0] for text in figure.axes[0].texts}
-    assert marks["R"] < 48 < marks["L"]
+    labels = {text.get_text(): text.get_position()[0] for text in figure.axes[0].texts}
+    assert labels["R"] < 48 < labels["L"]
 
 
-def test_page_in_a_browser(demo, tmp_path):
+def test_the_page_in_a_browser(demo, tmp_path):
     chromium = require_program("chromium")
     page = demo / "swift_bids" / "sub-01.html"
     picture = tmp_path / "page.png"
@@ -71,7 +71,7 @@ def test_page_in_a_browser(demo, tmp_path):
     pixels = np.asarray(Image.open(picture).convert("L"))
     assert pixels.shape == (1400, 1100)
     black = (pixels < 10).mean(axis=1)
-    assert black.max() > 0.5  # the mosaics' black ground is drawn
+    assert black.max() > 0.5  # the black background of the mosaics is visible
     dump = subprocess.run(
         [*call, "--dump-dom", page.as_uri()],
         check=True,
@@ -84,8 +84,8 @@ def test_page_in_a_browser(demo, tmp_path):
         assert f'<section id="{section}"' in dump
 
 
-def test_pages_are_made_anew_from_outputs(demo, tmp_path):
-    """With the pictures, tables and errors of the last call, and nothing embedded."""
+def test_reports_only_rebuilds_pages_from_outputs(demo, tmp_path):
+    """The pages have the figures, tables and errors of the last call; no run is embedded."""
     out = shutil.copytree(demo / "swift_bids", tmp_path / "swift_bids")
     page = out / "sub-01.html"
     before = page.read_text()
@@ -96,10 +96,10 @@ def test_pages_are_made_anew_from_outputs(demo, tmp_path):
     assert page.read_text() == before
     assert done.stdout.splitlines()[-1] == f"report: {page}"
     nobody = run_app(demo / "fmriprep", tmp_path / "empty", "participant", "--reports-only")
-    assert (nobody.returncode, "holds no outputs" in nobody.stderr) == (2, True)
+    assert (nobody.returncode, "has no outputs" in nobody.stderr) == (2, True)
 
 
-def test_errors_of_the_last_call_stay_on_the_page(tmp_path):
+def test_a_rebuilt_page_shows_the_errors_of_the_last_call(tmp_path):
     log = tmp_path / "sub-x" / "log" / "20260101-000000_a"
     log.mkdir(parents=True)
     crash = log / "crash-1.txt"
@@ -115,29 +115,29 @@ def test_errors_of_the_last_call_stay_on_the_page(tmp_path):
     assert last_problems(tmp_path, "x") == []
 
 
-def test_methods_and_references_are_on_the_page(demo):
+def test_the_page_has_methods_and_references(demo):
     page = (demo / "swift_bids" / "sub-01.html").read_text()
     assert "Movement-related effects in fMRI time-series" in page
     assert "24 motion parameters (Friston et al. 1996)" in page
 
 
-def places_in(content, before=()):
-    """Where in nested tables something stands, as keys."""
+def all_keys(content, before=()):
+    """The keys of every value in nested dictionaries, as tuples."""
     for key, value in content.items():
         yield (*before, key)
         if isinstance(value, dict):
-            yield from places_in(value, (*before, key))
+            yield from all_keys(value, (*before, key))
 
 
-def test_a_damaged_qc_file_is_said_on_the_page(demo, tmp_path):
-    """Whatever is missing or another thing: the recap was lost to an error of the template."""
+def test_the_page_reports_a_damaged_qc_file(demo, tmp_path):
+    """A missing or wrong value in qc.json used to crash the template, and the summary was lost."""
     folder = tmp_path / "sub-x" / "func"
     folder.mkdir(parents=True)
     file = folder / "sub-x_task-a_desc-swift_qc.json"
     (good,) = (demo / "swift_bids" / "sub-03").rglob("*_qc.json")
-    told = 0
+    n_reported = 0
     contents = ["null", "[]", "[" * 100_000]
-    for keys in places_in(json.loads(good.read_text())):
+    for keys in all_keys(json.loads(good.read_text())):
         for value in (None, "x", [], {}):
             changed = json.loads(good.read_text())
             place = changed
@@ -150,10 +150,10 @@ def test_a_damaged_qc_file_is_said_on_the_page(demo, tmp_path):
     for content in contents:
         file.write_text(content)
         page, _ = write_participant_report(tmp_path, "x")
-        said = "is not what this version writes" in page.read_text()
-        assert said or 'id="run-1"' in page.read_text()
-        told += said
-    assert told > 100
+        reported = "is damaged or from another version" in page.read_text()
+        assert reported or 'id="run-1"' in page.read_text()
+        n_reported += reported
+    assert n_reported > 100
     file.write_text(good.read_text())
     page, _ = write_participant_report(tmp_path, "x")
-    assert "is not what this version writes" not in page.read_text()
+    assert "is damaged or from another version" not in page.read_text()

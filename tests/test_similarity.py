@@ -215,7 +215,7 @@ def test_p_values_under_the_null_are_uniform():
 
 def test_many_runs_are_sampled(monkeypatch):
     features, table = people(150, 2)
-    monkeypatch.setattr(module, "MOST_QUERIES", 100)
+    monkeypatch.setattr(module, "MAX_QUERIES", 100)
     found = identification({"embedding": features}, table["participant_id"], n_permutations=9)
     assert found["n_queries"].unique().tolist() == [100]
     assert by_metric(found)["value"]["rank1"] == 1

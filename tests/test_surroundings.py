@@ -164,7 +164,7 @@ def test_an_output_folder_without_permission(folder, small_bundle, tmp_path):
     arguments = call(folder / "in", tmp_path / "closed" / "out", small_bundle)
     done = run_behind(as_its_permissions_say(), *arguments)
     assert done.returncode == 2
-    assert "cannot be read (Permission denied); give a folder that can be" in done.stderr
+    assert "cannot be read (Permission denied); choose a folder that you" in done.stderr
 
 
 def cut(folder, state, config):

@@ -1,0 +1,1 @@
+"""The group level: embeddings of all runs -> statistics, probes and a page."""

@@ -1,4 +1,4 @@
-"""Participant outputs -> what embeddings are compared with: motion, functional connectivity."""
+"""Participant outputs -> baselines for the embeddings: head motion, functional connectivity."""
 
 from __future__ import annotations
 
@@ -15,52 +15,51 @@ from swift_bids.outputs.paths import run_folder
 
 #: Columns of head motion.
 MOTION = ("mean_fd", "censored")
-#: An edge that fewer of the rows have is left out; a row that lacks more edges is of no use.
-_EDGE_KNOWN, _ROW_KNOWN = 0.9, 0.5
-#: Up to so many runs, participants are also told apart by functional connectivity.
-MOST_RUNS = 2000
-#: Correlations are kept this far from 1, where Fisher's z is infinite.
+#: Smallest share of rows that must have an edge, and of edges that a row must have, to be used.
+_MIN_EDGE_KNOWN, _MIN_ROW_KNOWN = 0.9, 0.5
+#: Most runs for which identification also uses functional connectivity.
+MAX_RUNS = 2000
+#: Correlations are clipped to this limit, because Fisher's z is infinite at 1.
 _LIMIT = 1 - 1e-6
 
 
 @dataclass(frozen=True)
 class Connectivity:
-    """Functional connectivity, where runs have time series of the same parcels.
+    """Functional connectivity of runs that have time series of the same parcels.
 
     Attributes
     ----------
-    of_participants
+    by_participant
         (participant, edge) float32, the mean over runs weighted by included chunks; a row is NaN
-        where a participant's runs do not cover half of the brain. None where there is none.
-    of_runs
-        (run, edge) likewise, for up to 2,000 runs.
+        if the participant's runs have fewer than half of the edges. None without connectivity.
+    by_run
+        (run, edge) likewise; None for more than 2,000 runs.
     note
-        What it is, or why there is none.
+        How it was computed, or why there is none.
     problems
-        Tables that cannot be read.
+        Tables that could not be read.
     """
 
-    of_participants: np.ndarray | None
-    of_runs: np.ndarray | None
+    by_participant: np.ndarray | None
+    by_run: np.ndarray | None
     note: str
     problems: tuple[Problem, ...] = ()
 
 
 def motion(table: pd.DataFrame) -> np.ndarray:
-    """(row, 2) mean framewise displacement (mm) and share of censored volumes; NaN where a row
-    has none."""
+    """Mean framewise displacement (mm) and share of censored volumes, (row, 2); NaN if unknown."""
     return table[list(MOTION)].to_numpy(np.float64)
 
 
 def collect_connectivity(output_dir: Path, runs: pd.DataFrame) -> Connectivity:
-    """Read the parcels' time series of all runs, one after the other."""
+    """Compute functional connectivity from the parcels' time series of all runs."""
     codes, participants = pd.factorize(runs["participant_id"])
     weights = runs["n_included"].to_numpy(np.float32)
     atlas: tuple[str, str | None] | None = None
     parcels: list[str] | None = None
     with_file = 0
     problems = []
-    for place, name in enumerate(runs["name"]):
+    for row, name in enumerate(runs["name"]):
         file = find_parcels(run_folder(output_dir, name), name)
         if file is None:
             continue
@@ -75,44 +74,47 @@ def collect_connectivity(output_dir: Path, runs: pd.DataFrame) -> Connectivity:
             atlas, parcels = own_atlas, own_parcels
             total = np.zeros((len(participants), len(edges)), dtype=np.float32)
             weight = np.zeros_like(total)
-            few = len(runs) <= MOST_RUNS
-            each = np.full((len(runs), len(edges)), np.nan, dtype=np.float32) if few else None
+            per_run = None
+            if len(runs) <= MAX_RUNS:
+                per_run = np.full((len(runs), len(edges)), np.nan, dtype=np.float32)
         elif (own_atlas, own_parcels) != (atlas, parcels):
             return Connectivity(
                 None,
                 None,
-                f"{file} has other parcels than the runs before; embed all with one --atlas",
+                f"{file} has other parcels than the runs before it; embed all runs with the same "
+                f"--atlas",
                 tuple(problems),
             )
         with_file += 1
         known = ~np.isnan(edges)
-        total[codes[place]] += weights[place] * np.where(known, edges, 0)
-        weight[codes[place]] += weights[place] * known
-        if each is not None:
-            each[place] = edges
+        total[codes[row]] += weights[row] * np.where(known, edges, 0)
+        weight[codes[row]] += weights[row] * known
+        if per_run is not None:
+            per_run[row] = edges
     if atlas is None or parcels is None:
         return Connectivity(None, None, "no run has time series of parcels", tuple(problems))
     with np.errstate(invalid="ignore"):
         total /= weight
-    what = (
+    note = (
         f"Pearson correlations (Fisher's z) between the denoised mean signals of {len(parcels)} "
         f"parcels ({atlas[0]}), of {with_file} of {len(runs)} runs"
     )
-    of_participants = _complete(total)
-    if of_participants is None:
-        what = f"no pair of the {len(parcels)} parcels is known for {_EDGE_KNOWN:.0%} of them"
-    of_runs = None if each is None else _complete(each)
-    return Connectivity(of_participants, of_runs, what, tuple(problems))
+    by_participant = _complete(total)
+    if by_participant is None:
+        share = f"{_MIN_EDGE_KNOWN:.0%} of the participants"
+        note = f"no pair of the {len(parcels)} parcels is known for {share}"
+    by_run = None if per_run is None else _complete(per_run)
+    return Connectivity(by_participant, by_run, note, tuple(problems))
 
 
 def _complete(edges: np.ndarray) -> np.ndarray | None:
-    """Leave out edges that many rows lack, fill the others with their mean, and set rows that lack
-    half of them to NaN; None where nothing is left."""
+    """Drop edges that many rows lack, fill gaps in the others with the edge's mean, and set rows
+    without half of the edges to NaN; None if no edge or row remains."""
     known = ~np.isnan(edges)
-    usable = known.mean(axis=1) >= _ROW_KNOWN
+    usable = known.mean(axis=1) >= _MIN_ROW_KNOWN
     if not usable.any():
         return None
-    kept = known[usable].mean(axis=0) >= _EDGE_KNOWN
+    kept = known[usable].mean(axis=0) >= _MIN_EDGE_KNOWN
     if not kept.any():
         return None
     edges = edges[:, kept]
@@ -123,7 +125,7 @@ def _complete(edges: np.ndarray) -> np.ndarray | None:
 
 
 def connectivity(parcel_file: Path) -> tuple[np.ndarray, list[str]]:
-    """Functional connectivity of a run.
+    """Compute the functional connectivity of a run.
 
     Returns
     -------
@@ -136,11 +138,11 @@ def connectivity(parcel_file: Path) -> tuple[np.ndarray, list[str]]:
     Raises
     ------
     ValueError
-        It is no such table.
+        The table has fewer than two parcels or two volumes.
     """
     table = pd.read_csv(parcel_file, sep="\t", na_values="n/a", dtype=np.float32)
     if table.shape[1] < 2 or len(table) < 2:
-        raise ValueError("it takes two parcels and two volumes")
+        raise ValueError("it has fewer than two parcels or two volumes")
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = np.corrcoef(table.to_numpy(), rowvar=False)
     edges = correlation[np.triu_indices(table.shape[1], k=1)]

@@ -1,4 +1,4 @@
-"""Columns of participants -> what can be predicted, covariates, and groups that stay together."""
+"""Columns of participants.tsv -> targets to predict, covariates, and groups of participants."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pandas as pd
 
 from swift_bids.base.errors import UsageError
 
-#: Fewer participants, or participants in a class, are too few for a probe.
-LEAST_PARTICIPANTS, LEAST_IN_CLASS = 20, 10
-#: A column of numbers with at most so many values is one of classes; with more classes it is none.
-FEW_VALUES, MOST_CLASSES = 5, 10
-#: Without `--target`, so many columns are probed.
-MOST_TARGETS = 10
+#: Fewest participants, and fewest participants in each class, for a probe.
+MIN_PARTICIPANTS, MIN_IN_CLASS = 20, 10
+#: Numbers with at most this many different values are classes; most classes of a target.
+MAX_CLASS_NUMBERS, MAX_CLASSES = 5, 10
+#: Most columns that are probed without `--target`.
+MAX_TARGETS = 10
 _MISSING = ("", "n/a", "N/A", "NA", "nan", "NaN", "None", "null")
 
 
@@ -27,11 +27,11 @@ class Target:
     Attributes
     ----------
     name
-        Of the column.
+        Name of the column.
     classes
-        Labels of the classes; empty for a number.
+        Labels of the classes; empty for a numeric target.
     values
-        (participant,) number, or number of the class; NaN where it is missing.
+        (participant,) number, or index of the class; NaN if missing.
     """
 
     name: str
@@ -40,63 +40,63 @@ class Target:
 
     @property
     def known(self) -> np.ndarray:
-        """(participant,) whether there is a value."""
+        """(participant,) whether the participant has a value."""
         return ~np.isnan(self.values)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Participants in each class."""
+        """Number of participants in each class."""
         return {c: int((self.values == i).sum()) for i, c in enumerate(self.classes)}
 
 
 def choose_targets(
-    table: pd.DataFrame, columns: Sequence[str], asked: Sequence[str] | None
+    table: pd.DataFrame, columns: Sequence[str], requested: Sequence[str] | None
 ) -> tuple[list[Target], dict[str, str]]:
-    """Targets that can be probed, and for the other columns why not.
+    """Return the targets that can be probed and, for the other columns, why they cannot.
 
     Parameters
     ----------
     table
-        A row a participant.
+        One row per participant.
     columns
-        Columns to choose from where none was asked for: those of participants.tsv.
-    asked
-        `--target`; None for all that qualify, up to ten.
+        Columns of participants.tsv, from which to choose if none was requested.
+    requested
+        Columns given with `--target`; None selects all that qualify, up to ten.
 
     Raises
     ------
     UsageError
-        An asked-for column is not there.
+        A requested column does not exist.
     """
     targets: list[Target] = []
-    why_not: dict[str, str] = {}
-    for name in columns if asked is None else dict.fromkeys(asked):
+    not_probed: dict[str, str] = {}
+    for name in columns if requested is None else dict.fromkeys(requested):
         column = _column(table, name, "--target")
         target = as_target(name, column)
-        reason = unfit(target, len(column))
-        if reason is None and asked is None and len(targets) == MOST_TARGETS:
-            reason = f"{MOST_TARGETS} columns are probed already; ask for it with --target"
+        reason = reason_unfit(target, len(column))
+        if reason is None and requested is None and len(targets) == MAX_TARGETS:
+            reason = f"{MAX_TARGETS} columns are probed already; name this one with --target"
         if reason is None:
             targets.append(target)
         else:
-            why_not[name] = reason
-    return targets, why_not
+            not_probed[name] = reason
+    return targets, not_probed
 
 
-#: Numbers whose squares are still numbers; larger ones are none of a study's.
-_BEYOND = 1e100
+#: Larger numbers count as missing: their squares overflow.
+_MAX_NUMBER = 1e100
 
 
 def as_target(name: str, column: pd.Series) -> Target:
-    """Read a column as a number, or as classes where it is text or has few values."""
+    """Read a column as numbers, or as classes if it is text or has few different values."""
     text = column.astype(str).str.strip()
     known = ~text.isin(_MISSING) & column.notna()
     numbers = pd.to_numeric(text.where(known), errors="coerce").to_numpy(np.float64, copy=True)
-    numbers[~(np.abs(numbers) < _BEYOND)] = np.nan
+    numbers[~(np.abs(numbers) < _MAX_NUMBER)] = np.nan
     is_number = bool((~np.isnan(numbers)).sum() == known.sum())
-    if is_number and len(np.unique(numbers[known])) > FEW_VALUES:
+    if is_number and len(np.unique(numbers[known])) > MAX_CLASS_NUMBERS:
         return Target(name, (), numbers)
-    if is_number:  # 1 and 1.0 are one class
+    if is_number:  # 1 and 1.0 are the same class
         text = pd.Series([f"{number:g}" for number in numbers])
         known = known.reset_index(drop=True)
     values = np.full(len(text), np.nan)
@@ -105,46 +105,49 @@ def as_target(name: str, column: pd.Series) -> Target:
     return Target(name, tuple(classes), values)
 
 
-def unfit(target: Target, n_participants: int) -> str | None:
-    """Why a probe of a target would tell nothing; None where it may."""
+def reason_unfit(target: Target, n_participants: int) -> str | None:
+    """Why a target cannot be probed; None if it can."""
     n_known = int(target.known.sum())
-    if n_known < LEAST_PARTICIPANTS:
+    if n_known < MIN_PARTICIPANTS:
         return (
             f"{n_known} of {n_participants} participants have a value; a probe needs "
-            f"{LEAST_PARTICIPANTS}"
+            f"{MIN_PARTICIPANTS}"
         )
     if not target.classes:
         return None
     if len(target.classes) == 1:
-        return f"all have the same value, {target.classes[0]}"
-    if len(target.classes) > MOST_CLASSES:
+        return f"all participants have the same value, {target.classes[0]}"
+    if len(target.classes) > MAX_CLASSES:
         return (
-            f"text with {len(target.classes)} different values; at most {MOST_CLASSES} are classes"
+            f"text with {len(target.classes)} different values; a probe accepts at most "
+            f"{MAX_CLASSES} classes"
         )
-    small = {label: n for label, n in target.counts.items() if n < LEAST_IN_CLASS}
+    small = {label: n for label, n in target.counts.items() if n < MIN_IN_CLASS}
     if small:
-        told = ", ".join(f"{label}: {n}" for label, n in small.items())
-        return f"too few participants in a class ({told}); each needs {LEAST_IN_CLASS}"
+        counts = ", ".join(f"{label}: {n}" for label, n in small.items())
+        return f"a class has too few participants ({counts}); each class needs {MIN_IN_CLASS}"
     return None
 
 
 def covariate_matrix(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray | None:
-    """(participant, column) float64: numbers as they are, classes as indicators; NaN if missing.
+    """Build the covariates, (participant, column) float64: numbers, and indicators of classes.
+
+    Missing values are NaN.
 
     Raises
     ------
     UsageError
-        A column is not there, or is text that differs between most participants.
+        A column does not exist, or is text that differs between most participants.
     """
     if not names:
         return None
     columns = []
     for name in names:
         covariate = as_target(name, _column(table, name, "--covariate"))
-        if covariate.classes and len(covariate.classes) > max(FEW_VALUES, len(table) // 4):
+        if covariate.classes and len(covariate.classes) > max(MAX_CLASS_NUMBERS, len(table) // 4):
             raise UsageError(
-                f"--covariate {name}: is text with {len(covariate.classes)} different values; give "
-                f"numbers or a few classes"
+                f"--covariate {name}: the column is text with {len(covariate.classes)} different "
+                f"values; choose a column of numbers or of a few classes"
             )
         if not covariate.classes:
             columns.append(covariate.values)
@@ -155,12 +158,12 @@ def covariate_matrix(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray | 
 
 
 def group_codes(table: pd.DataFrame, name: str | None) -> np.ndarray | None:
-    """(participant,) number of the group of `--group-by`, -1 where it is missing.
+    """Index of each participant's `--group-by` group, (participant,); -1 if missing.
 
     Raises
     ------
     UsageError
-        The column is not there.
+        The column does not exist.
     """
     if name is None:
         return None
@@ -172,4 +175,6 @@ def _column(table: pd.DataFrame, name: str, flag: str) -> pd.Series:
     if name in table:
         return table[name]
     near = difflib.get_close_matches(name, list(table), n=3) or list(table)[:8]
-    raise UsageError(f"{flag} {name}: participants.tsv has no such column ({', '.join(near)}, ...)")
+    raise UsageError(
+        f"{flag} {name}: participants.tsv has no such column; it has {', '.join(near)}, ..."
+    )

@@ -1,4 +1,4 @@
-"""Tables of the group level -> figures: similarity of runs, probes against their baselines."""
+"""Results of the group level -> figures: similarity of runs, probes and their baselines."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from matplotlib.figure import Figure
 from swift_bids.group.probes.scores import DUMMY, EMBEDDING, main_metric
 from swift_bids.group.similarity import centred
 
-#: Colour-blind-safe colours (Okabe and Ito), in the order in which classes take them.
+#: Colour-blind-safe colours (Okabe and Ito), in the order in which classes use them.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 _SETS = {EMBEDDING: COLOURS[0], "connectivity": COLOURS[1], "motion": COLOURS[4], DUMMY: "#777777"}
-#: Metrics that stand for a probe, as they are told.
+#: Display names of the main metrics of probes.
 METRIC_NAMES = {"auroc": "AUROC", "r2": "R²"}
-#: Runs in the picture of the similarity matrix, and pairs in the histogram: at most.
-MOST_IN_MATRIX, MOST_IN_HISTOGRAM = 400, 2000
+#: Most runs in the picture of the similarity matrix, and in the histogram of pairs.
+MAX_IN_MATRIX, MAX_IN_HISTOGRAM = 400, 2000
 
 
 def svg(figure: Figure) -> str:
-    """A figure as an SVG element, the same text for the same figure."""
+    """Return a figure as an SVG element; equal figures give equal text."""
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "swift_bids"}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
@@ -30,9 +30,10 @@ def svg(figure: Figure) -> str:
 
 
 def similarity_figure(features: np.ndarray, participants: pd.Series) -> Figure:
-    """Similarity of runs, ordered by participant, and its distribution within and between."""
+    """Draw the similarity of runs, ordered by participant, and its distribution within and between
+    participants."""
     codes, _ = pd.factorize(participants, sort=True)
-    chosen = thin(len(codes), MOST_IN_HISTOGRAM)
+    chosen = evenly_spaced(len(codes), MAX_IN_HISTOGRAM)
     codes = codes[chosen]
     order = np.argsort(codes, kind="stable")
     rows = centred(features)[chosen][order]
@@ -42,7 +43,7 @@ def similarity_figure(features: np.ndarray, participants: pd.Series) -> Figure:
     different = ~(codes[order][:, None] == codes[order])
     figure = Figure(figsize=(10.5, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
-    shown_runs = thin(len(order), MOST_IN_MATRIX)
+    shown_runs = evenly_spaced(len(order), MAX_IN_MATRIX)
     shown = left.imshow(
         similarity[np.ix_(shown_runs, shown_runs)],
         cmap="cividis",
@@ -53,12 +54,12 @@ def similarity_figure(features: np.ndarray, participants: pd.Series) -> Figure:
     figure.colorbar(shown, ax=left, label="similarity")
     left.set(xlabel="run, ordered by participant", ylabel="run")
     bins = np.linspace(-1, 1, 61)
-    for which, label, colour in (
+    for pairs, label, colour in (
         (different, "of two participants", COLOURS[1]),
         (same, "of one participant", COLOURS[0]),
     ):
-        if which.any():
-            values = similarity[which]
+        if pairs.any():
+            values = similarity[pairs]
             right.hist(
                 values,
                 bins,
@@ -75,7 +76,7 @@ def similarity_figure(features: np.ndarray, participants: pd.Series) -> Figure:
 
 
 def probes_figure(probes: pd.DataFrame) -> Figure:
-    """The main metric of every probe: embedding and baselines with 95 % intervals, and chance."""
+    """Draw the main metric of each probe, with 95 % intervals, for embedding and baselines."""
     targets = list(dict.fromkeys(probes["target"]))
     sets = [name for name in _SETS if name in set(probes["features"])]
     per_row = min(3, len(targets))
@@ -90,12 +91,12 @@ def probes_figure(probes: pd.DataFrame) -> Figure:
         rows = probes[probes["target"] == target]
         metric = main_metric(rows)
         rows = rows[rows["metric"] == metric].set_index("features")
-        for place, name in enumerate(sets):
+        for position, name in enumerate(sets):
             if name not in rows.index:
                 continue
             row = rows.loc[name]
-            axis.plot([row["low"], row["high"]], [place, place], color=_SETS[name], linewidth=2)
-            axis.plot(row["value"], place, "o", color=_SETS[name], markersize=7)
+            axis.plot([row["low"], row["high"]], [position] * 2, color=_SETS[name], linewidth=2)
+            axis.plot(row["value"], position, "o", color=_SETS[name], markersize=7)
         axis.axvline(0.5 if metric == "auroc" else 0, color="0.5", linestyle="--", linewidth=1)
         axis.set_yticks(range(len(sets)), sets)
         axis.set_ylim(len(sets) - 0.5, -0.5)
@@ -105,12 +106,12 @@ def probes_figure(probes: pd.DataFrame) -> Figure:
     return figure
 
 
-def shortened(text: str, most: int = 32) -> str:
-    """Text for a title; `$` is no mathematics there."""
-    text = text if len(text) <= most else text[: most - 1] + "…"
+def shortened(text: str, max_length: int = 32) -> str:
+    """Shorten a text for a title and escape `$`, which Matplotlib reads as mathematics."""
+    text = text if len(text) <= max_length else text[: max_length - 1] + "…"
     return text.replace("$", r"\$")
 
 
-def thin(count: int, most: int) -> np.ndarray:
-    """Places spread evenly over `count`, at most so many."""
-    return np.linspace(0, count - 1, min(count, most)).round().astype(int)
+def evenly_spaced(count: int, limit: int) -> np.ndarray:
+    """At most `limit` indices that are spread evenly over `range(count)`."""
+    return np.linspace(0, count - 1, min(count, limit)).round().astype(int)

@@ -1,6 +1,6 @@
-"""Group level, step by step: runs, participants, similarity, identification, probes, page.
+"""Settings of the group level -> tables, figures and the page of the group, step by step.
 
-Only participant outputs are read; the BOLD data are not.
+The steps read only outputs of the participant level, never the BOLD data.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import numpy as np
 import pandas as pd
 
 from swift_bids.base.errors import Problem, UsageError, report_problems, visible
-from swift_bids.group.baselines import MOST_RUNS, collect_connectivity, motion
+from swift_bids.group.baselines import MAX_RUNS, collect_connectivity, motion
 from swift_bids.group.columns import Target, choose_targets, covariate_matrix, group_codes
 from swift_bids.group.identification import MOTION_SET, identification
 from swift_bids.group.load import (
     Embedded,
-    Wanted,
+    RunFilter,
+    average_by_participant,
     check_kinds,
     collect_runs,
-    of_participants,
-    own_names,
+    rename_clashing_columns,
 )
 from swift_bids.group.outliers import MIN_RUNS, outliers
 from swift_bids.group.page import write_group_report
@@ -44,21 +44,21 @@ from swift_bids.outputs.dataset import (
 from swift_bids.settings import GroupSettings
 
 _LOG = logging.getLogger("swift_bids")
-#: Where fewer than this share of participants lack functional connectivity, they are left out of
-#: the probes; where more do, it is.
-_MAY_LACK = 0.1
+#: If at most this share of the participants lacks a baseline, the probes exclude these
+#: participants; if more do, the probes omit the baseline.
+_MAX_LACKING = 0.1
 
 
 def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
-    """Write tables, figures and page of the group; return the exit code.
+    """Write the tables, figures and page of the group; return the exit code.
 
     Raises
     ------
     UsageError
-        There are no participant outputs, they are of several kinds, or a column is not there.
+        There are no participant outputs, they are of several kinds, or a column does not exist.
     """
     output_dir = check_output_dir(settings.output_dir, dataset)
-    wanted = Wanted(
+    run_filter = RunFilter(
         settings.participants.labels,
         settings.participants.excluded,
         settings.sessions,
@@ -69,7 +69,7 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
         settings.echoes,
     )
     with _timed("reading"):
-        runs, problems = collect_runs(output_dir, wanted)
+        runs, problems = collect_runs(output_dir, run_filter)
     if settings.dry_run:
         names = list(runs.table["name"])
         as_text = "\n".join(map(visible, names))
@@ -77,27 +77,29 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
         return report_problems(problems)
     n_kinds = check_kinds(runs.table, settings.allow_mixed)
     if runs.table["random_weights"].any():
-        _LOG.warning("RANDOM WEIGHTS: embeddings in these tables mean nothing")
+        _LOG.warning("RANDOM WEIGHTS: the embeddings in these tables mean nothing")
     listed, descriptions = participants_of(output_dir, dataset)
-    known = own_names(listed)
-    participants = of_participants(runs)
+    known = rename_clashing_columns(listed)
+    participants = average_by_participant(runs)
     for embedded in (participants, runs):
         embedded.table = embedded.table.merge(known, on="participant_id", how="left")
-    # Columns that are asked for and not there are found out before anything is written.
-    asked = [] if settings.targets == ["none"] else settings.targets
-    targets, why_not = choose_targets(participants.table, list(known.columns[1:]), asked)
+    # Check that all requested columns exist before writing anything.
+    requested = [] if settings.targets == ["none"] else settings.targets
+    targets, not_done = choose_targets(participants.table, list(known.columns[1:]), requested)
     covariates = covariate_matrix(participants.table, settings.covariates)
     groups = group_codes(participants.table, settings.group_by)
     if both := set(settings.covariates) & set(settings.targets or ()):
-        raise UsageError(f"--covariate {', '.join(both)}: is a --target too; leave one of them out")
-    results = GroupResults(runs, participants, n_kinds, problems, settings.recorded, why_not)
-    results.missing = _missing(dataset, wanted, participants)
+        raise UsageError(
+            f"--covariate {', '.join(both)}: the column is also a --target; remove one of the two"
+        )
+    results = GroupResults(runs, participants, n_kinds, problems, settings.recorded, not_done)
+    results.missing = _missing(dataset, run_filter, participants)
     write_dataset_files(output_dir, dataset)
     write_participants(output_dir, listed, descriptions)
     with _timed("outliers, neighbours and duplicates"):
         _compare_runs(output_dir, results)
     with _timed("functional connectivity"):
-        if targets or (runs.several_of_one and len(runs.table) <= MOST_RUNS):
+        if targets or (runs.has_repeats and len(runs.table) <= MAX_RUNS):
             results.connectivity = collect_connectivity(output_dir, runs.table)
             problems += results.connectivity.problems
     with _timed("identification"):
@@ -111,15 +113,15 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
 
 
 def _compare_runs(output_dir: Path, results: GroupResults) -> None:
-    """Outliers, neighbours and duplicates: columns of the table of runs, and a table of pairs."""
+    """Add outliers and nearest runs to the table of runs, and find nearly identical pairs."""
     table, features = results.runs.table, results.runs.features
     codes = pd.factorize(table["participant_id"])[0]
     distance, outlier, results.n_components = outliers(features, codes)
     table["outlier_distance"], table["outlier"] = distance.round(3), outlier
     if not results.n_components:
         few = len(table) < MIN_RUNS
-        results.why_not["outliers"] = (
-            f"there are {len(table)} runs; it takes {MIN_RUNS}" if few else "most runs are alike"
+        results.not_done["outliers"] = (
+            f"outlier detection needs {MIN_RUNS} runs" if few else "most runs are identical"
         )
     table["nearest"], table["nearest_similarity"] = None, np.nan
     if len(table) > 1:
@@ -138,20 +140,22 @@ def _compare_runs(output_dir: Path, results: GroupResults) -> None:
 
 
 def _identification(results: GroupResults, n_permutations: int) -> pd.DataFrame:
-    """Tell participants apart by embeddings, functional connectivity and motion, each for the runs
-    that have it."""
+    """Identify participants by embeddings, functional connectivity and motion, each for the runs
+    that have these features."""
     table = results.runs.table
     sets = {EMBEDDING: results.runs.features, MOTION_SET: motion(table)}
-    if results.connectivity is not None and results.connectivity.of_runs is not None:
-        sets["connectivity"] = results.connectivity.of_runs
+    if results.connectivity is not None and results.connectivity.by_run is not None:
+        sets["connectivity"] = results.connectivity.by_run
     tables = []
     for name, values in sets.items():
         usable = ~np.isnan(values).any(axis=1)
-        of_runs = table["participant_id"][usable]
+        labels = table["participant_id"][usable]
         if usable.any():
-            tables.append(identification({name: values[usable]}, of_runs, n_permutations))
+            tables.append(identification({name: values[usable]}, labels, n_permutations))
     if tables[0].empty:
-        results.why_not["identification"] = "no participant has two runs, or there is only one"
+        results.not_done["identification"] = (
+            "no participant has two runs, or there is only one participant"
+        )
     return pd.concat(tables, ignore_index=True)
 
 
@@ -178,55 +182,58 @@ def _probe(
                     settings.processes,
                 )
             except BrokenProcessPool:
-                reason = "a worker was killed, most likely because memory ran out (see --nprocs)"
-                if target.name not in (settings.targets or ()):  # which is told of below
+                reason = "a worker process was killed, probably for lack of memory; lower --nprocs"
+                if target.name not in (settings.targets or ()):  # those are reported below
                     results.problems.append(Problem("", f"probe of {target.name}", reason))
         if reason:
-            results.why_not[target.name] = reason
+            results.not_done[target.name] = reason
         else:
             tables.append(table)
     if tables:
         results.probes = pd.concat(tables, ignore_index=True)
-    for column, reason in results.why_not.items():
+    for column, reason in results.not_done.items():
         if settings.targets and column in settings.targets:
             results.problems.append(Problem("", f"--target {column}", reason))
         elif column.startswith("baseline"):
-            _LOG.warning("%s is left out: %s", column, reason)
+            _LOG.warning("%s is omitted: %s", column, reason)
         else:
-            _LOG.debug("not done: %s: %s", column, reason)
+            _LOG.debug("%s is not done: %s", column, reason)
 
 
 def _feature_sets(results: GroupResults) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Name -> (participant, feature), and which participants have all of them."""
+    """Sets of features, name -> (participant, feature), and which participants have all of them."""
     participants, connectivity = results.participants, results.connectivity
     sets = {EMBEDDING: participants.features.astype(np.float64)}
     usable = np.ones(len(participants.table), dtype=bool)
     baselines = {"motion": motion(participants.table)}
-    if connectivity is not None and connectivity.of_participants is not None:
-        baselines["connectivity"] = connectivity.of_participants.astype(np.float64)
+    if connectivity is not None and connectivity.by_participant is not None:
+        baselines["connectivity"] = connectivity.by_participant.astype(np.float64)
     elif connectivity is not None:
-        results.why_not["baseline connectivity"] = connectivity.note
+        results.not_done["baseline connectivity"] = connectivity.note
     for name, values in baselines.items():
         known = ~np.isnan(values).any(axis=1)
-        if (~known).mean() <= _MAY_LACK:
+        if (~known).mean() <= _MAX_LACKING:
             sets[name], usable = values, usable & known
         else:
-            results.why_not[f"baseline {name}"] = (
-                f"{(~known).sum()} of {len(known)} participants have none"
+            results.not_done[f"baseline {name}"] = (
+                f"{(~known).sum()} of {len(known)} participants lack it"
             )
     return sets, usable
 
 
-def _missing(dataset: Dataset, wanted: Wanted, participants: Embedded) -> list[str]:
-    """Participants of the input that were not asked to be left out and have no embedding."""
-    there = set(participants.table["participant_id"])
-    unknown = set(wanted.excluded or ()) - set(dataset.participants)
+def _missing(dataset: Dataset, run_filter: RunFilter, participants: Embedded) -> list[str]:
+    """Labels of participants of the input that were selected and have no embedding."""
+    embedded = set(participants.table["participant_id"])
+    unknown = set(run_filter.excluded or ()) - set(dataset.participants)
     if unknown:
-        _LOG.warning("there is no sub-%s to exclude", ", sub-".join(sorted(unknown)))
+        _LOG.warning(
+            "--exclude-participant-label: the input has no sub-%s", ", sub-".join(sorted(unknown))
+        )
     missing = [
         label
         for label in dataset.participants
-        if f"sub-{label}" not in there and wanted.has(f"sub-{label}", participant_only=True)
+        if f"sub-{label}" not in embedded
+        and run_filter.accepts(f"sub-{label}", participant_only=True)
     ]
     if missing:
         _LOG.warning(

@@ -1,4 +1,4 @@
-"""Participant outputs -> one row a run and one a participant, of one kind of embedding."""
+"""Participant outputs -> embeddings of one kind: one row per run, and one per participant."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from swift_bids.base.errors import Problem, UsageError
 from swift_bids.base.files import read_json
 from swift_bids.geometry.resample_time import TR_TOLERANCE
 from swift_bids.inputs.filenames import entities_in, is_in_space, plain
-from swift_bids.outputs.tables import is_our_column
+from swift_bids.outputs.tables import is_reserved
 
 _LOG = logging.getLogger("swift_bids")
-#: Columns of seconds.
+#: Columns in seconds.
 _TRS = ("repetition_time", "model_tr")
 _SIDECAR = "_desc-swift_embedding.json"
-#: Entities that get a column of their own; `name` holds them all. Not called as the entities are:
-#: pybids reads the keys of a sidecar as entities of the files that inherit it.
+#: Entities with a separate column; `name` contains all entities. The columns have other names than
+#: the entities, because pybids reads the keys of a sidecar as entities of its files.
 _ENTITIES = {"session_id": "ses", "task_id": "task", "run_id": "run"}
-#: Columns in which embeddings that may be compared do not differ.
+#: Columns that must be equal for embeddings to be comparable.
 KIND = (
     "weights_sha256",
     "frame",
@@ -36,22 +36,22 @@ KIND = (
     "tail",
     "version",
 )
-#: What the names of the same run in another space, resolution or echo differ in.
-_VARIANT = r"_(?:space|cohort|res|den|echo)-[^_]+"
-#: TRs (s) that differ by less are read as they are, as those of the training data were.
-_SAME_TR = 2 * TR_TOLERANCE
-#: Columns of a run that are figures, and how a participant's follow from those of its runs.
+#: Entities in which the names of one run in several spaces, resolutions or echoes differ.
+_VARIANT_ENTITIES = r"_(?:space|cohort|res|den|echo)-[^_]+"
+#: Largest difference of TRs (s) that can be compared: that of two TRs which are not resampled.
+_MAX_TR_DIFFERENCE = 2 * TR_TOLERANCE
+#: Columns of a participant that are means, and sums, of the columns of its runs.
 _MEANS, _SUMS = ("template_share", "tsnr", "mean_fd", "censored"), ("n_warnings", "n_chunks")
 
 
 @dataclass
 class Embedded:
-    """What has been embedded: rows and their features, in the same order.
+    """Embedded runs or participants: a table and features, with rows in the same order.
 
     Attributes
     ----------
     table
-        A row a run (or participant): which, quality, what made it.
+        One row per run (or participant): entities, quality and provenance.
     features
         (row, 288) float32.
     """
@@ -60,21 +60,21 @@ class Embedded:
     features: np.ndarray
 
     @property
-    def several_of_one(self) -> bool:
-        """Whether a participant has several rows."""
+    def has_repeats(self) -> bool:
+        """Whether any participant has several rows."""
         return bool(self.table["participant_id"].duplicated().any())
 
     @property
-    def whole(self) -> pd.DataFrame:
-        """The table with a column a feature, `swift000` ... `swift287`."""
+    def with_features(self) -> pd.DataFrame:
+        """The table with one more column per feature, `swift000` ... `swift287`."""
         names = [f"swift{i:03d}" for i in range(self.features.shape[1])]
         features = pd.DataFrame(self.features, columns=names, index=self.table.index)
         return pd.concat([self.table, features], axis=1)
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which runs belong in the tables; None is all.
+class RunFilter:
+    """Selects the runs of the tables; None selects all.
 
     Attributes
     ----------
@@ -91,8 +91,8 @@ class Wanted:
     resolutions: Sequence[str] | None = None
     echoes: Sequence[str] | None = None
 
-    def has(self, name: str, participant_only: bool = False) -> bool:
-        """Whether a run is wanted, or only whether its participant is."""
+    def accepts(self, name: str, participant_only: bool = False) -> bool:
+        """Whether a run is selected, or (`participant_only`) its participant."""
         entities = entities_in(name)
         participant = entities.get("sub", "")
         if self.excluded is not None and participant in self.excluded:
@@ -101,39 +101,41 @@ class Wanted:
             return False
         if participant_only:
             return True
-        for wanted, entity in ((self.sessions, "ses"), (self.tasks, "task")):
-            if wanted is not None and entities.get(entity) not in wanted:
+        for labels, entity in ((self.sessions, "ses"), (self.tasks, "task")):
+            if labels is not None and entities.get(entity) not in labels:
                 return False
-        for wanted, entity in (
+        for labels, entity in (
             (self.runs, "run"),
             (self.resolutions, "res"),
             (self.echoes, "echo"),
         ):
             number = plain(entities.get(entity, "native"))
-            if wanted is not None and number not in map(plain, wanted):
+            if labels is not None and number not in map(plain, labels):
                 return False
         return self.spaces is None or any(is_in_space(entities, space) for space in self.spaces)
 
 
-def collect_runs(output_dir: Path, wanted: Wanted) -> tuple[Embedded, list[Problem]]:
-    """Read the embedding of every finished run, in the order of their names.
+def collect_runs(output_dir: Path, run_filter: RunFilter) -> tuple[Embedded, list[Problem]]:
+    """Read the embeddings of all finished runs that the filter accepts, ordered by name.
 
     Raises
     ------
     UsageError
-        There is none.
+        There are none.
     """
     rows: list[dict[str, Any]] = []
     features: list[np.ndarray] = []
     problems: list[Problem] = []
     for sidecar in sorted(output_dir.glob(f"sub-*/**/*{_SIDECAR}")):
         name = sidecar.name.removesuffix(_SIDECAR)
-        if not wanted.has(name):
+        if not run_filter.accepts(name):
             continue
         try:
             row, values = _read(name, sidecar)
             if features and len(values) != len(features[0]):
-                raise ValueError(f"{len(values)} features, the others have {len(features[0])}")
+                raise ValueError(
+                    f"it has {len(values)} features, other runs have {len(features[0])}"
+                )
         except (OSError, ValueError, LookupError, TypeError, OverflowError, csv.Error) as error:
             reason = f"{sidecar} or its table cannot be read ({error!r}); embed the run again"
             problems.append(Problem(entities_in(name).get("sub", ""), name, reason))
@@ -141,41 +143,41 @@ def collect_runs(output_dir: Path, wanted: Wanted) -> tuple[Embedded, list[Probl
         rows.append(row)
         features.append(values)
     seen = {row["participant_id"] for row in rows}
-    for label in wanted.participants or ():
+    for label in run_filter.participants or ():
         if f"sub-{label}" not in seen:
             problems.append(Problem(label, f"sub-{label}", f"has no embedding in {output_dir}"))
     if not rows:
         damaged = f" ({problems[0].reason})" if problems and problems[0].participant else ""
         raise UsageError(
-            f"{output_dir} holds no embeddings of the asked-for runs{damaged}; run the participant "
+            f"{output_dir} has no embeddings of the requested runs{damaged}; run the participant "
             f"level first"
         )
     return Embedded(pd.DataFrame(rows), np.stack(features)), problems
 
 
 def check_kinds(table: pd.DataFrame, allow_mixed: bool) -> int:
-    """Refuse a table of embeddings that may not be compared; return how many kinds there are.
+    """Check that all embeddings can be compared; return the number of kinds.
 
     Raises
     ------
     UsageError
-        There are several and `allow_mixed` is False.
+        There are several kinds, or variants of one run, and `allow_mixed` is False.
     """
     columns = list(KIND)
-    if np.ptp(table["model_tr"]) > _SAME_TR:  # only with --target-tr native
+    if np.ptp(table["model_tr"]) > _MAX_TR_DIFFERENCE:  # only with --target-tr native
         columns.append("model_tr")
     kinds = table.groupby(columns, dropna=False, sort=False).size()
-    twice = table["name"].str.replace(_VARIANT, "", regex=True).duplicated(keep=False)
+    twice = table["name"].str.replace(_VARIANT_ENTITIES, "", regex=True).duplicated(keep=False)
     if twice.any() and not allow_mixed:
         raise UsageError(
-            f"{twice.sum()} runs are there in several spaces, resolutions or echoes, such as "
+            f"{twice.sum()} runs exist in several spaces, resolutions or echoes, such as "
             f"{', '.join(table['name'][twice][:2])}; choose with --space, --res or --echo-idx, or "
-            f"insist with --allow-mixed"
+            f"use all with --allow-mixed"
         )
     if len(kinds) == 1:
         return 1
     differing = [c for c in columns if table[c].nunique(dropna=False) > 1]
-    told = "; ".join(
+    differences = "; ".join(
         f"{column}: "
         + ", ".join(
             f"{str(value)[:12]} ({count} run{'s' * (count > 1)})"
@@ -185,14 +187,15 @@ def check_kinds(table: pd.DataFrame, allow_mixed: bool) -> int:
     )
     if not allow_mixed:
         raise UsageError(
-            f"the embeddings are of {len(kinds)} kinds that cannot be compared ({told}); embed "
-            f"them alike, choose some (--space, --task-id, ...), or insist with --allow-mixed"
+            f"the embeddings are of {len(kinds)} kinds that cannot be compared ({differences}); "
+            f"embed all runs with the same settings, select runs (--space, --task-id, ...), or use "
+            f"all with --allow-mixed"
         )
-    _LOG.warning("MIXED: %d kinds of embeddings in one table (%s)", len(kinds), told)
+    _LOG.warning("MIXED: %d kinds of embeddings in one table (%s)", len(kinds), differences)
     return len(kinds)
 
 
-def of_participants(runs: Embedded) -> Embedded:
+def average_by_participant(runs: Embedded) -> Embedded:
     """Average the runs of each participant, weighted by their included chunks."""
     table = runs.table
     codes, labels = pd.factorize(table["participant_id"])
@@ -207,15 +210,13 @@ def of_participants(runs: Embedded) -> Embedded:
     return Embedded(rows, features.astype(np.float32))
 
 
-def own_names(participants: pd.DataFrame) -> pd.DataFrame:
-    """Columns of participants.tsv under names that are free: `participants_NAME` where not."""
+def rename_clashing_columns(participants: pd.DataFrame) -> pd.DataFrame:
+    """Rename columns of participants.tsv that clash with other columns to `participants_NAME`."""
     names: dict[str, str] = {}
     for column in participants.columns[1:]:
         name = column
         while (
-            is_our_column(name)
-            or name in names.values()
-            or (name != column and name in participants)
+            is_reserved(name) or name in names.values() or (name != column and name in participants)
         ):
             name = f"participants_{name}"
         names[column] = name
@@ -223,14 +224,14 @@ def own_names(participants: pd.DataFrame) -> pd.DataFrame:
 
 
 def _weighted(values: np.ndarray, weights: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Weighted means (group, column) of (row, column) values; NaN does not count."""
+    """Weighted means (group, column) of (row, column) values, without NaN."""
     known = ~np.isnan(values)
     weighted = pd.DataFrame(np.where(known, values, 0) * weights[:, None]).groupby(codes).sum()
     total = pd.DataFrame(known * weights[:, None]).groupby(codes).sum()
     return (weighted / total.where(total > 0)).to_numpy()
 
 
-def _is_tr(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -238,36 +239,36 @@ def _read(name: str, sidecar: Path) -> tuple[dict[str, Any], np.ndarray]:
     metadata = read_json(sidecar)
     with open(sidecar.with_suffix(".tsv"), encoding="utf-8", newline="") as file:
         columns, values = list(csv.reader(file, delimiter="\t"))[:2]
-    n_figures = columns.index("swift000")
-    model, how = metadata["Model"], metadata["Preprocessing"]
+    n_before = columns.index("swift000")
+    model, settings = metadata["Model"], metadata["Preprocessing"]
     entities = entities_in(name)
     row = {
         "participant_id": f"sub-{entities.get('sub')}",
         **{column: entities.get(entity) for column, entity in _ENTITIES.items()},
         "name": name,
-        "space_id": how["Space"],
-        "frame": how["Frame"],
-        "normalisation": how["Normalisation"],
+        "space_id": settings["Space"],
+        "frame": settings["Frame"],
+        "normalisation": settings["Normalisation"],
         "repetition_time": metadata["RepetitionTime"],
-        "target_tr": how["TargetTR"],
-        "model_tr": how["ModelRepetitionTime"],
-        "chunk_stride": how["ChunkStride"],
-        "tail": how["Tail"],
+        "target_tr": settings["TargetTR"],
+        "model_tr": settings["ModelRepetitionTime"],
+        "chunk_stride": settings["ChunkStride"],
+        "tail": settings["Tail"],
         "variant": model["Variant"],
         "weights": model["Weights"],
         "weights_sha256": model["WeightsSHA256"],
         "random_weights": model["RandomWeights"],
         "version": metadata["GeneratedBy"][0]["Version"],
     }
-    for column, value in zip(columns[:n_figures], values):
+    for column, value in zip(columns[:n_before], values):
         number = float("nan") if value == "n/a" else float(value)
         row[column] = int(number) if column.startswith("n_") else number
-    if absent := [column for column in (*_MEANS, *_SUMS, "n_included") if column not in row]:
-        raise ValueError(f"it has no column {absent[0]}")
+    if missing := [column for column in (*_MEANS, *_SUMS, "n_included") if column not in row]:
+        raise ValueError(f"it has no column {missing[0]}")
     for column, value in row.items():
-        if isinstance(value, (list, dict)) or (column in _TRS and not _is_tr(value)):
+        if isinstance(value, (list, dict)) or (column in _TRS and not _is_number(value)):
             raise ValueError(f"{column} is {value!r}")
-    features = np.array(values[n_figures:], dtype=np.float32)
+    features = np.array(values[n_before:], dtype=np.float32)
     if not np.isfinite(features).all():
-        raise ValueError("a feature is no number")
+        raise ValueError("a feature is not a finite number")
     return row, features

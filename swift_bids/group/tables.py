@@ -28,28 +28,28 @@ PROBES, PROBES_FIGURE = "group_desc-swift_probes.tsv", "group_desc-swift_probes.
 
 @dataclass
 class GroupResults:
-    """All that the group level finds; tables and page are made of it.
+    """All results of the group level, from which tables and page are written.
 
     Attributes
     ----------
     runs, participants
         Tables and features.
     n_kinds
-        Kinds of embeddings that were mixed; 1 is none.
+        Number of kinds of embeddings in the tables; more than 1 only with `--allow-mixed`.
     problems
-        Outputs that could not be read, participants that were asked for and are not there.
+        Outputs that could not be read, and requested participants that do not exist.
     settings
-        What was asked for.
-    why_not
-        Column or analysis -> why it was not done.
+        Settings of the call.
+    not_done
+        Column or analysis -> reason why the app did not do it.
     missing
-        Participants of the input without embeddings, labels.
+        Labels of participants of the input without embeddings.
     n_components
-        Principal components of the outlier distance; 0 where there is none.
+        Number of principal components of the outlier distance; 0 without a distance.
     duplicates, identification, probes
-        Tables, empty where there is nothing.
+        Tables; empty without results.
     connectivity
-        None where it was not needed.
+        None if it was not needed.
     """
 
     runs: Embedded
@@ -57,7 +57,7 @@ class GroupResults:
     n_kinds: int
     problems: list[Problem]
     settings: dict[str, Any]
-    why_not: dict[str, str]
+    not_done: dict[str, str]
     missing: list[str] = field(default_factory=list)
     n_components: int = 0
     duplicates: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -67,7 +67,7 @@ class GroupResults:
 
     @property
     def made_by(self) -> dict[str, Any]:
-        """Software, kinds of embeddings and settings, as every sidecar says them."""
+        """Software, kinds of embeddings and settings, as recorded in every sidecar."""
         columns = ["variant", "weights", "random_weights", *KIND]
         kinds = self.runs.table[columns].drop_duplicates().to_dict("records")
         return {
@@ -78,7 +78,7 @@ class GroupResults:
 
 
 def write_similarity(output_dir: Path, results: GroupResults, neighbours: pd.DataFrame) -> None:
-    """Write the similarity of all pairs of runs, or of the nearest where there are many runs."""
+    """Write the similarity of all pairs of runs or, for many runs, of the nearest ones."""
     table = results.runs.table
     about = {"Description": "Cosine similarity of the runs' embeddings after centring"}
     if len(table) > FULL_MATRIX:
@@ -88,7 +88,7 @@ def write_similarity(output_dir: Path, results: GroupResults, neighbours: pd.Dat
     matrix = similarity_matrix(results.runs.features, table["name"])
     matrix.insert(0, "name", table["name"].to_numpy())
     write_table(output_dir / RELMAT, matrix)
-    columns = f"name, then the runs in the order of the rows, which is that of {RUNS}"
+    columns = f"name, then the runs in the order of the rows, which is the order of {RUNS}"
     write_json(
         (output_dir / RELMAT).with_suffix(".json"), about | {"Columns": columns} | results.made_by
     )
@@ -98,23 +98,24 @@ def write_similarity(output_dir: Path, results: GroupResults, neighbours: pd.Dat
 def write_group_tables(
     output_dir: Path, results: GroupResults, descriptions: dict[str, Any]
 ) -> None:
-    """Write the other tables and the figure of the probes; remove those of an earlier call."""
-    about = {"Description": "One row a run"}
-    _write(output_dir, RUNS, results.runs.whole, results, about, descriptions)
-    about = {"Description": "One row a participant: means over runs, weighted by included chunks"}
-    _write(output_dir, PARTICIPANTS, results.participants.whole, results, about, descriptions)
-    about = {"Description": "Runs of two participants that are nearly identical"}
+    """Write the other tables and the figure of the probes; remove old ones without results."""
+    about = {"Description": "One row per run"}
+    runs, participants = results.runs.with_features, results.participants.with_features
+    _write(output_dir, RUNS, runs, results, about, descriptions)
+    about = {"Description": "One row per participant: means over runs, weighted by included chunks"}
+    _write(output_dir, PARTICIPANTS, participants, results, about, descriptions)
+    about = {"Description": "Nearly identical runs of two participants"}
     _write(output_dir, DUPLICATES, results.duplicates, results, about)
     if results.identification.empty:
         _remove(output_dir, IDENTIFICATION)
     else:
-        about = {"Description": "How well participants are told apart"}
+        about = {"Description": "How well sets of features identify participants"}
         _write(output_dir, IDENTIFICATION, results.identification, results, about)
     if results.probes.empty:
         _remove(output_dir, PROBES)
         (output_dir / PROBES_FIGURE).unlink(missing_ok=True)
     else:
-        about = {"Description": "How well columns of participants.tsv are predicted"}
+        about = {"Description": "How well sets of features predict columns of participants.tsv"}
         if results.connectivity is not None:
             about["Connectivity"] = results.connectivity.note
         _write(output_dir, PROBES, results.probes, results, about)
@@ -135,6 +136,6 @@ def _write(
 
 
 def _remove(output_dir: Path, name: str) -> None:
-    """An earlier call's table, which does not belong to the new ones."""
+    """Remove the table of an earlier call, which does not match the new tables."""
     for file in (output_dir / name, (output_dir / name).with_suffix(".json")):
         file.unlink(missing_ok=True)

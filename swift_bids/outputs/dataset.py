@@ -1,4 +1,4 @@
-"""The files that describe the output folder as a whole, the same whichever job writes them."""
+"""Input dataset -> the files that describe the output folder; every job writes the same ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from swift_bids.outputs.provenance import BIDS_VERSION, GENERATED_BY, INPUT_DATA
 from swift_bids.outputs.tables import column_descriptions, write_table
 
 _LOG = logging.getLogger("swift_bids")
-#: What the BIDS validator has no rule for. A folder is silenced without a trailing slash only.
+#: Files for which the BIDS validator has no rule. It ignores a folder only if the pattern has no
+#: trailing slash.
 _BIDSIGNORE = """\
 *.html
 figures
@@ -34,62 +35,63 @@ group*
 _README = """\
 SwiFT embeddings of fMRIPrep derivatives, made by swift_bids {version}.
 
-sub-XX.html shows what went into the network and what came out. Every run has, beside the place of
-its BOLD file in the input, files named after it with desc-swift:
+sub-XX.html shows the network's input and output for each run of a participant. The files of a run
+are named after its BOLD file, with desc-swift, in the same subfolder as in the input:
 
-- timeseries.tsv   one row a chunk of 20 volumes: place in time, motion, and features swift000-287
+- timeseries.tsv   one row per chunk of 20 volumes: its time, motion, and features swift000-287
 - embedding.tsv    one row: the mean of the included chunks
 - tokens.safetensors  the network's whole output, (chunk, feature, x, y, z, t)
 - qc.json          coverage of the brain, normalisation, motion
 
-Beside them, seg-*_desc-denoised_timeseries.tsv has the mean signals of parcels, which the group
-level compares with. group.html shows what the group level found; group_desc-swift_embedding.tsv has
-a row for every run, group_desc-participants_embedding.tsv one for every participant. The .json
-files beside the tables describe each column and say which weights and settings made it.
+In the same folder, seg-*_desc-denoised_timeseries.tsv contains the mean signals of parcels, which
+the group level uses as a baseline. group.html shows the results of the group level;
+group_desc-swift_embedding.tsv has one row per run, group_desc-participants_embedding.tsv one per
+participant. The .json file of each table describes its columns and records weights and settings.
 """
 
 
 def check_output_dir(output_dir: str | Path, dataset: Dataset) -> Path:
-    """Refuse an output folder that is the input or cannot be written to; nothing is made yet.
+    """Check that the output folder is not the input and can be written to; create nothing yet.
 
     Raises
     ------
     UsageError
-        As said.
+        The folder is or lies in the input, contains another dataset, or cannot be written to.
     """
     output_dir = resolved(output_dir, "output_dir")
     try:
         _check_place(output_dir, dataset)
     except OSError as error:
         raise UsageError(
-            f"output_dir {output_dir}: {error.filename} cannot be read ({error.strerror}); give a "
-            f"folder that can be written to"
+            f"output_dir {output_dir}: {error.filename} cannot be read ({error.strerror}); choose "
+            f"a folder that you can write to"
         ) from error
     return output_dir
 
 
 def _check_place(output_dir: Path, dataset: Dataset) -> None:
     if output_dir in (dataset.root, dataset.raw):
-        raise UsageError(f"output_dir {output_dir} is the input folder; give another one")
+        raise UsageError(f"output_dir {output_dir} is the input folder; choose another")
     for root in filter(None, (dataset.root, dataset.raw)):
         if output_dir.is_relative_to(root) and output_dir.relative_to(root).parts[0][:4] == "sub-":
-            raise UsageError(f"output_dir {output_dir} lies in the input's data; give another one")
+            raise UsageError(f"output_dir {output_dir} lies in the input's data; choose another")
     description = output_dir / "dataset_description.json"
     if description.exists() and not made_by_this_app(read_description(output_dir)):
         raise UsageError(
-            f"output_dir {output_dir} holds another dataset ({description.name} was not made by "
-            f"swift_bids), which would be overwritten; give a folder of its own, for example "
+            f"output_dir {output_dir} contains another dataset ({description.name} was not made by "
+            f"swift_bids), which would be overwritten; choose an empty folder, for example "
             f"{output_dir / 'derivatives' / 'swift_bids'}"
         )
-    there = next(p for p in (output_dir, *output_dir.parents) if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
+    existing = next(p for p in (output_dir, *output_dir.parents) if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UsageError(
-            f"output_dir {output_dir}: {there} cannot be written to; give a folder that can"
+            f"output_dir {output_dir}: {existing} cannot be written to; choose a folder that you "
+            f"can write to"
         )
 
 
 def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
-    """Write dataset_description.json, README.md, .bidsignore, descriptions and the citations."""
+    """Write dataset_description.json, README.md, .bidsignore, and descriptions.tsv and .json."""
     links = {INPUT_DATASET: _link(dataset.root, output_dir)}
     if dataset.raw is not None:
         links["raw"] = _link(dataset.raw, output_dir)
@@ -110,8 +112,8 @@ def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
     write_text(output_dir / ".bidsignore", _BIDSIGNORE)
     meanings = {
         "desc-swift": "Output of the SwiFT backbone, made by swift_bids",
-        "desc-denoised": "Mean signal of parcels without trend and confounds, made by swift_bids",
-        "desc-participants": "One row a participant, the mean over the runs",
+        "desc-denoised": "Mean signals of parcels without trend and confounds, made by swift_bids",
+        "desc-participants": "One row per participant, the mean over its runs",
     }
     rows = pd.DataFrame({"desc_id": meanings.keys(), "description": meanings.values()})
     write_table(output_dir / "descriptions.tsv", rows)
@@ -119,8 +121,8 @@ def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
         output_dir / "descriptions.json",
         {
             "Description": "Meaning of the desc entity in this dataset",
-            "desc_id": {"Description": "Value of the desc entity, with its name"},
-            "description": {"Description": "What files with it hold"},
+            "desc_id": {"Description": "Name and value of the desc entity"},
+            "description": {"Description": "Content of the files with this entity"},
         },
     )
 
@@ -133,10 +135,10 @@ def write_participants(output_dir: Path, rows: pd.DataFrame, about: dict[str, An
 
 
 def participants_of(output_dir: Path, dataset: Dataset) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Participants with a folder in the output: a row each, as text, and what the columns are.
+    """Table of the participants that have a folder in the output, and descriptions of its columns.
 
-    Columns and their descriptions are carried over from the raw dataset, or the derivatives; a
-    participant that they do not list gets `n/a`.
+    All values are text. Columns and descriptions come from participants.tsv and .json of the raw
+    dataset, or else of the derivatives; a participant that is not listed there gets `n/a`.
     """
     labels = sorted(folder.name for folder in output_dir.glob("sub-*") if folder.is_dir())
     rows = pd.DataFrame({"participant_id": labels})
@@ -147,7 +149,7 @@ def participants_of(output_dir: Path, dataset: Dataset) -> tuple[pd.DataFrame, d
         if known is not None:
             if not known["participant_id"].isin(labels).any():
                 _LOG.warning(
-                    "%s: has none of the participants here; its participant_id must look like %s",
+                    "%s lists none of these participants; its participant_id must look like %s",
                     root / "participants.tsv",
                     labels[0] if labels else "sub-01",
                 )
@@ -158,7 +160,7 @@ def participants_of(output_dir: Path, dataset: Dataset) -> tuple[pd.DataFrame, d
 
 
 def _read_participants(root: Path) -> tuple[pd.DataFrame | None, dict[str, Any]]:
-    """A dataset's participants.tsv as text, and what its participants.json says of the columns."""
+    """A dataset's participants.tsv as text, and column descriptions from its participants.json."""
     file = root / "participants.tsv"
     if not file.exists():
         return None, {}
@@ -174,12 +176,12 @@ def _read_participants(root: Path) -> tuple[pd.DataFrame | None, dict[str, Any]]
         )
         table["participant_id"] = table["participant_id"].str.strip()
         if table["participant_id"].duplicated().any():
-            _LOG.warning("%s: participants are in it twice; the first row is taken", file)
+            _LOG.warning("%s lists participants twice; the first row of each is used", file)
             table = table.drop_duplicates("participant_id")
         sidecar = file.with_suffix(".json")
         return table, dict(read_json(sidecar)) if sidecar.exists() else {}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        _LOG.warning("%s: its columns are not carried over (%s); mend the file", file, error)
+        _LOG.warning("%s: its columns are not copied (%s); correct the file", file, error)
         return None, {}
 
 
@@ -194,7 +196,7 @@ def _generated_by() -> dict[str, Any]:
 
 
 def _link(target: Path, output_dir: Path) -> str:
-    """A relative path where both lie in one tree that can move as a whole, else a file URI."""
+    """Relative path if both folders lie in one tree, which can then be moved, else a file URI."""
     common = Path(os.path.commonpath([target, output_dir]))
     if len(common.parts) > 2:
         return os.path.relpath(target, output_dir)

@@ -1,4 +1,4 @@
-"""Parcel means of a run -> its table of denoised time series -> functional connectivity."""
+"""Parcel means of a run -> a table of denoised time series."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def write_parcels(
     Parameters
     ----------
     means
-        (used volume of the BOLD file, parcel), from `swift_bids.steps.normalise.normalise`.
+        (volume of the BOLD file without dummy scans, parcel), as
+        `swift_bids.steps.normalise.normalise` returns them.
     """
     confounds = None
     if run.confounds:
@@ -36,18 +37,18 @@ def write_parcels(
     denoised, regressors = denoise(means, confounds)
     folder = run_folder(output_dir, run.name)
     file = folder / f"{_stem(run.name, parcels.label)}.tsv"
-    for other in _tables(folder, run.name):  # of another atlas, in another call
+    for other in _tables(folder, run.name):  # from an earlier call with another atlas
         if other.stem != file.stem:
             other.unlink()
     about = {
-        "Description": "Mean signal of parcels without trend and confounds",
+        "Description": "Mean signals of parcels without trend and confounds",
         "Sources": source_uris(run, provenance),
         "GeneratedBy": [GENERATED_BY],
         "RepetitionTime": run.repetition_time,
         "DummyScansRemoved": run.first_volume,
         "Atlas": {"Name": parcels.label, "SHA256": parcels.sha256},
         "Regressors": ["mean", "linear trend", *regressors],
-        "RegressorsNote": f"At most one confound for {VOLUMES_PER_REGRESSOR} volumes",
+        "RegressorsNote": f"At most one confound for every {VOLUMES_PER_REGRESSOR} volumes",
     }
     columns = {
         name: {"Description": description, "Units": "standard deviations"}
@@ -59,12 +60,12 @@ def write_parcels(
 
 
 def find_parcels(folder: Path, run_name: str) -> Path | None:
-    """The table of denoised time series of a run, if it has one."""
+    """Find the table of denoised time series of a run; None if the run has none."""
     return next((file for file in _tables(folder, run_name) if file.suffix == ".tsv"), None)
 
 
 def _tables(folder: Path, run_name: str) -> list[Path]:
-    """The tables of a run, whichever the atlas, and their sidecars."""
+    """The tables of a run for any atlas, and their sidecars."""
     before, after = _stem(run_name, "?").split("?")
     pattern = re.compile(re.escape(before) + "[A-Za-z0-9]+" + re.escape(after) + r"\.(tsv|json)")
     return [
@@ -75,12 +76,12 @@ def _tables(folder: Path, run_name: str) -> list[Path]:
 
 
 def _stem(run_name: str, label: str) -> str:
-    """The run's name with its `seg` entity, which BIDS has before `res`."""
+    """The run's name with the `seg` entity, which BIDS puts before `res`."""
     before, res, after = run_name.partition("_res-")
     return f"{before}_seg-{label}{res}{after}{_SUFFIX}"
 
 
 def atlas_of(parcel_file: Path) -> tuple[str, str | None]:
-    """Label and SHA-256 of the atlas that a table of time series was made with."""
+    """Label and SHA-256 of the atlas behind a table of time series."""
     atlas = read_json(parcel_file.with_suffix(".json"))["Atlas"]
     return atlas["Name"], atlas["SHA256"]

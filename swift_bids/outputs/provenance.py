@@ -1,4 +1,4 @@
-"""What made an output: software, network, settings and input files, as every sidecar says it."""
+"""Software, network, settings and input files -> the provenance in every sidecar."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from swift_bids.steps.normalise import Normalisation
 INPUT_DATASET = "fmriprep"
 BIDS_VERSION = "1.10.0"
 CODE_URL = "https://github.com/swift-bids/swift_bids"
-#: Software, as BIDS has it in sidecars and dataset_description.json.
+#: Software, in the form that BIDS asks for in sidecars and dataset_description.json.
 GENERATED_BY = {"Name": "swift_bids", "Version": __version__, "CodeURL": CODE_URL}
-#: The published image, without its tag.
+#: Name of the published container image, without its tag.
 IMAGE = "swiftbids/swift_bids"
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made the outputs of a run; part of every sidecar.
+    """Everything that determines the outputs of a run; part of every sidecar.
 
     Attributes
     ----------
     settings
-        How the run became an embedding.
+        How the run was turned into an embedding.
     weights
-        Which network.
+        Weights of the network.
     device
         `cpu` or `cuda`: the last digits of float32 results differ between them.
     dataset_root
@@ -49,8 +49,8 @@ class Provenance:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Provenance:
-        """The inverse of `dataclasses.asdict`."""
-        settings, weights = (content["settings"], content["weights"])
+        """Build a `Provenance` from the output of `dataclasses.asdict`."""
+        settings, weights = content["settings"], content["weights"]
         return cls(
             EmbeddingSettings(**settings),
             Weights(**weights),
@@ -60,17 +60,17 @@ class Provenance:
 
 
 def bids_uri(path: str, dataset_root: str) -> str:
-    """`bids:fmriprep:<path relative to the derivatives>` (BIDS specification, BIDS URIs)."""
+    """BIDS URI of an input file: `bids:fmriprep:<path relative to the derivatives>`."""
     return f"bids:{INPUT_DATASET}:{Path(path).relative_to(dataset_root).as_posix()}"
 
 
 def source_uris(run: Run, provenance: Provenance) -> list[str]:
-    """The files that a run's outputs are made from, as BIDS URIs."""
+    """BIDS URIs of the input files of a run."""
     return [bids_uri(file, provenance.dataset_root) for file in run.files]
 
 
 def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation) -> dict[str, Any]:
-    """The part of a run's sidecars that says what made them."""
+    """The part that all sidecars of a run share: inputs, software, network and settings."""
     settings = settings_metadata(provenance)
     of_run = {
         "Space": run.space,
@@ -90,7 +90,7 @@ def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation)
 
 
 def settings_metadata(provenance: Provenance) -> dict[str, Any]:
-    """Software, network and settings of a call, as the sidecars of all its runs say them."""
+    """Software, network and settings of a call, as recorded in the sidecars of all its runs."""
     settings, weights = provenance.settings, provenance.weights
     return {
         "GeneratedBy": [GENERATED_BY],

@@ -1,4 +1,4 @@
-"""What is known of a run -> its quality figures (qc.json), and what they mean in plain words."""
+"""Results of a run -> its quality figures (qc.json), and sentences that explain them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from swift_bids.steps.aggregate import Embeddings
 from swift_bids.steps.crop import Coverage
 from swift_bids.steps.normalise import Normalisation
 
-#: A good sentence or one the user should act on: (good, sentence).
+#: (good, sentence); not good if the user should look at the run or do something.
 Verdict = tuple[bool, str]
-#: Extent of a whole brain in mm (x, y, z), and the smallest share of it that is no slab.
-_BRAIN_MM, _SLAB = (130, 160, 120), 0.6
-#: Masked images of a brain are positive, and vary by a quarter to a half of their mean. Outside
-#: these wide bounds something else is in the mask, or the data were demeaned or scaled.
-_LEAST_MEAN_OVER_STD, _MOST_NEGATIVE = 1.5, 0.01
-_Z_RANGE, _LEAST_CONTRAST = (-6.0, 6.0), 1.0
+#: Extent of a whole brain in mm (x, y, z); a mask with a smaller share of it is a slab.
+_BRAIN_MM, _MIN_EXTENT = (130, 160, 120), 0.6
+#: Masked images of a brain are positive and vary by a quarter to a half of their mean. Values
+#: beyond these wide limits suggest that the mask contains other tissue, or that the data were
+#: demeaned or scaled.
+_MIN_MEAN_OVER_STD, _MAX_NEGATIVE = 1.5, 0.01
+_Z_RANGE, _MIN_CONTRAST = (-6.0, 6.0), 1.0
 
 
 def quality(
     embeddings: Embeddings, normalisation: Normalisation, coverage: Coverage, run: Run
 ) -> dict[str, Any]:
-    """Quality figures of a run, JSON-ready; missing numbers are None."""
+    """Quality figures of a run, ready for JSON; missing numbers are None."""
     chunks, pooled = embeddings.chunks, embeddings.run.iloc[0]
     used = np.zeros(run.n_volumes, dtype=bool)
     for start, stop in zip(chunks["start"], chunks["stop"]):
@@ -73,7 +74,7 @@ def quality(
 
 
 def verdicts_of(qc: Mapping[str, Any]) -> list[Verdict]:
-    """What the quality figures of a run mean, in plain words.
+    """Explain the quality figures of a run in sentences.
 
     Parameters
     ----------
@@ -83,15 +84,15 @@ def verdicts_of(qc: Mapping[str, Any]) -> list[Verdict]:
     Returns
     -------
     list of (good, sentence)
-        `good` is False where the user should look or act.
+        `good` is False if the user should look at the run or do something.
     """
     normalised = qc["Normalised"]
     verdicts = [*_coverage(qc["Coverage"]), _timing(qc)]
     if normalised["interpolated"]:
-        verdicts.append((True, "Resampled (linear) to the FSL 2 mm grid, which the network reads."))
+        verdicts.append((True, "Resampled (linear) to the FSL 2 mm grid of the network."))
     if note := space_note(qc["Preprocessing"]["Space"]):
-        wanted = f"--output-spaces {TRAINING_SPACE}:res-2"
-        verdicts.append((False, f"{note}; fMRIPrep writes the training's with {wanted}."))
+        option = f"--output-spaces {TRAINING_SPACE}:res-2"
+        verdicts.append((False, f"{note}; run fMRIPrep with {option} to get the training space."))
     verdicts += [*_signal(normalised, qc["Coverage"]["n_voxels"], qc["Volumes"]), _motion(qc)]
     verdicts += _chunks(qc["Chunks"], qc["Volumes"])
     return verdicts + [(False, w[0].upper() + w[1:] + ".") for w in qc["InputWarnings"]]
@@ -104,11 +105,11 @@ def _coverage(coverage: Mapping[str, Any]) -> list[Verdict]:
     outside = f"{coverage['n_outside']:,} brain voxels ({lost:.2%}) lie outside the network's input"
     if lost > 0.001:
         outside += (
-            ": they are lost. Look at the mosaic; if the brain sits where it should, try the other "
-            "--frame, else check the registration to MNI space"
+            ", so the network does not see them. Look at the mosaic: if the brain is in the right "
+            "place, try the other --frame; otherwise check the registration to MNI space"
         )
     verdicts = [(lost <= 0.001, outside + ".")]
-    if min(mm / whole for mm, whole in zip(extent, _BRAIN_MM)) < _SLAB:
+    if min(mm / whole for mm, whole in zip(extent, _BRAIN_MM)) < _MIN_EXTENT:
         sentence = (
             f"Covers only a slab of the brain: {extent[0]} mm from left to right, {extent[1]} mm "
             f"from back to front and {extent[2]} mm from bottom to top, {share:.0%} of the "
@@ -120,54 +121,54 @@ def _coverage(coverage: Mapping[str, Any]) -> list[Verdict]:
         f"The brain mask covers {share:.0%} of the template's brain (Dice overlap {dice:.2f})"
     )
     if share < 0.85:
-        sentence += "; look for signal loss or a failed registration, and leave the run out if so"
+        sentence += "; look for signal loss or a failed registration, and exclude such a run"
     elif coverage["size_ratio"] > 1.2:
         sentence += (
             f" and is {coverage['size_ratio'] - 1:.0%} larger than it: skull or neck seem to be in "
-            f"it, which the network never saw. Look at the mosaic, and mend the mask"
+            f"the mask, which the training data never had. Look at the mosaic and correct the mask"
         )
     return [(share >= 0.85 and coverage["size_ratio"] <= 1.2, sentence + "."), *verdicts]
 
 
 def _timing(qc: Mapping[str, Any]) -> Verdict:
     tr, model_tr = qc["RepetitionTime"], qc["Preprocessing"]["ModelRepetitionTime"]
-    said = f"TR {tr:g} s"
+    sentence = f"TR {tr:g} s"
     if tr != model_tr:
-        said += f", interpolated linearly in time to {model_tr:g} s"
+        sentence += f", interpolated linearly to {model_tr:g} s"
     if model_tr > tr:
-        said += f" (signals faster than {1 / (2 * model_tr):.2g} Hz fold into slower ones)"
+        sentence += f" (signals above {1 / (2 * model_tr):.2g} Hz alias to lower frequencies)"
     if not qc["DiffersFromTraining"]["TR"]:
-        return True, f"{said}; the training data had 0.72 to 0.8 s."
+        return True, f"{sentence}; the training data had 0.72 to 0.8 s."
     return False, (
-        f"{said}; the network was trained at 0.72 to 0.8 s, so that a chunk of {CHUNK_VOLUMES} "
-        f"volumes spans {CHUNK_VOLUMES * model_tr:g} s here instead of 14 to 16 s. With "
-        f"--target-tr auto it is read at {TARGET_TR} s."
+        f"{sentence}; the network was trained at 0.72 to 0.8 s, so a chunk of {CHUNK_VOLUMES} "
+        f"volumes spans {CHUNK_VOLUMES * model_tr:g} s here instead of 14 to 16 s. Use "
+        f"--target-tr auto to resample the run to {TARGET_TR} s."
     )
 
 
 def _intensity(normalised: Mapping[str, Any]) -> str | None:
-    """How the intensities differ from those of a masked BOLD image, and what to do."""
-    if normalised["method"] != "global":  # which leaves nothing of them
+    """How the intensities differ from those of a masked BOLD image, and what to do; None if not."""
+    if normalised["method"] != "global":  # z-scores over time do not keep the intensities
         return None
     ratio = normalised["mean"] / normalised["std"]
     low, _, high = normalised["z_percentiles"]
-    if normalised["negative"] > _MOST_NEGATIVE:
+    if normalised["negative"] > _MAX_NEGATIVE:
         return (
             f"{normalised['negative']:.0%} of the voxels have a negative mean: the data seem to "
-            f"have been demeaned or filtered. The network saw plain intensities; give it the "
-            f"preproc BOLD of fMRIPrep, not denoised data"
+            f"have been demeaned or filtered. The network was trained on plain intensities; use "
+            f"fMRIPrep's preproc BOLD, not denoised data"
         )
-    if high - low < _LEAST_CONTRAST:
+    if high - low < _MIN_CONTRAST:
         return (
             f"the voxels' means hardly differ ({high - low:.2g} standard deviations from the 1st "
-            f"to the 99th percentile), as if each had been scaled to the same mean. The network "
-            f"saw the anatomy; give it the preproc BOLD of fMRIPrep"
+            f"to the 99th percentile), as if each had been scaled to the same mean. The training "
+            f"data showed the anatomy; use fMRIPrep's preproc BOLD"
         )
-    if ratio < _LEAST_MEAN_OVER_STD or low < _Z_RANGE[0] or high > _Z_RANGE[1]:
+    if ratio < _MIN_MEAN_OVER_STD or low < _Z_RANGE[0] or high > _Z_RANGE[1]:
         return (
             f"z-scores of the mean volume span {low:.1f} to {high:.1f} (1st to 99th percentile), "
             f"and its mean is {ratio:.2g} standard deviations. Look at the mosaic for air, skull "
-            f"or vessels within the mask, or a strong bias field"
+            f"or vessels in the mask, or a strong bias field"
         )
     return None
 
@@ -177,22 +178,20 @@ def _signal(
 ) -> list[Verdict]:
     verdicts = []
     if normalised["method"] != "global":
-        sentence = (
-            "Every voxel was z-scored over time (voxel+global); the network was trained without."
-        )
+        sentence = "Every voxel was z-scored over time (voxel+global), unlike in the training data."
         verdicts.append((True, sentence))
-    if differs := _intensity(normalised):
-        verdicts.append((False, f"Intensities differ from the training data's: {differs}."))
+    if difference := _intensity(normalised):
+        verdicts.append((False, f"Intensities differ from the training data's: {difference}."))
     tsnr = normalised["tsnr"]
-    if normalised["negative"] <= _MOST_NEGATIVE:  # else there is no mean to compare noise with
-        low = "" if tsnr >= 15 else ", which is low: look at the run for artefacts, or leave it out"
+    if normalised["negative"] <= _MAX_NEGATIVE:  # else the mean is no signal
+        low = "" if tsnr >= 15 else ", which is low: check the run for artefacts, or exclude it"
         verdicts.append((not low, f"Temporal signal-to-noise ratio {tsnr:.0f} (median){low}."))
     if normalised["n_nonfinite"]:
         verdicts.append(
             (
                 False,
-                f"{normalised['n_nonfinite']:,} values were NaN or infinite; they count as "
-                f"background. Find out which step made them.",
+                f"{normalised['n_nonfinite']:,} values are NaN or infinite and count as "
+                f"background. Find out which step produced them.",
             )
         )
     empty = normalised["n_zero"] / (n_voxels * (volumes["total"] - volumes["dummy"]))
@@ -200,18 +199,18 @@ def _signal(
         verdicts.append(
             (
                 empty <= 0.02,
-                f"{empty:.1%} of the values within the mask are 0 (outside the field of view) and "
+                f"{empty:.1%} of the values in the mask are 0 (outside the field of view) and "
                 f"count as background"
-                + ("." if empty <= 0.02 else "; look at the mosaic for what is missing."),
+                + ("." if empty <= 0.02 else "; look at the mosaic to see what is missing."),
             )
         )
     if normalised["n_constant"]:
         few = normalised["n_constant"] <= 0.001 * n_voxels
-        kept = "were kept" if normalised["method"] == "global" else "count as background"
+        fate = "are kept" if normalised["method"] == "global" else "count as background"
         verdicts.append(
             (
                 few,
-                f"{normalised['n_constant']:,} brain voxels do not change in time; they {kept}"
+                f"{normalised['n_constant']:,} brain voxels do not change over time; they {fate}"
                 + ("." if few else ". Check the mask and the field of view."),
             )
         )
@@ -222,10 +221,10 @@ def _motion(qc: Mapping[str, Any]) -> Verdict:
     motion = qc["Motion"]
     if motion["mean_fd"] is None:
         reason = (
-            "the confounds table has no framewise displacement. Look at how fMRIPrep made it."
+            "the confounds table has no framewise displacement. Check how fMRIPrep made it."
             if motion["confounds"]
             else "there is no confounds table. Keep fMRIPrep's desc-confounds_timeseries.tsv "
-            "beside the BOLD file."
+            "in the folder of the BOLD file."
         )
         return False, f"Head motion is unknown: {reason}"
     calm = motion["mean_fd"] <= 0.25 and motion["censored"] <= 0.2
@@ -235,8 +234,8 @@ def _motion(qc: Mapping[str, Any]) -> Verdict:
         + (
             "."
             if calm
-            else "; embeddings of moving heads carry the motion with them. --max-censored leaves "
-            "out the worst chunks; in statistics, take mean_fd as a covariate."
+            else "; head motion affects the embeddings. --max-censored excludes the worst chunks; "
+            "in statistics, use mean_fd as a covariate."
         )
     )
 
@@ -244,27 +243,27 @@ def _motion(qc: Mapping[str, Any]) -> Verdict:
 def _chunks(chunks: Mapping[str, Any], volumes: Mapping[str, int]) -> list[Verdict]:
     complete = chunks["included"] == chunks["total"]
     sentence = (
-        f"{chunks['included']} of {chunks['total']} chunks enter the embedding; {volumes['used']} "
-        f"of {volumes['total']} volumes used, {volumes['dummy']} dummy scans and "
-        f"{volumes['unused']} other volumes left out"
+        f"{chunks['included']} of {chunks['total']} chunks are included in the embedding; "
+        f"{volumes['used']} of {volumes['total']} volumes used, {volumes['dummy']} dummy scans and "
+        f"{volumes['unused']} other volumes omitted"
     )
     if not complete:
         sentence += (
-            ". The grey chunks moved too much (--max-censored); few chunks make a noisy mean"
+            ". The grey chunks have too much motion (--max-censored); a mean of few is noisy"
         )
     verdicts = [(complete, sentence + ".")]
     if volumes["padded"]:
         short = volumes["series"] < CHUNK_VOLUMES
         advice = (
-            "compare it with other short runs only"
+            "compare this run with other short runs only"
             if short
-            else "--tail drop or overlap avoids that"
+            else "--tail drop or overlap avoids this"
         )
         verdicts.append(
             (
                 False,
                 f"{volumes['padded']} volumes of the last chunk are reflections of earlier ones, "
-                f"because the run ends before it; {advice}.",
+                f"because the run ends before the chunk does; {advice}.",
             )
         )
     return verdicts

@@ -33,17 +33,17 @@ def write_run(
 ) -> None:
     """Write the tables, sidecars, tokens and quality figures of one run.
 
-    The run's own embedding comes last: where its sidecar is, everything else is there too, as long
-    as the sidecar says.
+    The sidecar of the run's embedding is written last and lists all other files with their sizes:
+    if the sidecar exists, the run is complete.
 
     Parameters
     ----------
     tokens
-        (chunk, 288, 2, 2, 2, 20) float32, or None to leave them out (`--no-tokens`).
+        (chunk, 288, 2, 2, 2, 20) float32, or None to omit the file (`--no-tokens`).
     inputs
-        BIDS URI of each input file -> its fingerprint; kept in the last sidecar.
+        BIDS URI of each input file -> its fingerprint; recorded in the last sidecar.
     others
-        Files of the run that are written already, its figures and parcels.
+        Files of the run that were written before: its figures and parcels.
     """
     from safetensors.numpy import save
 
@@ -57,17 +57,17 @@ def write_run(
     def described(table: pd.DataFrame) -> dict[str, Any]:
         return common | column_descriptions(table.columns)
 
-    if tokens is None:  # an earlier call's would not belong to the new tables
+    if tokens is None:  # tokens of an earlier call do not match the new tables
         for extension in (".json", ".safetensors"):
             output_path(output_dir, run.name, "tokens", extension).unlink(missing_ok=True)
     else:
         axes = "chunk, feature, x, y, z, t"
-        # One mark only: safetensors writes several in an order that differs from call to call.
-        marks = {"about": f"axes {axes}; weights SHA-256 {provenance.weights.sha256}"}
-        # not save_file, whose files only their owner can read
-        content = save({"tokens": tokens}, metadata=marks)
+        # A single entry: safetensors writes several in an order that changes from call to call.
+        metadata = {"about": f"axes {axes}; weights SHA-256 {provenance.weights.sha256}"}
+        # not save_file, which makes files that only their owner can read
+        content = save({"tokens": tokens}, metadata=metadata)
         write_atomically(path("tokens", ".safetensors"), lambda file: file.write_bytes(content))
-        description = "Output of the network for every chunk, before any pooling"
+        description = "Output of the network for every chunk, before pooling"
         write_json(
             path("tokens", ".json"),
             common | {"Description": description, "Axes": axes, "Shape": list(tokens.shape)},
@@ -78,14 +78,14 @@ def write_run(
     write_table(path("timeseries", ".tsv"), embeddings.chunks)
     write_json(path("timeseries", ".json"), described(embeddings.chunks))
     table = embeddings.run.copy()
-    for place, (column, value) in enumerate(
+    for position, (column, value) in enumerate(
         (
             ("template_share", coverage.template_share),
             ("tsnr", normalisation.tsnr),
             ("n_warnings", len(qc["Warnings"])),
         )
     ):
-        table.insert(place, column, value)
+        table.insert(position, column, value)
     write_table(path("embedding", ".tsv"), table)
     sizes = {file.relative_to(output_dir).as_posix(): file.stat().st_size for file in sorted(files)}
     made_from = {"InputFingerprint": dict(inputs), "Files": sizes}

@@ -1,4 +1,4 @@
-"""logs/status.tsv: what became of every run that was asked for, one row each, for programs."""
+"""Outcome of every requested run -> logs/status.tsv, one row per run, for other programs."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ def write_status(
     problems: Sequence[Problem],
     call: str,
 ) -> None:
-    """Put the rows of a call in place of those that earlier calls wrote for the same runs.
+    """Write the rows of a call; they replace the rows of earlier calls for the same runs.
 
     Parameters
     ----------
     done, skipped
-        Status `done`, in this call or an earlier one. A row of the call that did it stays.
+        Runs with status `done`, from this call and from an earlier one. A skipped run keeps the row
+        of the call that embedded it.
     problems
-        Status `failed`, with the reason and, where there is one, the crash file (`details`, from
-        the output folder).
+        Runs with status `failed`, with the reason and, if there is one, the crash file (`details`,
+        relative to the output folder).
     call
-        Name of its folders of logs.
+        Name of the call's log folders.
     """
     file = output_dir / STATUS_FILE
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -41,18 +42,18 @@ def write_status(
     new = {_key(run): ["done", None, None, call] for run in done}
     for p in problems:
         if not p.participant or p.name.endswith(".html"):
-            continue  # of a file that is no run's
+            continue  # a problem with a file that belongs to no run
         details = p.crash_file.relative_to(output_dir).as_posix() if p.crash_file else None
         reason = visible(" ".join(p.reason.split()))
         new[_key(p)] = ["failed", reason, details and visible(details), call]
     with exclusive(file.parent):
         rows = _rows(file)
-        for run in skipped:  # of outputs that were carried here without this file
+        for run in skipped:  # also of outputs that were copied here without status.tsv
             new.setdefault(_key(run), ["done", None, None, None])
             if rows.get(_key(run), [""])[0] == "done":
                 del new[_key(run)]
         rows |= new
-        # a participant of whom nothing could be found has a row of its own until there are runs
+        # a participant without runs has a separate row until there are rows for its runs
         with_runs = {participant for participant, name in rows if name != f"sub-{participant}"}
         write_table(
             file,
@@ -69,9 +70,9 @@ def write_status(
         )
 
 
-def _key(of: Run | Problem) -> tuple[str, str]:
-    """Participant and name, as a terminal may have them."""
-    return visible(of.participant), visible(of.name)
+def _key(item: Run | Problem) -> tuple[str, str]:
+    """Participant and name, with control characters escaped."""
+    return visible(item.participant), visible(item.name)
 
 
 def _rows(file: Path) -> dict[tuple[str, str], list[str | None]]:
@@ -80,7 +81,7 @@ def _rows(file: Path) -> dict[tuple[str, str], list[str | None]]:
         table = pd.read_csv(file, sep="\t", dtype=str, na_values="n/a", keep_default_na=False)
         table = table[_COLUMNS].dropna(subset=_COLUMNS[:2])
         table = table.astype(object).where(table.notna(), None)
-    except (OSError, ValueError, KeyError):  # none yet, or damaged: it is made from calls to come
+    except (OSError, ValueError, KeyError):  # missing or damaged: start a new table
         return {}
     return {
         (row.participant_id.removeprefix("sub-"), row.name): [

@@ -1,4 +1,4 @@
-"""BIDS tables: tab-separated values, and the descriptions of their columns."""
+"""Data frames -> BIDS tables (tab-separated), and descriptions of their columns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from swift_bids.base.files import write_text
 
-#: Of sidecars, beside the columns.
+#: Keys of our sidecars that do not describe a column.
 _KEYS = (
     "Description",
     "GeneratedBy",
@@ -35,8 +35,8 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     write_text(path, table.to_csv(sep="\t", na_rep="n/a", index=False, lineterminator="\n"))
 
 
-def is_our_column(name: str) -> bool:
-    """Whether a table's column, or a key of its sidecar, of that name is ours."""
+def is_reserved(name: str) -> bool:
+    """Whether swift_bids itself uses this name for a column or for a key of a sidecar."""
     return name in (*_columns(), *_KEYS) or re.fullmatch(r"swift\d{3}", name) is not None
 
 
@@ -53,15 +53,17 @@ def column_descriptions(
     Parameters
     ----------
     carried
-        Descriptions of columns that are not ours: participants.json.
+        Descriptions of other columns, from participants.json.
     """
     known = dict(carried or {}) | _columns()
     feature = "Feature {} of the SwiFT embedding, mean over the 2 x 2 x 2 x 20 tokens"
-    of_others = {"Description": "As in the participants.tsv of the input, which does not tell more"}
+    from_input = {
+        "Description": "Copied from the input's participants.tsv, which does not describe it"
+    }
 
     def describe(column: str) -> Any:
         if re.fullmatch(r"swift\d{3}", column):
             return {"Description": feature.format(int(column[5:]))}
-        return known.get(column.removeprefix("participants_"), of_others)
+        return known.get(column.removeprefix("participants_"), from_input)
 
     return {column: describe(column) for column in columns}

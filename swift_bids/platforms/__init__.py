@@ -1,0 +1,1 @@
+"""Other ways to call the app: Boutiques and brainlife."""

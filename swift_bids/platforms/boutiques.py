@@ -1,8 +1,8 @@
-"""The command line -> boutiques.json, its description for Boutiques (boutiques.github.io).
+"""The command line -> boutiques.json, a description for Boutiques (boutiques.github.io).
 
     python -m swift_bids.platforms.boutiques > boutiques.json
 
-It is made from the parser, so that both say the same; a test compares them.
+The file is generated from the parser; a test checks that it is up to date.
 """
 
 from __future__ import annotations
@@ -17,28 +17,31 @@ from swift_bids.cli import values as arguments
 from swift_bids.cli.flags import build_parser
 from swift_bids.outputs.provenance import CODE_URL, IMAGE
 
-#: First on the command line of every BIDS App, in this order (boutiques' BIDS validation).
+#: The first arguments, in the order that Boutiques' BIDS validation requires.
 _FIRST = ("bids_dir", "output_dir", "analysis_level", "participant_label", "session_label")
-_LEFT_OUT = ("help", "version")
+_OMITTED = ("help", "version")
 _INTEGERS = (arguments.positive,)
 _NUMBERS = (arguments.millimetres, arguments.share)
 
 
 def descriptor() -> dict[str, Any]:
     """The content of boutiques.json."""
-    actions = {a.dest: a for a in build_parser()._actions if a.dest not in _LEFT_OUT}
+    actions = {a.dest: a for a in build_parser()._actions if a.dest not in _OMITTED}
     names = [*_FIRST, *(name for name in actions if name not in _FIRST)]
     inputs = [_input(actions[name]) for name in names]
-    place = names.index("output_dir")
-    new = inputs[place] | {
+    position = names.index("output_dir")
+    new = inputs[position] | {
         "id": "output_dir_name",
         "name": "output_dir_name",
         "type": "String",
-        "description": "folder to be made for the BIDS-Derivatives",
+        "description": "new folder for the BIDS-Derivatives",
         "optional": True,
     }
-    inputs[place] |= {"description": "folder that is there already", "optional": True}
-    inputs.insert(place, new)
+    inputs[position] |= {
+        "description": "existing folder for the BIDS-Derivatives",
+        "optional": True,
+    }
+    inputs.insert(position, new)
     keys = " ".join(_key(name) for name in names)
     return {
         "name": "swift_bids",
@@ -69,15 +72,15 @@ def descriptor() -> dict[str, Any]:
         ],
         "suggested-resources": {"cpu-cores": 4, "ram": 4, "walltime-estimate": 3600},
         "error-codes": [
-            {"code": 1, "description": "Some runs could not be done; the log names them"},
-            {"code": 2, "description": "The call is wrong, or there are no weights"},
+            {"code": 1, "description": "Some runs failed; the log names them"},
+            {"code": 2, "description": "The command is wrong, or there are no weights"},
         ],
         "tags": {"domain": ["neuroinformatics", "fmri", "bids"]},
     }
 
 
 def _input(action: argparse.Action) -> dict[str, Any]:
-    said: dict[str, Any] = {
+    described: dict[str, Any] = {
         "id": action.dest,
         "name": action.dest,
         "type": _type(action),
@@ -87,22 +90,22 @@ def _input(action: argparse.Action) -> dict[str, Any]:
     }
     if action.option_strings:
         long = [flag for flag in action.option_strings if flag.startswith("--")]
-        said["command-line-flag"] = long[0]
+        described["command-line-flag"] = long[0]
     if action.choices:
-        said["value-choices"] = list(action.choices)
-    if said["type"] == "Number" and action.type in _INTEGERS:
-        said |= {"integer": True, "minimum": 1}
+        described["value-choices"] = list(action.choices)
+    if described["type"] == "Number" and action.type in _INTEGERS:
+        described |= {"integer": True, "minimum": 1}
     elif action.type is arguments.share:
-        said |= {"minimum": 0, "maximum": 1}
+        described |= {"minimum": 0, "maximum": 1}
     elif action.type is arguments.millimetres:
-        said |= {"minimum": 0, "exclusive-minimum": True}
+        described |= {"minimum": 0, "exclusive-minimum": True}
     if action.nargs == "+":
-        said |= {"list": True, "min-list-entries": 1}
-    if action.default not in (None, False) and said["type"] != "Flag":
-        said["default-value"] = action.default
-    if action.dest == "dry_run":  # without a value it is text
-        said["command-line-flag-separator"] = "="
-    return said
+        described |= {"list": True, "min-list-entries": 1}
+    if action.default not in (None, False) and described["type"] != "Flag":
+        described["default-value"] = action.default
+    if action.dest == "dry_run":  # without a value it prints text
+        described["command-line-flag-separator"] = "="
+    return described
 
 
 def _type(action: argparse.Action) -> str:

@@ -1,7 +1,7 @@
 """config.json of a brainlife task -> the app on one run -> brainlife's output folders.
 
-brainlife calls `main` at the root of the repository in a folder with `config.json`, whose values
-are paths and parameters and whose `_inputs` tell whose data they are. What it takes back are a
+brainlife calls `main`, at the root of the repository, in a folder with `config.json`. Its values
+are paths and parameters; its `_inputs` describe the participant and the run. brainlife expects a
 folder for each registered output (`embedding`, `html`) and `product.json` (brainlife.io/docs, "App
 Developers").
 """
@@ -23,15 +23,15 @@ from swift_bids.cli.main import main as run_app
 from swift_bids.outputs.paths import output_path
 from swift_bids.outputs.quality import verdicts_of
 
-#: Parameters of config.json that are flags of the app by the same name.
+#: Parameters of config.json that are flags of the app with the same name.
 _FLAGS = ("variant", "weights", "normalisation", "target_tr", "dummy_scans", "max_censored")
 _SWITCHES = ("random_weights", "no_tokens")
 
 
 def main(folder: Path) -> int:
-    """Do the task in `folder`; return the exit code.
+    """Run the task in `folder` and return the exit code.
 
-    `product.json` tells what came of it in any case.
+    `product.json` always contains the outcome, also after an error.
     """
     try:
         config = read_json(folder / "config.json")
@@ -43,7 +43,7 @@ def main(folder: Path) -> int:
     output = folder / "work" / "swift_bids"
     code = run_app([str(folder / "work" / "fmriprep"), str(output), "participant", *_flags(config)])
     if code != 0:
-        _write_product(folder, [_message("error", "The run was not embedded, see the log.")])
+        _write_product(folder, [_message("error", "The run was not embedded; see the log.")])
         return code
     embedding = folder / "embedding"
     embedding.mkdir(exist_ok=True)
@@ -57,12 +57,12 @@ def main(folder: Path) -> int:
 
 
 def lay_out(config: dict[str, Any], root: Path, folder: Path) -> str:
-    """Lay out the inputs as fMRIPrep does, with links; return the name of the run.
+    """Link the inputs into a folder with fMRIPrep's layout and return the name of the run.
 
     Raises
     ------
     KeyError, ValueError
-        `fmri` or `mask` is not given, or there is no TR.
+        `fmri` or `mask` is missing, or there is no TR.
     """
     name = _name_of(config)
     space = config.get("space") or "MNI152NLin6Asym"
@@ -73,11 +73,11 @@ def lay_out(config: dict[str, Any], root: Path, folder: Path) -> str:
     }
     target = root / name.split("_")[0] / "func"
     target.mkdir(parents=True, exist_ok=True)
-    for link, given in files.items():
-        if given:
-            source = (folder / given).resolve()
+    for link, path in files.items():
+        if path:
+            source = (folder / path).resolve()
             if not source.is_file():
-                raise ValueError(f"{given} is not there")
+                raise ValueError(f"{path} does not exist")
             (target / link).unlink(missing_ok=True)
             (target / link).symlink_to(source)
     write_json(
@@ -90,10 +90,10 @@ def lay_out(config: dict[str, Any], root: Path, folder: Path) -> str:
 
 
 def _name_of(config: dict[str, Any]) -> str:
-    """`sub-01_ses-1_task-rest_run-1` from the inputs' meta, with what BIDS allows in labels."""
+    """Name such as `sub-01_ses-1_task-rest_run-1` from the inputs' meta, with valid BIDS labels."""
     meta: dict[str, Any] = {}
-    for given in config.get("_inputs") or []:
-        meta = (given.get("meta") or {}) | meta
+    for item in config.get("_inputs") or []:
+        meta = (item.get("meta") or {}) | meta
     labels = {
         entity: re.sub(r"[^A-Za-z0-9]", "", str(meta.get(key) or ""))
         for entity, key in (
@@ -108,27 +108,27 @@ def _name_of(config: dict[str, Any]) -> str:
 
 
 def _repetition_time(config: dict[str, Any], folder: Path) -> float:
-    """TR in s: of the config, of the meta (`RepetitionTime`), or of the header."""
-    for given in [config, *[i.get("meta") or {} for i in config.get("_inputs") or []]]:
+    """TR in s, from config.json, from the meta (`RepetitionTime`), or from the header."""
+    for source in [config, *[i.get("meta") or {} for i in config.get("_inputs") or []]]:
         for key in ("tr", "RepetitionTime"):
-            if given.get(key):
-                return float(given[key])
+            if source.get(key):
+                return float(source[key])
     image = cast(nib.Nifti1Image, nib.load(folder / config["fmri"]))
     zooms = image.header.get_zooms()
     if len(zooms) < 4 or not 0 < zooms[3] < 30:
-        raise ValueError("no TR in config.json, and none in seconds in the header")
+        raise ValueError("config.json has no TR, and the header has none in seconds")
     return float(zooms[3])
 
 
 def _flags(config: dict[str, Any]) -> list[str]:
     flags = [f"--{name.replace('_', '-')}={config[name]}" for name in _FLAGS if config.get(name)]
     flags += [f"--{name.replace('_', '-')}" for name in _SWITCHES if config.get(name)]
-    # of the job that `main` asks for; PBS need not keep it to that
+    # The limits that `main` requests; PBS does not always enforce them.
     return [*flags, f"--nprocs={os.environ.get('PBS_NP', 4)}", "--mem=8G"]
 
 
 def _products(output: Path, name: str) -> list[dict[str, Any]]:
-    """The verdicts of the run as messages, and its chunks as a figure."""
+    """Messages from the verdicts of the run, and a figure of its chunks."""
     qc = read_json(output_path(output, name, "qc", ".json"))
     chunks = pd.read_csv(output_path(output, name, "timeseries", ".tsv"), sep="\t")
     products: list[dict[str, Any]]
@@ -136,10 +136,10 @@ def _products(output: Path, name: str) -> list[dict[str, Any]]:
     if qc["Model"]["RandomWeights"]:
         products.insert(0, _message("danger", "Random weights: the embeddings mean nothing."))
     seconds = chunks["onset"].tolist()
-    moved = [None if pd.isna(value) else value for value in chunks["mean_fd"].tolist()]
+    motion = [None if pd.isna(value) else value for value in chunks["mean_fd"].tolist()]
     traces = [
         {"type": "bar", "name": "distance", "x": seconds, "y": chunks["distance"].tolist()},
-        {"type": "scatter", "name": "mean FD (mm)", "x": seconds, "y": moved, "yaxis": "y2"},
+        {"type": "scatter", "name": "mean FD (mm)", "x": seconds, "y": motion, "yaxis": "y2"},
     ]
     layout = {
         "xaxis": {"title": {"text": "onset of the chunk (s)"}},

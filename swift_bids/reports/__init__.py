@@ -1,0 +1,1 @@
+"""Outputs -> pages, figures and citations."""

@@ -1,4 +1,4 @@
-"""What was done in a call -> logs/CITATION.md and .bib: a methods paragraph, and whom to cite."""
+"""Settings of a call -> logs/CITATION.md and .bib: a methods paragraph and the works to cite."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from swift_bids import __version__
 from swift_bids.base.files import write_text
 from swift_bids.outputs.provenance import CODE_URL
 
-#: Whom to cite, and for what.
+#: What each work is cited for -> the work.
 REFERENCES = {
     "SwiFT, a 4D Swin Transformer for functional MRI": (
         "Kim P. Y., Kwon J., Joo S., Bae S., Lee D., Jung Y., Yoo S., Cha J., Moon T. (2023). "
         "SwiFT: Swin 4D fMRI Transformer. Advances in Neural Information Processing Systems 36. "
         "arXiv:2307.05916"
     ),
-    "fMRIPrep, whose own reports say what else to cite for it": (
+    "fMRIPrep; its own reports list further works to cite": (
         "Esteban O. et al. (2019). fMRIPrep: a robust preprocessing pipeline for functional MRI. "
         "Nature Methods 16, 111-116. doi:10.1038/s41592-018-0235-4"
     ),
@@ -29,7 +29,7 @@ REFERENCES = {
         "connectivity MRI networks arise from subject motion. NeuroImage 59, 2142-2154. "
         "doi:10.1016/j.neuroimage.2011.10.018"
     ),
-    "Motion parameters regressed out of the parcels' time series": (
+    "Regressing motion parameters out of the parcels' time series": (
         "Friston K. J. et al. (1996). Movement-related effects in fMRI time-series. Magnetic "
         "Resonance in Medicine 35, 346-355. doi:10.1002/mrm.1910350312"
     ),
@@ -45,7 +45,8 @@ The embeddings were made by swift_bids {version} (<{code}>). Please cite
 
 {references}
 
-The same as BibTeX: CITATION.bib. The page of each participant has this paragraph for its own runs.
+CITATION.bib contains these works as BibTeX. Each participant's page has a methods paragraph for its
+runs.
 """
 
 
@@ -55,13 +56,13 @@ def write_citations(output_dir: Path, settings: Mapping[str, Any]) -> None:
     Parameters
     ----------
     settings
-        As `swift_bids.outputs.run.settings_metadata` makes them.
+        As `swift_bids.outputs.provenance.settings_metadata` returns them.
     """
-    environment = Environment(  # noqa: S701 of Markdown, not HTML
+    environment = Environment(  # noqa: S701 the output is Markdown, not HTML
         loader=PackageLoader("swift_bids", "data"), undefined=StrictUndefined
     )
     methods = environment.get_template("methods.j2").render(qc=settings).strip()
-    references = "\n".join(f"- {what}: {work}" for what, work in REFERENCES.items())
+    references = "\n".join(f"- {reason}: {work}" for reason, work in REFERENCES.items())
     text = _CITATION.format(
         methods=methods, version=__version__, code=CODE_URL, references=references
     )

@@ -1,4 +1,4 @@
-"""What one run looked like to the network -> PNG figures in sub-XX/figures."""
+"""Network input, motion and chunks of a run -> PNG figures in sub-XX/figures."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ def draw_run(
     background: float,
     fd_threshold: float,
 ) -> list[Path]:
-    """Draw the three figures of a run's section in the report, of one chunk two; return the files.
+    """Draw the figures of a run for the participant's page and return their files.
+
+    There are three figures; a run of one chunk has no figure of its chunks' similarity.
 
     Parameters
     ----------
     brain_voxels
-        (brain voxel,) z-scores of the first volume that the network read.
+        (brain voxel,) z-scores of the first volume of the network's input.
     index, background
-        (brain voxel,) and a z-score, as `swift_bids.steps.embed.embed_chunks` takes them.
+        (brain voxel,) and a z-score, as in `swift_bids.steps.embed.embed_chunks`.
     fd_threshold
         Framewise displacement in mm above which a volume is censored.
     """
@@ -50,24 +52,24 @@ def draw_run(
     }
     if len(embeddings.chunks) > 1:
         figures["chunks"] = chunk_similarity(embeddings)
-    else:  # an earlier call's would not belong to the run
+    else:  # a figure of an earlier call does not match the new outputs
         figure_path(output_dir, run.name, "chunks").unlink(missing_ok=True)
     files = []
     for name, figure in figures.items():
         files.append(figure_path(output_dir, run.name, name))
-        # Without the date and version of the library, the same input gives the same bytes.
+        # Without metadata such as the library's version, the same input gives the same bytes.
         draw = partial(figure.savefig, format="png", dpi=80, metadata={"Software": None})
         write_atomically(files[-1], draw)
     return files
 
 
 def model_input_mosaic(volume: np.ndarray, brain: np.ndarray) -> Figure:
-    """Slices of one volume of the network's input with the outline of the brain mask.
+    """Draw slices of one volume of the network's input with the outline of the brain mask.
 
     Parameters
     ----------
     volume, brain
-        (96, 96, 96), x to the left, y forward, z up.
+        (96, 96, 96); x increases to the left, y forward, z up.
     """
     low, high = np.percentile(volume[brain], [1, 99])
     figure = Figure(figsize=(12, 4.9), facecolor="black")
@@ -76,7 +78,7 @@ def model_input_mosaic(volume: np.ndarray, brain: np.ndarray) -> Figure:
         present = np.flatnonzero(brain.any(axis=tuple(a for a in range(3) if a != axis)))
         cuts = np.linspace(present[0], present[-1], 10).round().astype(int)[1:-1]
         for panel, cut in zip(axes[row], cuts):
-            # x already grows to the left, so the left of the brain is on the right of the panel
+            # x increases to the left, so the left of the brain is on the right of the panel
             panel.imshow(volume.take(cut, axis).T, origin="lower", cmap="gray", vmin=low, vmax=high)
             outline = brain.take(cut, axis).T
             if outline.any():
@@ -91,22 +93,23 @@ def model_input_mosaic(volume: np.ndarray, brain: np.ndarray) -> Figure:
 
 
 def motion_trace(run: Run, embeddings: Embeddings, fd_threshold: float) -> Figure:
-    """Framewise displacement over time, with the chunks and the volumes left out."""
+    """Draw framewise displacement over time, with the chunks and the omitted volumes."""
     figure = Figure(figsize=(12, 2.4), layout="constrained")
     axis = figure.subplots()
     tr, end = run.repetition_time, run.n_volumes * run.repetition_time
     top = 1.3 * fd_threshold
-    moved = None
+    displacement = None
     if run.confounds:
-        moved = framewise_displacement(read_confounds(run.confounds), run.n_volumes, run.confounds)
-    if moved is None:
+        confounds = read_confounds(run.confounds)
+        displacement = framewise_displacement(confounds, run.n_volumes, run.confounds)
+    if displacement is None:
         axis.text(end / 2, top / 2, "no framewise displacement", ha="center")
     else:
         times = np.arange(run.n_volumes) * tr
-        axis.plot(times, moved, color="black", linewidth=1)
-        censored = moved > fd_threshold
-        axis.plot(times[censored], moved[censored], "o", color=_ORANGE, markersize=4)
-        top = max(top, 1.1 * np.nanmax(moved, initial=0))
+        axis.plot(times, displacement, color="black", linewidth=1)
+        censored = displacement > fd_threshold
+        axis.plot(times[censored], displacement[censored], "o", color=_ORANGE, markersize=4)
+        top = max(top, 1.1 * np.nanmax(displacement, initial=0))
     axis.axhline(fd_threshold, color=_ORANGE, linestyle="--", linewidth=1)
     axis.text(end, fd_threshold, f" {fd_threshold:g} mm", color=_ORANGE, va="center", fontsize=8)
     for chunk in embeddings.chunks.itertuples():
@@ -118,7 +121,7 @@ def motion_trace(run: Run, embeddings: Embeddings, fd_threshold: float) -> Figur
     axis.set(
         xlim=(0, end),
         ylim=(0, top * 1.05),
-        xlabel="time (s); shaded: chunks of 20 volumes, by number; white: volumes left out",
+        xlabel="time (s); shaded: numbered chunks of 20 volumes; white: omitted volumes",
         ylabel="framewise\ndisplacement (mm)",
     )
     axis.spines[["top", "right"]].set_visible(False)
@@ -126,10 +129,10 @@ def motion_trace(run: Run, embeddings: Embeddings, fd_threshold: float) -> Figur
 
 
 def chunk_similarity(embeddings: Embeddings) -> Figure:
-    """Cosine distance between chunks, and from each chunk to the run's mean."""
+    """Draw the cosine distances between chunks, and from each chunk to the run's embedding."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.6))
-    # As distances, since the similarities of chunks begin with several nines.
+    # Distances, because all similarities are close to 1.
     distances = np.maximum(1 - embeddings.similarity, 0)
     shown = left.imshow(distances, cmap="cividis_r", vmin=0)
     figure.colorbar(shown, ax=left, label="cosine distance")

@@ -1,4 +1,4 @@
-"""Outputs of one participant -> sub-XX.html, a page without any file or network beside it."""
+"""Outputs of one participant -> sub-XX.html, a single file that needs no network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from swift_bids.outputs.paths import figure_path
 from swift_bids.outputs.quality import verdicts_of
 from swift_bids.reports.citations import REFERENCES
 
-#: In the folder of a call's logs of a participant.
+#: File in the participant's log folder of a call; number of lines shown of a crash file.
 _PROBLEMS, _CRASH_LINES = "problems.json", 60
 ENVIRONMENT = Environment(
     loader=PackageLoader("swift_bids", "data"),
@@ -33,7 +33,7 @@ ENVIRONMENT.policies["json.dumps_kwargs"] = {"sort_keys": False}
 def write_participant_report(
     output_dir: Path, participant: str, problems: Sequence[Problem] = ()
 ) -> tuple[Path, int]:
-    """Write the page of a participant from what lies in its output folder.
+    """Write the page of a participant from the files in its output folder.
 
     Parameters
     ----------
@@ -42,25 +42,25 @@ def write_participant_report(
     participant
         Label without `sub-`.
     problems
-        What could not be done for this participant in this call.
+        Everything that failed for this participant in this call.
 
     Returns
     -------
     page : Path
         `sub-XX.html`.
     n_marked : int
-        Runs on it with something to look at.
+        Number of runs on the page with a warning.
     """
     runs: list[dict[str, Any]] = []
     problems = list(problems)
     for file in sorted((output_dir / f"sub-{participant}").rglob("*_desc-swift_qc.json")):
         try:
             run = _run_section(output_dir, file)
-            _page(participant, [run], [])  # whether all that a page says of it is there
+            _page(participant, [run], [])  # check that it has everything that the page shows
             runs.append(run)
-        # half-copied, edited or of another version: it may hold anything
+        # a file that is damaged, edited or from another version can contain anything
         except Exception as error:
-            reason = f"{file} is not what this version writes ({error!r}); embed the run again"
+            reason = f"{file} is damaged or from another version ({error!r}); embed the run again"
             problems.append(Problem(participant, file.name.split("_desc-")[0], reason))
     page = output_dir / f"sub-{participant}.html"
     write_text(page, _page(participant, runs, problems))
@@ -81,13 +81,13 @@ def _page(participant: str, runs: Sequence[dict[str, Any]], problems: Sequence[P
 
 
 def keep_problems(log_dir: Path, problems: Sequence[Problem]) -> None:
-    """Write down what could not be done in a call, for pages that are made anew."""
+    """Save the problems of a call, for pages that are rebuilt later."""
     kept = [asdict(p) | {"crash_file": p.crash_file and p.crash_file.name} for p in problems]
     write_json(log_dir / _PROBLEMS, {"problems": kept})
 
 
 def last_problems(output_dir: Path, participant: str) -> list[Problem]:
-    """What could not be done for a participant in the last call."""
+    """Read the problems that a participant had in the last call."""
     calls = sorted((output_dir / f"sub-{participant}" / "log").glob("*/"))
     file = calls[-1] / _PROBLEMS if calls else None
     if file is None or not file.exists():
@@ -99,12 +99,12 @@ def last_problems(output_dir: Path, participant: str) -> list[Problem]:
             for p in kept
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f"{file} cannot be read ({error!r}), so what failed in that call is not known"
+        reason = f"{file} cannot be read ({error!r}), so the failures of that call are unknown"
         return [Problem(participant, f"sub-{participant}", reason)]
 
 
 def _crash_text(problem: Problem) -> str:
-    """The end of a crash file, where the error is."""
+    """The last lines of a crash file, which contain the error."""
     if problem.crash_file is None or not problem.crash_file.exists():
         return ""
     lines = problem.crash_file.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -112,8 +112,8 @@ def _crash_text(problem: Problem) -> str:
 
 
 def _methods(runs: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], list[str]]]:
-    """Settings and weights that differ between runs: (qc of one run, names of all of them)."""
-    of_run = (
+    """Group runs by settings, weights and version: (qc of one run, names of all) per group."""
+    run_keys = (
         "Space",
         "SpaceNote",
         "ResampledToFSL2mm",
@@ -122,13 +122,13 @@ def _methods(runs: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], list[
         "ModelRepetitionTime",
         "TemporalInterpolation",
     )
-    ways: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    groups: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for run in runs:
         qc = run["qc"]
-        settings = {k: v for k, v in qc["Preprocessing"].items() if k not in of_run}
+        settings = {k: v for k, v in qc["Preprocessing"].items() if k not in run_keys}
         key = json.dumps([settings, qc["Model"], qc["GeneratedBy"]], sort_keys=True)
-        ways.setdefault(key, (qc, []))[1].append(run["name"])
-    return list(ways.values())
+        groups.setdefault(key, (qc, []))[1].append(run["name"])
+    return list(groups.values())
 
 
 def _run_section(output_dir: Path, qc_file: Path) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Probes: how well embeddings predict columns of participants.tsv."""

@@ -1,4 +1,4 @@
-"""Targets, covariates and groups of a probe -> its folds, and permutations under the null."""
+"""Target, covariates and groups of a probe -> folds, and permutations under the null."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from sklearn.model_selection import (
 )
 
 N_FOLDS, N_INNER_FOLDS = 5, 3
-#: Groups of up to so many are exchanged as wholes (families); fewer different permutations than
-#: this give no p-value.
-SMALL_GROUP, LEAST_DIFFERENT = 5, 19
-#: Training and test participants of each.
+#: Largest groups, such as families, that permutations swap as a whole; fewest different
+#: permutations for a p-value.
+MAX_SWAPPED_SIZE, MIN_DIFFERENT = 5, 19
+#: Indices of the training and test participants of each fold.
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Design:
-    """What is the same for all sets of features of a probe.
+    """The parts of a probe that all its sets of features share.
 
     Attributes
     ----------
     y
-        (participant,) number, or number of the class.
+        (participant,) number, or index of the class.
     classes
-        Labels; empty for a number.
+        Labels; empty for a numeric target.
     covariates
-        (participant, column), whose linear effect is taken out of the features in each fold.
+        (participant, column), whose linear effect is removed from the features in each fold.
     groups
-        (participant,) number of the group; participants of one are never split.
+        (participant,) index of the group; a fold never splits a group.
     """
 
     y: np.ndarray
@@ -45,7 +45,7 @@ class Design:
 
 
 def make_folds(design: Design, seed: int) -> Folds:
-    """Folds of one repetition: stratified by class, groups whole; none where there is one group."""
+    """Folds of one repetition, stratified by class, with whole groups; none for a single group."""
     n = N_FOLDS
     if design.groups is not None:
         n = min(n, len(np.unique(design.groups)))
@@ -54,14 +54,14 @@ def make_folds(design: Design, seed: int) -> Folds:
     kind = (KFold, GroupKFold) if not design.classes else (StratifiedKFold, StratifiedGroupKFold)
     splitter = kind[design.groups is not None](n, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of small classes, which `why_unusable` looks at
+        warnings.simplefilter("ignore")  # about small classes, which `reason_unusable` reports
         return list(splitter.split(design.y, design.y, design.groups))
 
 
-def why_unusable(design: Design, repetitions: list[Folds]) -> str | None:
-    """Why folds are of no use, a sentence; None where they are."""
+def reason_unusable(design: Design, repetitions: list[Folds]) -> str | None:
+    """Why the folds cannot be used, in a sentence; None if they can."""
     if not repetitions[0]:
-        return "all participants are in one group; leaving groups out needs two or more"
+        return "all participants are in one group; a probe needs two groups or more"
     for folds in repetitions:
         if not _enough_of_each(design.y, design, folds):
             return "a class has too few participants outside one of the folds or groups"
@@ -72,7 +72,7 @@ def why_unusable(design: Design, repetitions: list[Folds]) -> str | None:
 
 
 def _enough_of_each(y: np.ndarray, design: Design, folds: Folds) -> bool:
-    """Whether every class is in every training part, often enough for the inner folds."""
+    """Whether every training part has enough participants of each class for the inner folds."""
     n_classes = len(design.classes)
     return all(
         np.bincount(y[train].astype(int), minlength=n_classes)[:n_classes].min(
@@ -84,13 +84,14 @@ def _enough_of_each(y: np.ndarray, design: Design, folds: Folds) -> bool:
 
 
 def permuted_targets(design: Design, folds: Folds, n: int) -> np.ndarray:
-    """(permutation, participant) targets under the null; no row where there are too few of them.
+    """Permute the targets: (permutation, participant), without rows if too few differ.
 
-    They are exchanged within the test parts of the folds, which keeps the folds balanced. With
-    groups: between groups, where a group has one value only (a site of patients); else within
-    groups, and small groups of one size, such as families, with each other as a whole.
+    The function permutes within the test parts of the folds, which keeps the folds balanced. With
+    groups, it permutes between groups if every group has only one value (a site of patients);
+    otherwise it permutes within groups, and swaps small groups of the same size, such as families.
 
-    Of a number with covariates, what they do not explain is exchanged (Freedman and Lane 1983).
+    For a number with covariates, it permutes the part that the covariates do not explain (Freedman
+    and Lane 1983).
     """
     rng = np.random.default_rng(0)
     y, explained = design.y, np.zeros(len(design.y))
@@ -107,27 +108,27 @@ def permuted_targets(design: Design, folds: Folds, n: int) -> np.ndarray:
     for _ in range(10 * n):
         if len(drawn) == n:
             break
-        source = np.arange(len(y))  # (participant,) whose value it gets
+        source = np.arange(len(y))  # (participant,) index of the participant whose value it gets
         if one_value:
             order = rng.permutation(len(blocks))
             for places, other in zip(blocks, order):
                 source[places] = blocks[other][0]
         else:
-            others = _of_one_size(blocks, rng) if design.groups is not None else blocks
+            others = _swap_small_blocks(blocks, rng) if design.groups is not None else blocks
             for places, other in zip(blocks, others):
                 source[places] = rng.permutation(other)
         values = explained + (y - explained)[source]
         if _enough_of_each(values, design, folds):
             drawn.append(values)
     permuted = np.array(drawn).reshape(-1, len(y))
-    enough = len(np.unique(permuted, axis=0)) >= min(n, LEAST_DIFFERENT)
+    enough = len(np.unique(permuted, axis=0)) >= min(n, MIN_DIFFERENT)
     return permuted if enough else permuted[:0]
 
 
-def _of_one_size(blocks: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """The blocks, those of up to five participants exchanged with others of their size."""
+def _swap_small_blocks(blocks: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """Swap blocks of up to five participants at random with others of the same size."""
     others = list(blocks)
-    for size in range(1, SMALL_GROUP + 1):
+    for size in range(1, MAX_SWAPPED_SIZE + 1):
         numbers = [number for number, places in enumerate(blocks) if len(places) == size]
         for number, other in zip(numbers, rng.permutation(numbers)):
             others[number] = blocks[other]

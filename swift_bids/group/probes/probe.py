@@ -1,4 +1,4 @@
-"""Features of participants + a target -> how well it is predicted, against baselines."""
+"""Features of participants and a target -> how well they predict it, compared with baselines."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from swift_bids.group.columns import Target, unfit
+from swift_bids.group.columns import Target, reason_unfit
 from swift_bids.group.probes.design import (
     N_INNER_FOLDS,
     Design,
     Folds,
     make_folds,
     permuted_targets,
-    why_unusable,
+    reason_unusable,
 )
 from swift_bids.group.probes.scores import DUMMY, metrics, probe_table
 
 N_REPETITIONS = 5
-#: Components kept where there are more features than participants; up to so many nothing is lost.
-MOST_COMPONENTS = 500
-#: Strengths of the penalty, chosen within the training part of each fold.
+#: Most principal components that are kept if there are more features than participants.
+MAX_COMPONENTS = 500
+#: Candidate strengths of the penalty; an inner cross-validation chooses one.
 _C, _ALPHA = np.logspace(-4, 0, 5), np.logspace(-1, 5, 7)
 
 
@@ -45,29 +45,30 @@ def probe(
 ) -> tuple[pd.DataFrame, str | None]:
     """Predict a target from several sets of features of the same participants.
 
-    Standardised features, ridge regression for numbers and logistic regression (balanced classes)
-    for classes, the strength of the penalty chosen by an inner cross-validation; five folds, five
-    times. Whatever is fitted to the features is fitted to the training part of a fold.
+    The probe standardises the features and uses ridge regression for numbers, and logistic
+    regression with balanced classes for classes. An inner cross-validation chooses the strength of
+    the penalty. There are five folds, repeated five times. All steps are fitted only to the
+    training part of a fold.
 
     Parameters
     ----------
     features
-        Name -> (participant, feature), without NaN. `embedding` is compared with the others; a
-        dummy that knows only the training part's targets is added.
+        Name -> (participant, feature), without NaN. `embedding` is compared with the others and
+        with a dummy that uses only the targets of the training part.
     covariates, groups
-        As `swift_bids.group.columns` makes them; participants without one are left out.
+        As `swift_bids.group.columns` returns them; participants without a value are excluded.
     n_permutations
-        Of the target, see `swift_bids.group.probes.design.permuted_targets`.
+        Number of permutations, see `swift_bids.group.probes.design.permuted_targets`.
 
     Returns
     -------
     pandas.DataFrame
-        A row for each set of features and metric: `value` (mean of the repetitions), `low`, `high`
+        One row per set of features and metric: `value` (mean of the repetitions), `low`, `high`
         (95 %, bootstrap over participants or groups), `p` and `chance` (permutations in the first
-        repetition; NaN where too few differ), `gain`, `gain_low`, `gain_high` (embedding minus this
-        one, from the same bootstraps). Empty where it could not be done.
+        repetition; NaN if too few differ), `gain`, `gain_low`, `gain_high` (embedding minus this
+        set, from the same bootstraps). Empty if the target cannot be probed.
     str or None
-        Why not.
+        Why the target cannot be probed.
     """
     kept = target.known
     if covariates is not None:
@@ -80,31 +81,31 @@ def probe(
         None if covariates is None else covariates[kept],
         None if groups is None else groups[kept],
     )
-    left = Target(target.name, target.classes, design.y)
-    if reason := unfit(left, kept.sum()):
+    remaining = Target(target.name, target.classes, design.y)
+    if reason := reason_unfit(remaining, kept.sum()):
         return (
             pd.DataFrame(),
-            f"{reason}, after all that miss a covariate, group or baseline are out",
+            f"{reason}, without participants who lack a covariate, group or baseline",
         )
     repetitions = [make_folds(design, seed) for seed in range(N_REPETITIONS)]
-    if reason := why_unusable(design, repetitions):
+    if reason := reason_unusable(design, repetitions):
         return pd.DataFrame(), reason
     sets = {name: values[kept] for name, values in features.items()}
     sets[DUMMY] = np.zeros((len(design.y), 1))
     permuted = permuted_targets(design, repetitions[0], n_permutations)
-    # (set, folds, targets): the true target in each repetition, and permuted ones in the first
+    # (set, folds, targets): the true target in every repetition, permuted targets in the first
     tasks: list[tuple[str, Folds, np.ndarray | list[np.ndarray]]]
     tasks = [(name, folds, [design.y]) for name in sets for folds in repetitions]
     for part in np.array_split(permuted, n_jobs):
         tasks += [(name, repetitions[0], part) for name in features if len(part)]
-    done = Parallel(n_jobs=n_jobs)(
+    results = Parallel(n_jobs=n_jobs)(
         delayed(_predict)(sets[name], design, folds, targets, name == DUMMY)
         for name, folds, targets in tasks
     )
     predicted: dict[str, list[np.ndarray]] = {name: [] for name in sets}
     nulls: dict[str, list[dict[str, float]]] = {name: [] for name in sets}
-    for place, ((name, _, targets), predictions) in enumerate(zip(tasks, done)):
-        if place < len(sets) * N_REPETITIONS:
+    for number, ((name, _, targets), predictions) in enumerate(zip(tasks, results)):
+        if number < len(sets) * N_REPETITIONS:
             predicted[name] += predictions
         else:
             nulls[name] += [metrics(y, p, design) for y, p in zip(targets, predictions)]
@@ -114,20 +115,19 @@ def probe(
 def _predict(
     x: np.ndarray, design: Design, folds: Folds, targets: np.ndarray | list[np.ndarray], dummy: bool
 ) -> list[np.ndarray]:
-    """Predictions of every participant by the folds that it is not trained in, for each target.
+    """Predict each target for every participant, with the model of the fold that excludes them.
 
     Returns
     -------
     list of numpy.ndarray
-        (participant,) numbers; or (participant, 1 + class): number of the class, and each class'
-        probability as a rank within the fold, 0 to 1, where all folds have all classes. Folds
-        differ in the targets they were trained on, which would make pooled probabilities worse than
-        chance.
+        (participant,) numbers; or (participant, 1 + class): index of the class, then the
+        probability of each class, as a rank within the fold (0 to 1) if all folds have all classes.
+        Folds differ in their training targets, so pooled probabilities would be worse than chance.
     """
     shape = (len(x), 1 + len(design.classes)) if design.classes else (len(x),)
     predictions = [np.empty(shape) for _ in targets]
     n_classes = len(design.classes)
-    # Within a fold of one class, as where whole sites are left out, ranks would tell nothing.
+    # Ranks mean nothing within a fold of one class, as when whole sites are held out.
     ranked = all(len(np.unique(design.y[test])) == n_classes for _, test in folds)
     for train, test in folds:
         prepared = x if dummy else _prepare(x, design.covariates, train)
@@ -143,26 +143,26 @@ def _predict(
 
 
 def _prepare(x: np.ndarray, covariates: np.ndarray | None, train: np.ndarray) -> np.ndarray:
-    """Features of all participants, with all that is fitted fitted to the training part."""
+    """Transform the features of all participants with steps fitted to the training part."""
     if covariates is not None:
         effect = LinearRegression().fit(covariates[train], x[train])
         without = x - effect.predict(covariates)
-        # A feature that is a covariate leaves rounding, which must not be scaled up again.
+        # A feature that equals a covariate leaves rounding errors, which must not be scaled up.
         rounding = 1e-8 * x[train].std(axis=0)
         x = np.where(without[train].std(axis=0) > rounding, without, 0)
     steps = [StandardScaler()]
     if x.shape[1] > len(train):
-        # Only a rotation: a penalised model of all components is that of all features.
-        most = min(MOST_COMPONENTS, len(train) - 1)
-        solver = "full" if most < MOST_COMPONENTS else "randomized"
-        steps.append(PCA(most, svd_solver=solver, random_state=0))
+        # A mere rotation: a penalised model of all components equals that of all features.
+        count = min(MAX_COMPONENTS, len(train) - 1)
+        solver = "full" if count < MAX_COMPONENTS else "randomized"
+        steps.append(PCA(count, svd_solver=solver, random_state=0))
     return make_pipeline(*steps).fit(x[train]).transform(x)
 
 
 def _fit(
     x: np.ndarray, y: np.ndarray, design: Design, train: np.ndarray, dummy: bool
 ) -> BaseEstimator:
-    if dummy and design.classes:  # the same class in all folds, so that it is exactly at chance
+    if dummy and design.classes:  # the same class in all folds, which scores exactly at chance
         return DummyClassifier(strategy="constant", constant=int(design.y.min())).fit(x, y)
     if dummy:
         return DummyRegressor().fit(x, y)
@@ -173,9 +173,9 @@ def _fit(
             splitter = GroupKFold(min(N_INNER_FOLDS, n_groups))
             inner = list(splitter.split(x, y, design.groups[train]))
             if design.classes and any(len(np.unique(y[a])) < len(design.classes) for a, _ in inner):
-                inner = None  # groups and classes go together: choose the penalty within groups
+                inner = None  # groups and classes coincide: inner folds split groups
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of convergence and of folds without a class, in the path
+        warnings.simplefilter("ignore")  # about convergence and about inner folds without a class
         if not design.classes:
             return RidgeCV(_ALPHA, cv=inner).fit(x, y)
         return LogisticRegressionCV(

@@ -1,4 +1,4 @@
-"""Predictions of a probe -> metrics, intervals and p-values, a row for each set of features."""
+"""Predictions of a probe -> metrics, intervals and p-values, per set of features and metric."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EMBEDDING, DUMMY = "embedding", "dummy"
 
 
 def metrics(y: np.ndarray, predicted: np.ndarray, design: Design) -> dict[str, float]:
-    """Metrics of one set of predictions; NaN where one is not defined."""
+    """Compute the metrics of one set of predictions; NaN if a metric is undefined."""
     if not design.classes:
         flat = np.ptp(predicted) < 1e-12 or np.ptp(y) == 0
         return {
@@ -39,7 +39,7 @@ def metrics(y: np.ndarray, predicted: np.ndarray, design: Design) -> dict[str, f
 
 
 def main_metric(rows: pd.DataFrame) -> str:
-    """The metric that stands for a probe in figures and sentences."""
+    """The metric of a probe that figures and sentences show."""
     return "auroc" if "auroc" in set(rows["metric"]) else "r2"
 
 
@@ -50,7 +50,7 @@ def probe_table(
     predicted: Mapping[str, list[np.ndarray]],
     nulls: Mapping[str, list[dict[str, float]]],
 ) -> pd.DataFrame:
-    """One row for each set of features and metric, as `probe` returns them.
+    """Build the table that `probe` returns, with one row per set of features and metric.
 
     Parameters
     ----------
@@ -58,38 +58,38 @@ def probe_table(
         Name -> (participant, feature).
     predicted
         Name -> predictions of each repetition: (participant,) numbers; or (participant, 1 + class),
-        the number of the class and a score of each.
+        the index of the class and a score for each class.
     nulls
         Name -> metrics of each permutation; empty for the dummy.
     """
     drawn = _bootstraps(design, predicted)
     rows = []
     for name, repetitions in predicted.items():
-        found = pd.DataFrame([metrics(design.y, p, design) for p in repetitions])
-        null = pd.DataFrame(nulls[name], columns=found.columns)
-        if name == DUMMY:  # which only says that folds differ in the mean they are trained on
-            found = found.drop(columns="pearson_r", errors="ignore")
-        for metric in found:
+        scores = pd.DataFrame([metrics(design.y, p, design) for p in repetitions])
+        null = pd.DataFrame(nulls[name], columns=scores.columns)
+        if name == DUMMY:  # it would only show that the means of the training parts differ
+            scores = scores.drop(columns="pearson_r", errors="ignore")
+        for metric in scores:
             sign = -1 if metric == "mae" else 1
-            # A permutation for which the metric is not defined counts against the embedding.
-            no_worse = (~(sign * null[metric] < sign * found[metric].iloc[0] - 1e-12)).sum()
+            # A permutation with an undefined metric counts against the features.
+            no_worse = (~(sign * null[metric] < sign * scores[metric].iloc[0] - 1e-12)).sum()
             gain = drawn[EMBEDDING][metric] - drawn[name][metric]
-            other = name != EMBEDDING
-            best = found[metric].mean()
+            is_baseline = name != EMBEDDING
+            value = scores[metric].mean()
             rows.append(
                 {
                     "target": target.name,
                     "features": name,
                     "metric": metric,
-                    "value": best,
+                    "value": value,
                     "low": drawn[name][metric].quantile(0.025),
                     "high": drawn[name][metric].quantile(0.975),
                     "p": (1 + no_worse) / (1 + len(null))
-                    if len(null) and np.isfinite(best)
+                    if len(null) and np.isfinite(value)
                     else np.nan,
                     "chance": null[metric].mean() if len(null) else np.nan,
-                    "gain_low": gain.quantile(0.025) if other else np.nan,
-                    "gain_high": gain.quantile(0.975) if other else np.nan,
+                    "gain_low": gain.quantile(0.025) if is_baseline else np.nan,
+                    "gain_high": gain.quantile(0.975) if is_baseline else np.nan,
                     "n_participants": len(design.y),
                     "classes": ", ".join(f"{k}: {n}" for k, n in target_counts(design).items()),
                     "n_features": 0 if name == DUMMY else sets[name].shape[1],
@@ -104,14 +104,14 @@ def probe_table(
 
 
 def target_counts(design: Design) -> dict[str, int]:
-    """Participants of each class that took part; empty for a number."""
+    """Number of participants in each class; empty for a numeric target."""
     return {label: int((design.y == i).sum()) for i, label in enumerate(design.classes)}
 
 
 def _bootstraps(
     design: Design, predicted: Mapping[str, list[np.ndarray]]
 ) -> dict[str, pd.DataFrame]:
-    """Metrics of resampled participants (or groups) in a repetition drawn at random, by set."""
+    """Metrics of resampled participants (or groups), each in a random repetition, per set."""
     rng = np.random.default_rng(0)
     n_repetitions = len(predicted[EMBEDDING])
     block = np.arange(len(design.y)) if design.groups is None else design.groups
