@@ -139,9 +139,10 @@ def test_the_table_of_limits_holds_for_a_short_simulation(case):
 def test_limits_beyond_the_table():
     """Very many runs have the limit of the chi-squared distribution."""
     assert outlier_limit(np.ones(10**7, int), 4, 0.0) == pytest.approx(chi2.ppf(0.999, 4), rel=1e-3)
-    # alike beyond the table: as the last cell
+    # runs that are more alike than in the table: extrapolated, up to a point
     pairs = np.full(30, 2)
-    assert outlier_limit(pairs, 2, 1.0) == outlier_limit(pairs, 2, 0.97)
+    assert outlier_limit(pairs, 2, 1.0) == outlier_limit(pairs, 2, 0.995)
+    assert outlier_limit(pairs, 2, 0.99) > outlier_limit(pairs, 2, 0.97)
     assert np.isfinite(outlier_limit(np.array([20]), 1, 0.0))
 
 

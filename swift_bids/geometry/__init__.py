@@ -1,0 +1,1 @@
+"""Map voxels and volumes to the network's input."""

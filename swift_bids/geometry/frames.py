@@ -1,4 +1,4 @@
-"""The grid of the training data, and where it lies in the network's 96^3 input (the frame)."""
+"""The grid of the training data, and its place in the network's 96^3 input (the frame)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 #: Voxels of the FSL MNI152 2 mm grid along x (to the left), y (forward), z (up).
 FSL_SHAPE = (91, 109, 91)
-#: Its voxel-to-world affine, in mm.
+#: Voxel-to-world affine of this grid, in mm.
 FSL_AFFINE = np.array(
     [[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]], dtype=np.float64
 )
@@ -21,7 +21,7 @@ MODEL_SHAPE = (96, 96, 96)
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the FSL grid lies in the 96^3 input of a training set.
+    """The place of the FSL grid in the 96^3 input of one training set.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class Frame:
     kept
         Range (start, stop) of FSL voxels along x, y, z that the crop keeps.
     offset
-        Added to a voxel's FSL index, it gives its index in the input.
+        Index of a voxel in the input minus its index in the FSL grid.
     """
 
     name: str
@@ -43,8 +43,8 @@ class Frame:
         return FSL_AFFINE @ nib.affines.from_matvec(np.eye(3), -np.array(self.offset))
 
     def place(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where FSL voxels (3, voxel) lie in the input: whether the crop keeps each (voxel,), and
-        the indices (3, kept voxel) in 96^3 of those."""
+        """Return whether the crop keeps each FSL voxel (3, voxel), and the indices (3, kept voxel)
+        of the kept voxels in the 96^3 input."""
         low, high = (np.array(limit)[:, None] for limit in zip(*self.kept))
         inside = np.all((position >= low) & (position < high), axis=0)
         return inside, position[:, inside] + np.array(self.offset)[:, None]
@@ -56,16 +56,16 @@ FRAMES = {
     # The SwiFT loader for UK Biobank pads x 3/2 and z 3/2, and crops y by 7/6.
     "ukb": Frame("ukb", ((0, 91), (7, 103), (0, 91)), (3, -7, 3)),
 }
-#: The frame each released variant was trained in (contrastive: HCP + ABCD + UKB).
+#: The frame in which each released variant was trained (contrastive: HCP + ABCD + UKB).
 FRAME_OF_VARIANT = {"contrastive": "ukb", "hcp-sex": "hcp"}
 
 
 def space_note(space: str) -> str | None:
-    """What another template space than the training's means for an embedding, in a sentence."""
+    """Describe the effect of another template space than the training data's, or return None."""
     if space == TRAINING_SPACE:
         return None
     return (
         f"The network was trained on {TRAINING_SPACE}. {space} is another template, whose anatomy "
-        f"lies some mm elsewhere in places; voxels keep their coordinates in mm and are not warped "
-        f"from one template to the other, so do not mix spaces in one analysis"
+        f"differs by some mm in places. The app keeps the voxels' coordinates in mm and does not "
+        f"warp them from one template to the other, so do not mix spaces in one analysis"
     )

@@ -1,8 +1,8 @@
-"""Any BOLD grid -> the FSL MNI152 2 mm grid -> a place in the network's 96^3 input.
+"""Any BOLD grid -> the FSL MNI152 2 mm grid -> positions in the network's 96^3 input.
 
-The network's position embeddings are absolute, so every voxel must land where it lay in training.
-Its training volumes were on the FSL MNI152 2 mm grid in storage order: 91 x 109 x 91 voxels whose
-x index grows to the left (LAS).
+The network's position embeddings are absolute, so each voxel must be where it was in training. The
+training volumes were on the FSL MNI152 2 mm grid in storage order: 91 x 109 x 91 voxels whose
+x index increases to the left (LAS).
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE, MODEL_SHAPE, Frame
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-#: How other grids are brought onto it, as the sidecars say it.
+#: Interpolation of other grids, in the words of the sidecars.
 INTERPOLATION = "linear (BOLD), nearest neighbour (mask)"
-#: Affines that differ by less (mm over the whole grid) are the same grid.
+#: Affines that move no corner of the grid by this distance in mm count as the same grid.
 AFFINE_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class BrainVoxels:
-    """The brain voxels of one run that the network sees; they are the columns of its matrix.
+    """The brain voxels of one run that the network reads; the columns of the run's matrix.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class BrainVoxels:
     model
         int64 (voxel,): flat C-order positions of the same voxels in the 96^3 input.
     n_outside
-        Brain voxels of the FSL grid that lie outside the frame and are lost.
+        Number of brain voxels of the FSL grid that are outside the frame and are lost.
     """
 
     fsl: np.ndarray
@@ -50,7 +50,7 @@ class BrainVoxels:
 
 
 def is_fsl_grid(shape: tuple[int, ...], affine: np.ndarray) -> bool:
-    """Whether a grid is the FSL 2 mm grid in whatever storage order (no interpolation needed)."""
+    """Whether a grid is the FSL 2 mm grid in any storage order, so that no interpolation is needed."""
     to_las = _to_las(affine)
     las_affine = affine @ inv_ornt_aff(to_las, shape)
     las_shape = tuple(np.array(shape)[np.argsort(to_las[:, 0])])
@@ -60,24 +60,24 @@ def is_fsl_grid(shape: tuple[int, ...], affine: np.ndarray) -> bool:
 
 
 def to_fsl_grid(volume: np.ndarray, affine: np.ndarray, order: int) -> np.ndarray:
-    """Bring a volume (X, Y, Z) of any grid onto the FSL 2 mm grid (91, 109, 91).
+    """Resample a volume (X, Y, Z) of any grid to the FSL 2 mm grid (91, 109, 91).
 
     Parameters
     ----------
     volume, affine
         Voxels in storage order and their voxel-to-world affine in mm.
     order
-        Spline order where interpolation is needed: 0 nearest neighbour (masks), 1 linear. Outside
-        the field of view the result is 0.
+        Spline order if interpolation is needed: 0 nearest neighbour (masks), 1 linear. Outside the
+        field of view, the result is 0.
 
     Returns
     -------
     numpy.ndarray
-        A view where axes only need to be turned round, else a new array.
+        A view if axes only need to be flipped or swapped, else a new array.
     """
     if is_fsl_grid(volume.shape, affine):
         return apply_orientation(volume, _to_las(affine))
-    # scipy, which nibabel needs for this, is slow to import and seldom wanted
+    # nibabel needs scipy for this, which is slow to import and rarely needed
     from nibabel.processing import resample_from_to
 
     image = nib.Nifti1Image(volume, affine)
@@ -90,14 +90,14 @@ def brain_voxels(mask: np.ndarray, affine: np.ndarray, frame: Frame) -> BrainVox
     Parameters
     ----------
     mask, affine
-        (X, Y, Z), neither 0 nor NaN in the brain, with its voxel-to-world affine in mm.
+        (X, Y, Z), 0 or NaN outside the brain, and its voxel-to-world affine in mm.
     frame
         One of `FRAMES`.
 
     Raises
     ------
     InputError
-        No voxel of the mask lies in the frame.
+        No voxel of the mask is in the frame.
     """
     mask = np.nan_to_num(mask) != 0
     brain = to_fsl_grid(mask.astype(np.uint8), affine, order=0) != 0
@@ -106,8 +106,8 @@ def brain_voxels(mask: np.ndarray, affine: np.ndarray, frame: Frame) -> BrainVox
     inside, place = frame.place(position)
     if not inside.any():
         raise InputError(
-            "the brain mask holds no voxel in MNI space where a brain should be; check that the "
-            "mask is not empty and is in a standard space"
+            "the brain mask has no voxel where the brain is in MNI space; check that the mask is "
+            "not empty and is in a standard space"
         )
     return BrainVoxels(
         fsl=fsl[inside],
@@ -118,10 +118,10 @@ def brain_voxels(mask: np.ndarray, affine: np.ndarray, frame: Frame) -> BrainVox
 
 @lru_cache(maxsize=1)
 def template_brain() -> np.ndarray:
-    """Brain of the MNI152 template that nilearn ships, bool on the FSL grid (91, 109, 91).
+    """Return the brain of nilearn's MNI152 template, bool on the FSL grid (91, 109, 91).
 
-    `nilearn.datasets.load_mni152_brain_mask(resolution=2)` on this grid, kept as a file because
-    nilearn takes a second to import and to make it.
+    The package contains `nilearn.datasets.load_mni152_brain_mask(resolution=2)` as a file, because
+    nilearn needs a second to import and to create it.
     """
     with resources.as_file(resources.files("swift_bids") / "data/template_brain.nii.gz") as file:
         image = nib.Nifti1Image.from_filename(file)
@@ -129,42 +129,42 @@ def template_brain() -> np.ndarray:
 
 
 def slab_extent(fsl: np.ndarray) -> tuple[int, int, int]:
-    """Extent in mm along x, y, z of flat FSL positions (voxel,), outer edge to outer edge."""
+    """Return the extent of flat FSL positions (voxel,) along x, y, z in mm, between outer edges."""
     position = np.unravel_index(fsl, FSL_SHAPE)
     x, y, z = (2 * int(axis.max() - axis.min() + 1) for axis in position)
     return x, y, z
 
 
 def flat_storage_index(shape: tuple[int, ...], affine: np.ndarray, fsl: np.ndarray) -> np.ndarray:
-    """Where the voxels at flat FSL positions lie in a volume stored in Fortran order (NIfTI's).
+    """Return the positions of flat FSL voxels in a volume stored in Fortran order (NIfTI's).
 
-    Only for a grid for which `is_fsl_grid` holds: an image of indices is turned round as the
-    data would be, so both can never disagree.
+    This works only if `is_fsl_grid` is true. The function reorients an image of indices in the same
+    way as the data, so that both always agree.
     """
     storage = np.arange(math.prod(shape)).reshape(shape, order="F")
     return to_fsl_grid(storage, affine, order=0).reshape(-1)[fsl]
 
 
 def interpolation_weights(shape: tuple[int, ...], affine: np.ndarray, fsl: np.ndarray) -> csr_array:
-    """Weights that interpolate a volume of any grid linearly at flat positions of the FSL grid.
+    """Return weights that interpolate a volume of any grid linearly at positions of the FSL grid.
 
-    `weights @ volume` is what `scipy.ndimage.affine_transform` of order 1 gives at these places,
-    but computed there only, and with weights that are computed once for all volumes of a run.
+    `weights @ volume` equals `scipy.ndimage.affine_transform` of order 1 at these positions. It is
+    faster, because it computes no other positions and uses the same weights for all volumes.
 
     Parameters
     ----------
     shape, affine
-        Of the volumes, in storage order; any orientation and zooms, oblique too.
+        Grid of the volumes, in storage order; any orientation and zooms, also oblique.
     fsl
         (voxel,) flat C-order positions in the FSL grid.
 
     Returns
     -------
     scipy.sparse.csr_array
-        (voxel, X * Y * Z) float32, columns in Fortran order (NIfTI's). At most eight weights a row,
-        none where the place is beyond the field of view, so that the result is 0.
+        (voxel, X * Y * Z) float32, columns in Fortran order (NIfTI's). Each row has at most eight
+        weights, and none if its position is outside the field of view, where the result is 0.
     """
-    from scipy.sparse import csr_array  # of use for other grids only
+    from scipy.sparse import csr_array  # slow to import, and needed for other grids only
 
     to_storage = np.linalg.inv(affine) @ FSL_AFFINE
     position = np.stack(np.unravel_index(fsl, FSL_SHAPE), axis=-1)  # (voxel, 3)
@@ -186,10 +186,10 @@ def interpolation_weights(shape: tuple[int, ...], affine: np.ndarray, fsl: np.nd
     matrix = csr_array(
         (weights.reshape(-1), columns.reshape(-1), rows), shape=(len(fsl), math.prod(shape))
     )
-    matrix.eliminate_zeros()  # else NaN next to a place would count, with weight 0
+    matrix.eliminate_zeros()  # because 0 times a NaN in a neighbouring voxel would be NaN
     return matrix
 
 
 def _to_las(affine: np.ndarray) -> np.ndarray:
-    """nibabel's orientation transform from an affine's storage order to LAS."""
+    """Return nibabel's orientation transform from an affine's storage order to LAS."""
     return nib.orientations.ornt_transform(io_orientation(affine), axcodes2ornt("LAS"))

@@ -1,8 +1,8 @@
 """Volumes of a BOLD run in time -> the series of volumes that the network reads.
 
-A chunk is 20 volumes, so its length in seconds follows the TR. The network was trained at 0.72 s
-(HCP), 0.735 s (UK Biobank) and 0.8 s (ABCD); runs with another TR are interpolated linearly to
-0.8 s, as published evaluations do.
+A chunk is 20 volumes, so its duration depends on the TR. The network was trained at 0.72 s (HCP),
+0.735 s (UK Biobank) and 0.8 s (ABCD). Like published evaluations, the app interpolates runs with
+another TR linearly to 0.8 s.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from swift_bids.base.errors import InputError
 
 #: Volumes of one chunk, the network's T.
 CHUNK_VOLUMES = 20
-#: What `--target-tr auto` resamples to, in s, and how far a TR may be from it (Brainmarks,
-#: arXiv:2510.13768).
+#: With `--target-tr auto`, runs are resampled to this TR in s unless theirs is closer to it than
+#: this tolerance (Brainmarks, arXiv:2510.13768).
 TARGET_TR, TR_TOLERANCE = 0.8, 0.1
-#: Places closer than this, in volumes, are the same: TRs such as 0.2667 s are rounded fractions.
+#: Positions closer than this, in volumes, are equal: TRs such as 0.2667 s are rounded fractions.
 _SAME_PLACE = 1e-3
 
 
 @dataclass(frozen=True)
 class Series:
-    """The series that the network reads: the used volumes of a run, at its TR or at another.
+    """The series that the network reads: the used volumes of a run, at its own or another TR.
 
     Attributes
     ----------
     n_volumes, repetition_time
         Volumes of the BOLD file and its TR in s.
     first_volume
-        Index of the first volume that is used (the number of dummy scans).
+        Index of the first used volume (the number of dummy scans).
     model_tr
         TR of the series in s.
     """
@@ -48,33 +48,33 @@ class Series:
 
     @property
     def step(self) -> float:
-        """Volumes of the BOLD file from one volume of the series to the next."""
+        """Step from one volume of the series to the next, in volumes of the BOLD file."""
         return self.model_tr / self.repetition_time
 
     @property
     def length(self) -> int:
-        """Volumes of the series; the last lies at or before the run's last volume."""
+        """Number of volumes of the series; the last is at or before the run's last volume."""
         return self.until(self.n_volumes - self.first_volume - 1)
 
     def until(self, volume: int) -> int:
-        """How many volumes of the series lie at or before a used volume, counted from 0."""
+        """Return how many volumes of the series are at or before a used volume, counted from 0."""
         return int((volume + 0.999 * _SAME_PLACE) / self.step) + 1 if volume >= 0 else 0
 
     def places(self, start: int, stop: int) -> np.ndarray:
-        """Where volumes start to stop of the series lie, in used volumes from 0."""
+        """Return the positions of volumes start to stop of the series, in used volumes from 0."""
         places = np.arange(start, stop) * self.step
         nearest = places.round()
         return np.where(np.abs(places - nearest) < _SAME_PLACE, nearest, places)
 
     def source(self, start: int, stop: int) -> tuple[int, int]:
-        """Volumes (start, stop) of the BOLD file that volumes start to stop of the series are
-        made from."""
+        """Return the volumes (start, stop) of the BOLD file from which volumes start to stop of the
+        series are interpolated."""
         first, last = self.places(start, stop)[[0, -1]]
         return self.first_volume + int(first), self.first_volume + int(np.ceil(last)) + 1
 
 
 def model_repetition_time(target: str, repetition_time: float) -> float:
-    """TR in s at which the network reads a run.
+    """Return the TR in s at which the network reads a run.
 
     Parameters
     ----------
@@ -93,12 +93,12 @@ def model_repetition_time(target: str, repetition_time: float) -> float:
 
 
 def refuse_too_short(series: Series, short_runs: str) -> None:
-    """Refuse a run from which no chunk can be made.
+    """Check that a run is long enough for at least one chunk.
 
     Parameters
     ----------
     short_runs
-        `--short-runs`: `skip` refuses a series of fewer than 20 volumes, `pad` only an empty one.
+        `--short-runs`: `skip` rejects a series of fewer than 20 volumes, `pad` only an empty one.
 
     Raises
     ------
@@ -108,11 +108,11 @@ def refuse_too_short(series: Series, short_runs: str) -> None:
     length = series.length
     if length >= CHUNK_VOLUMES or (short_runs == "pad" and length > 0):
         return
-    remedy = "; --short-runs pad fills it up" if length > 0 else ""
+    remedy = "; --short-runs pad fills it up by reflection" if length > 0 else ""
     resampled = f" ({length} at the network's TR of {series.model_tr:g} s)" * series.resampled
     raise InputError(
         f"the run has {series.n_volumes} volumes, {series.first_volume} of them dummy scans"
-        f"{resampled}, and the network needs {CHUNK_VOLUMES}: it is too short to embed{remedy}"
+        f"{resampled}, but the network needs {CHUNK_VOLUMES}, so it is too short to embed{remedy}"
     )
 
 
@@ -122,17 +122,17 @@ def resample(blocks: Iterable[np.ndarray], series: Series) -> Iterator[np.ndarra
     Parameters
     ----------
     blocks
-        Float32 (volume, voxel) blocks of the BOLD file from its first volume on. A value is NaN
-        where there is no signal, and so is then what is interpolated from it.
+        Float32 (volume, voxel) blocks of the BOLD file, starting with its first volume. A value is
+        NaN if there is no signal; values interpolated from NaN are NaN too.
 
     Yields
     ------
     numpy.ndarray
         Float32 (volume, voxel) blocks of the series, `series.length` volumes in all.
     """
-    first = 0  # of the block, in the BOLD file
-    made = 0  # volumes of the series so far
-    before = None  # the last volume of the block before
+    first = 0  # index of the block's first volume in the BOLD file
+    n_yielded = 0  # volumes of the series so far
+    previous = None  # the last volume of the previous block
     for block in blocks:
         used = block[max(series.first_volume - first, 0) :]
         first += len(block)
@@ -140,13 +140,13 @@ def resample(blocks: Iterable[np.ndarray], series: Series) -> Iterator[np.ndarra
             if len(used):
                 yield used
             continue
-        if before is not None:
-            used = np.concatenate([before, used])
-        before = used[-1:].copy()
-        start = first - len(used) - series.first_volume  # of `used`, from the first used volume
+        if previous is not None:
+            used = np.concatenate([previous, used])
+        previous = used[-1:].copy()
+        start = first - len(used) - series.first_volume  # position of used[0], in used volumes
         count = series.until(start + len(used) - 1)
-        places = series.places(made, count) - start
-        made = count
+        places = series.places(n_yielded, count) - start
+        n_yielded = count
         for part in np.array_split(places, -(-len(places) // len(block))) if len(places) else ():
             low = part.astype(int)
             share = (part - low).astype(np.float32)

@@ -19,6 +19,8 @@ MIN_RUNS, RUNS_PER_COMPONENT, MAX_COMPONENTS = 20, 10, 10
 _EXPLAINED_VARIANCE = 0.9
 #: A run is an outlier where so large a distance has less than this probability without outliers.
 OUTLIER_P = 0.001
+#: Runs of one participant that are more alike than this count as this much alike.
+_MAX_SHARE = 0.995
 #: Stands for "no limit" in the table: runs are too few, or too alike.
 _NO_LIMIT = 1e12
 
@@ -101,16 +103,19 @@ def outlier_limit(sizes: np.ndarray, n_components: int, share: float) -> float:
     # the number of runs of the participant of an average run
     runs_per_participant = (sizes**2).sum() / n_runs
     table = _limits()
-    point = (1 / n_runs, np.log(n_components), np.log(runs_per_participant), share)
+    point = [1 / n_runs, np.log(n_components), np.log(runs_per_participant)]
     inside = [np.clip(value, axis[0], axis[-1]) for value, axis in zip(point, table.grid)]
-    return float(np.exp(table(inside)[0]))
+    return float(np.exp(table([*inside, -np.log1p(-min(share, _MAX_SHARE))])[0]))
 
 
 @lru_cache(maxsize=1)
 def _limits() -> RegularGridInterpolator:
-    """The table as a function of 1 / runs, log components, log runs per participant, and share."""
+    """The logarithm of the limit as a function of 1 / runs, log components, log runs per
+    participant, and -log(1 - share), in which it is nearly linear beyond the table."""
     text = resources.files("swift_bids").joinpath("data/outlier_limits.json").read_text()
-    cells = {tuple(map(float, key.split())): limit for key, limit in json.loads(text).items()}
+    cells: dict[tuple[float, ...], float] = {
+        tuple(map(float, key.split())): limit for key, limit in json.loads(text).items()
+    }
     runs, components, per_participant, shares = (sorted(set(axis)) for axis in zip(*cells))
     values = np.full([len(runs) + 1, len(components), len(per_participant), len(shares)], np.nan)
     for i, n in enumerate(runs):
@@ -121,8 +126,14 @@ def _limits() -> RegularGridInterpolator:
                     key = (n, k, 1.0, 0.0) if m == 1 or share == 0 else (n, k, m, share)
                     values[i, j, a, b] = cells.get(key) or _NO_LIMIT
     values[-1] = chi2.ppf(1 - OUTLIER_P, components)[:, None, None]  # infinitely many runs
-    axes = [[1 / n for n in runs] + [0.0], np.log(components), np.log(per_participant), shares]
-    return RegularGridInterpolator((axes[0][::-1], *axes[1:]), np.log(values[::-1]))
+    inverse = np.array([1 / n for n in runs] + [0.0])
+    axes = inverse[::-1], np.log(components), np.log(per_participant), -np.log1p(-np.array(shares))
+    return RegularGridInterpolator(
+        axes,
+        np.log(values[::-1]),
+        bounds_error=False,
+        fill_value=None,  # extrapolates the share
+    )
 
 
 def _share_of_participants(scores: np.ndarray, participants: np.ndarray) -> float:

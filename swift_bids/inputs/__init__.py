@@ -1,0 +1,1 @@
+"""Find and read the runs in fMRIPrep's outputs."""

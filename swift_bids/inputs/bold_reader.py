@@ -1,7 +1,7 @@
-"""4D BOLD image + positions of the brain voxels -> blocks of their values, from front to back.
+"""4D BOLD image + positions of the brain voxels -> blocks of their values, volume by volume.
 
-The image is read once, in blocks of volumes, and is never in memory as a whole. While one block is
-worked on, the next is read and decompressed by a thread.
+The image is read once, in blocks of volumes, and is never in memory as a whole. While the caller
+works on one block, a thread reads and decompresses the next.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from nibabel.wrapstruct import WrapStructError
 from swift_bids.base.errors import InputError
 from swift_bids.geometry.grid import flat_storage_index, interpolation_weights, is_fsl_grid
 
-#: A block holds at most so many volumes and bytes: 8 volumes of 902,629 float32 voxels are 29 MB.
-VOLUMES_AT_ONCE, BYTES_AT_ONCE = 8, 32_000_000
-#: Voxels of a volume: more than 512 along each axis are not believed.
-MOST_VOXELS = 512**3
-#: Bytes that deflate, gzip's method, makes of one at most.
-DEFLATE_AT_MOST = 1032
-#: What to do about a file that is not what its name says.
-AGAIN = "take it over from fMRIPrep's output again"
-#: First bytes of a NIfTI-2 file, the size of its header in either byte order.
+#: Limits of one block: 8 volumes of 902,629 float32 voxels are 29 MB.
+_MAX_BLOCK_VOLUMES, _MAX_BLOCK_BYTES = 8, 32_000_000
+#: Voxels of one volume; a header that gives more is wrong.
+MAX_VOXELS = 512**3
+#: The most bytes into which deflate, gzip's method, can expand one byte.
+MAX_DEFLATE_RATIO = 1032
+#: The remedy for a file whose content does not match its name.
+COPY_AGAIN = "copy it again from fMRIPrep's output"
+#: First bytes of a NIfTI-2 file: the size of its header, in either byte order.
 _NIFTI2_START = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
-#: What a damaged or truncated image raises, in the gzip layer or in nibabel.
+#: Exceptions that gzip or nibabel raise for a damaged or truncated image.
 UNREADABLE: tuple[type[Exception], ...] = (
     OSError,
     EOFError,
@@ -50,16 +50,16 @@ UNREADABLE: tuple[type[Exception], ...] = (
 
 @contextmanager
 def open_image(file: str | Path) -> Iterator[nib.Nifti1Image]:
-    """Open a NIfTI for reading from front to back, gzip through isal (twice zlib's speed).
+    """Open a NIfTI file for sequential reading, with isal for gzip (twice as fast as zlib).
 
-    At the end the rest of the file is read, too, so that a checksum that is wrong, or what does not
-    belong behind the image, is found.
+    On exit, the rest of the file is read too, which detects a wrong checksum or extra data after
+    the image.
 
     Raises
     ------
     InputError
-        The file cannot be read, here or while the image is in use, or cannot hold what its header
-        promises.
+        The file cannot be read, here or while the image is in use, or is too small for the size
+        that its header gives.
     """
     opener = igzip.open if str(file).endswith(".gz") else open
     try:
@@ -68,47 +68,48 @@ def open_image(file: str | Path) -> Iterator[nib.Nifti1Image]:
             stream.seek(0)
             kind = nib.Nifti2Image if start in _NIFTI2_START else nib.Nifti1Image
             image = kind.from_file_map({"image": FileHolder(fileobj=stream)})
-            refuse_impossible(file, image.header)
+            check_image_size(file, image.header)
             yield image
-            while stream.read(BYTES_AT_ONCE):
+            while stream.read(_MAX_BLOCK_BYTES):
                 pass
     except UNREADABLE as error:
         raise InputError(
-            f"{file}: cannot be read ({error or type(error).__name__}); the file is damaged "
-            f"or incomplete, fetch or make it again"
+            f"{file}: cannot be read ({error or type(error).__name__}) because it is damaged or "
+            f"incomplete; fetch it or create it again"
         ) from error
 
 
 @contextmanager
 def open_bold(bold_file: str | Path) -> Iterator[nib.Nifti1Image]:
-    """Open a 4D image as `open_image` does; InputError where it is none."""
+    """Open a 4D image as `open_image` does; raise InputError if it is not 4D."""
     with open_image(bold_file) as image:
         if image.ndim != 4:
-            raise InputError(f"{bold_file}: has {image.ndim} dimensions, a BOLD run has 4; {AGAIN}")
+            raise InputError(
+                f"{bold_file}: has {image.ndim} dimensions, but a BOLD run has 4; {COPY_AGAIN}"
+            )
         yield image
 
 
-def refuse_impossible(file: str | Path, header: nib.Nifti1Header) -> None:
-    """Refuse a header that promises more than any scanner makes or its file can hold, before memory
-    is taken for it.
+def check_image_size(file: str | Path, header: nib.Nifti1Header) -> None:
+    """Check that the size in a header is plausible, before the app allocates memory for it.
 
     Raises
     ------
     InputError
-        As said.
+        The header gives more voxels than a brain image can have, or than its file can contain.
     """
-    shape = tuple(int(n) for n in header.get_data_shape())  # Python's, which cannot overflow
+    shape = tuple(int(n) for n in header.get_data_shape())  # Python integers cannot overflow
     size = " x ".join(map(str, shape))
-    if min(shape, default=0) < 1 or math.prod(shape[:3]) > MOST_VOXELS:
+    if min(shape, default=0) < 1 or math.prod(shape[:3]) > MAX_VOXELS:
         raise InputError(
-            f"{file}: its header promises {size} voxels, which is no image of a brain; {AGAIN}"
+            f"{file}: its header gives {size} voxels, which cannot be a brain image; {COPY_AGAIN}"
         )
-    promised = math.prod(shape) * header.get_data_dtype().itemsize
-    there = Path(file).stat().st_size
-    if promised > there * (DEFLATE_AT_MOST if str(file).endswith(".gz") else 1):
+    needed = math.prod(shape) * header.get_data_dtype().itemsize
+    available = Path(file).stat().st_size
+    if needed > available * (MAX_DEFLATE_RATIO if str(file).endswith(".gz") else 1):
         raise InputError(
-            f"{file}: its header promises {size} voxels, more than a file of {there:,} bytes can "
-            f"hold; the file is incomplete or damaged, fetch or make it again"
+            f"{file}: its header gives {size} voxels, but a file of {available:,} bytes cannot "
+            f"contain them; the file is incomplete or damaged, so fetch it or create it again"
         )
 
 
@@ -120,27 +121,27 @@ def brain_rows(
     Parameters
     ----------
     bold, bold_file
-        Opened by `open_bold`, and the name for messages.
+        The image opened by `open_bold`, and its name for messages.
     fsl
         (brain voxel,) flat C-order positions in the FSL grid. A run on another grid is interpolated
-        linearly at these places; beyond its field of view is 0.
+        linearly at these positions; values outside its field of view are 0.
     """
-    values_at = _reader_of(bold, fsl)
-    for block in _ahead(_volumes(bold, bold_file)):
+    values_at = _voxel_reader(bold, fsl)
+    for block in _read_ahead(_volumes(bold, bold_file)):
         rows = np.empty((len(block), len(fsl)), dtype=np.float32)
         for row, volume in zip(rows, block):
-            with np.errstate(over="ignore"):  # beyond float32 is infinite, and counted as that
+            with np.errstate(over="ignore"):  # values too large for float32 become infinite
                 row[:] = values_at(volume)
         yield rows
 
 
 def _stored(bold: nib.Nifti1Image) -> ArrayProxy:
-    """The data of an image that was opened from a file, as they lie there."""
+    """The data of an image that was opened from a file, as stored in this file."""
     return cast(ArrayProxy, bold.dataobj)
 
 
-def _reader_of(bold: nib.Nifti1Image, fsl: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from a flat volume as it is stored to the values of its brain voxels."""
+def _voxel_reader(bold: nib.Nifti1Image, fsl: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that maps a flat stored volume to the values of its brain voxels."""
     shape, affine = bold.shape[:3], bold.affine
     stored = _stored(bold)
     slope, inter = np.float64(stored.slope), np.float64(stored.inter)
@@ -156,31 +157,32 @@ def _reader_of(bold: nib.Nifti1Image, fsl: np.ndarray) -> Callable[[np.ndarray],
 
 
 def _volumes(bold: nib.Nifti1Image, bold_file: str | Path) -> Iterator[np.ndarray]:
-    """Yield blocks (volume, X * Y * Z) of unscaled numbers, voxels in NIfTI's order (x fastest)."""
+    """Yield blocks (volume, X * Y * Z) of unscaled values, in NIfTI's voxel order (x fastest)."""
     stored = _stored(bold)
     if stored.dtype.kind not in "iuf":
         raise InputError(
-            f"{bold_file}: holds {stored.dtype} values, BOLD must be real numbers; {AGAIN}"
+            f"{bold_file}: contains {stored.dtype} values, but BOLD values must be real numbers; "
+            f"{COPY_AGAIN}"
         )
     unscaled = ArrayProxy(stored.file_like, (stored.shape, stored.dtype, stored.offset))
     n_voxels = int(np.prod(stored.shape[:3]))
-    at_once = BYTES_AT_ONCE // max(1, n_voxels * stored.dtype.itemsize)
-    at_once = max(1, min(VOLUMES_AT_ONCE, at_once))
-    for start in range(0, stored.shape[3], at_once):
+    block_volumes = _MAX_BLOCK_BYTES // max(1, n_voxels * stored.dtype.itemsize)
+    block_volumes = max(1, min(_MAX_BLOCK_VOLUMES, block_volumes))
+    for start in range(0, stored.shape[3], block_volumes):
         try:
-            block = np.asarray(unscaled[..., start : start + at_once])  # (X, Y, Z, volume)
-        except ValueError as error:  # nibabel's for data that end early
+            block = np.asarray(unscaled[..., start : start + block_volumes])  # (X, Y, Z, volume)
+        except ValueError as error:  # nibabel raises it for data that end early
             raise InputError(
-                f"{bold_file}: holds fewer than the {stored.shape[3]} volumes of its header; the "
-                f"file is incomplete, fetch or make it again"
+                f"{bold_file}: contains fewer than the {stored.shape[3]} volumes that its header "
+                f"gives; the file is incomplete, so fetch it or create it again"
             ) from error
         yield block.reshape(n_voxels, -1, order="F").T
 
 
-def _ahead(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield what `blocks` yields, while a thread gets the next."""
+def _read_ahead(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the blocks while a thread reads the next one."""
     with ThreadPoolExecutor(max_workers=1) as reader:
-        coming = reader.submit(next, blocks, None)
-        while (block := coming.result()) is not None:
-            coming = reader.submit(next, blocks, None)
+        next_block = reader.submit(next, blocks, None)
+        while (block := next_block.result()) is not None:
+            next_block = reader.submit(next, blocks, None)
             yield block

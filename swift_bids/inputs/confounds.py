@@ -19,7 +19,7 @@ def read_confounds(confounds_file: str | Path, n_rows: int | None = None) -> pd.
     Raises
     ------
     InputError
-        The file is no table.
+        The file is not a table.
     """
     try:
         table = pd.read_csv(
@@ -27,17 +27,18 @@ def read_confounds(confounds_file: str | Path, n_rows: int | None = None) -> pd.
         )
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{confounds_file}: is no confounds table ({error}); fetch or make it again"
+            f"{confounds_file}: cannot be read as a confounds table ({error}); fetch it or create "
+            f"it again"
         ) from error
     if len(table.columns) == 1 and re.search("[,; ]", str(table.columns[0])):
         raise InputError(
-            f"{confounds_file}: its columns are not separated by tabs; fetch or make it again"
+            f"{confounds_file}: its columns are not separated by tabs; fetch it or create it again"
         )
     return table
 
 
 def count_dummy_scans(confounds: pd.DataFrame) -> int:
-    """First volumes before the steady state, as fMRIPrep found them.
+    """Count the volumes before the steady state that fMRIPrep found.
 
     fMRIPrep writes one column `non_steady_state_outlierXX` for each of them.
     """
@@ -47,17 +48,17 @@ def count_dummy_scans(confounds: pd.DataFrame) -> int:
 def framewise_displacement(
     confounds: pd.DataFrame, n_volumes: int, confounds_file: str | Path
 ) -> np.ndarray | None:
-    """Framewise displacement (volume,) in mm, or None where the table has no such column.
+    """Return the framewise displacement (volume,) in mm, or None if the table lacks the column.
 
     Raises
     ------
     InputError
-        The table has another number of rows than the run has volumes, or text in the column.
+        The table has fewer or more rows than the run has volumes, or the column contains text.
     """
     if len(confounds) != n_volumes:
         raise InputError(
             f"{confounds_file}: has {len(confounds)} rows but the run has {n_volumes} volumes; "
-            f"the table belongs to another run, take this one's over from fMRIPrep's output"
+            f"the table belongs to another run, so copy this run's table from fMRIPrep's output"
         )
     for column in ("framewise_displacement", "FramewiseDisplacement"):
         if column in confounds:
@@ -65,6 +66,7 @@ def framewise_displacement(
                 return confounds[column].to_numpy(dtype=np.float64)
             except ValueError as error:
                 raise InputError(
-                    f"{confounds_file}: {column} is no number ({error}); correct it"
+                    f"{confounds_file}: {column} contains text instead of numbers ({error}); "
+                    f"correct it"
                 ) from error
     return None

@@ -1,4 +1,4 @@
-"""bids_dir (and -d) -> which folder holds the fMRIPrep derivatives, and who is in it."""
+"""bids_dir (and -d) -> the folder with the fMRIPrep derivatives, and its participants."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Dataset:
     root
         Folder of the fMRIPrep derivatives.
     raw
-        The raw dataset they were made from, where it was given.
+        The raw dataset that fMRIPrep processed, if the user gave it.
     description
-        Content of `dataset_description.json`, empty where there is none; what it lacks, from the
-        raw dataset's.
+        Content of `dataset_description.json`, with missing entries from the raw dataset's file;
+        empty if neither exists.
     understood
-        How the call was understood, in one sentence for the log and for errors.
+        One sentence for the log and for errors: how the app interpreted the folders in the command.
     """
 
     root: Path
@@ -36,7 +36,7 @@ class Dataset:
 
     @property
     def participants(self) -> list[str]:
-        """Labels of all participant folders, without `sub-`."""
+        """Labels of all participants with a folder, without `sub-`."""
         return sorted(p.name[4:] for p in self.root.glob("sub-*") if p.is_dir())
 
     def choose(
@@ -45,44 +45,45 @@ class Dataset:
         excluded: Sequence[str] | None = None,
         batch: tuple[int, int] = (1, 1),
     ) -> tuple[list[str], list[Problem]]:
-        """Split asked-for labels into those there and a problem for each that is not.
+        """Return the requested participants, and a problem for each label that does not exist.
 
         Parameters
         ----------
         labels, excluded
-            With or without `sub-`; None asks for everybody and excludes nobody.
+            With or without `sub-`; None requests all participants and excludes none.
         batch
-            (i, n): of what remains every nth from the ith on, counted from 1.
+            (i, n): every nth of the remaining participants, starting with the ith, counted from 1.
         """
-        there = self.participants
-        wanted, problems = self._there(there, labels)
-        not_wanted, unknown = self._there(there, excluded or [])
-        left = [label for label in wanted if label not in set(not_wanted)]
+        existing = self.participants
+        wanted, problems = self._split_labels(existing, labels)
+        unwanted, unknown = self._split_labels(existing, excluded or [])
+        remaining = [label for label in wanted if label not in set(unwanted)]
         number, of = batch
-        # somebody who is not there is told by the first job only
-        return left[number - 1 :: of], [*problems, *unknown] if number == 1 else []
+        # only the first of several jobs reports unknown labels
+        return remaining[number - 1 :: of], [*problems, *unknown] if number == 1 else []
 
-    def _there(
-        self, there: Sequence[str], labels: Sequence[str] | None
+    def _split_labels(
+        self, existing: Sequence[str], labels: Sequence[str] | None
     ) -> tuple[list[str], list[Problem]]:
+        """Split labels into those that exist and a problem for each that does not."""
         if labels is None:
-            return list(there), []
+            return list(existing), []
         wanted = list(dict.fromkeys(label.removeprefix("sub-") for label in labels))
         problems = []
         for label in wanted:
-            if label not in there:
-                near = difflib.get_close_matches(label, there, n=3) or there[:5]
-                listed = ", ".join(near) + (", ..." if len(there) > len(near) else "")
+            if label not in existing:
+                near = difflib.get_close_matches(label, existing, n=3) or existing[:5]
+                listed = ", ".join(near) + (", ..." if len(existing) > len(near) else "")
                 reason = (
-                    f"there is no such participant in {self.root}, which has {len(there)} "
+                    f"there is no such participant among the {len(existing)} in {self.root} "
                     f"({listed})"
                 )
                 problems.append(Problem(label, f"sub-{label}", reason))
-        return [label for label in wanted if label in there], problems
+        return [label for label in wanted if label in existing], problems
 
 
 def understand_dataset(bids_dir: str | Path, derivatives: str | Path | None = None) -> Dataset:
-    """Find out which of the given folders holds the derivatives.
+    """Find out which of the given folders contains the derivatives.
 
     Parameters
     ----------
@@ -94,12 +95,15 @@ def understand_dataset(bids_dir: str | Path, derivatives: str | Path | None = No
     Raises
     ------
     UsageError
-        A folder is missing, holds no participants, or is a raw dataset without derivatives.
+        A folder is missing, contains no participants, or is a raw dataset without derivatives.
     """
     bids_dir = _existing_folder(bids_dir, "bids_dir")
     if derivatives is not None:
         root = _existing_folder(derivatives, "--derivatives")
-        understood = f"bids_dir {bids_dir} is the raw dataset, --derivatives {root} is read"
+        understood = (
+            f"bids_dir {bids_dir} is the raw dataset, and --derivatives {root} is read as fMRIPrep "
+            f"derivatives"
+        )
         raw = bids_dir
     else:
         root, raw = bids_dir, None
@@ -110,20 +114,20 @@ def understand_dataset(bids_dir: str | Path, derivatives: str | Path | None = No
         hint = f", for example -d {inside[0].parent}" if inside else ""
         raise UsageError(
             f"{root} is a raw BIDS dataset (DatasetType is not derivative); swift_bids reads "
-            f"fMRIPrep's output: give that folder as bids_dir, or with -d PATH{hint}"
+            f"fMRIPrep's output, so give that folder as bids_dir or with -d PATH{hint}"
         )
     if made_by_this_app(description):
         raise UsageError(
-            f"{root} is an output folder of swift_bids; give fMRIPrep's as bids_dir, and this one "
-            f"as output_dir"
+            f"{root} is an output folder of swift_bids; give fMRIPrep's output as bids_dir, and "
+            f"this folder as output_dir"
         )
-    if raw is not None:  # fMRIPrep does not pass on who made the data, and under which licence
+    if raw is not None:  # fMRIPrep does not copy the authors and the licence of the data
         description = read_description(raw) | {k: v for k, v in description.items() if v}
     dataset = Dataset(root, raw, description, understood)
     if not dataset.participants:
         inside = sorted({p.parent for p in root.glob("*/sub-*")})
-        hint = f"; {inside[0]} does, give that" if inside else ""
-        raise UsageError(f"{root} holds no sub-* folder{hint} ({understood})")
+        hint = f"; {inside[0]} does, so give that folder" if inside else ""
+        raise UsageError(f"{root} contains no sub-* folder{hint} ({understood})")
     return dataset
 
 
@@ -135,38 +139,40 @@ def made_by_this_app(description: dict[str, Any]) -> bool:
 
 
 def resolved(path: str | Path, what: str) -> Path:
-    """The absolute path without links.
+    """Return the absolute path without links.
 
     Raises
     ------
     UsageError
-        Its links form a circle, or its name is none that outputs can repeat.
+        Its links form a loop, or its name cannot be written to the outputs.
     """
     try:
         str(path).encode()
         return Path(path).resolve()
     except UnicodeEncodeError as error:
-        raise UsageError(f"{what} {path}: the name is not UTF-8; rename the folder") from error
+        raise UsageError(f"{what} {path}: its name is not valid UTF-8; rename it") from error
     except (RuntimeError, ValueError, OSError) as error:
-        raise UsageError(f"{what} {path}: leads nowhere ({error}); give another folder") from error
+        raise UsageError(
+            f"{what} {path}: cannot be resolved ({error}); give another folder"
+        ) from error
 
 
 def _existing_folder(path: str | Path, what: str) -> Path:
     resolved(path, what)
     path = Path(path)
     if not path.is_dir():
-        what_is = "is a file, not a folder" if path.exists() else "there is no such folder"
-        raise UsageError(f"{what} {path}: {what_is}")
+        reason = "is a file; give a folder" if path.exists() else "does not exist; check the path"
+        raise UsageError(f"{what} {path}: {reason}")
     return path.resolve()
 
 
 def read_description(root: Path) -> dict[str, Any]:
-    """Content of a folder's `dataset_description.json`, empty where there is none.
+    """Return the content of a folder's `dataset_description.json`, empty if the file is missing.
 
     Raises
     ------
     UsageError
-        It cannot be read.
+        The file cannot be read.
     """
     file = root / "dataset_description.json"
     if not file.exists():
@@ -179,7 +185,10 @@ def read_description(root: Path) -> dict[str, Any]:
 
 
 def _is_raw(description: dict[str, Any]) -> bool:
-    """fMRIPrep before 20.2 wrote no DatasetType but a PipelineDescription."""
+    """Whether a description is that of a raw dataset.
+
+    fMRIPrep before 20.2 did not write DatasetType, but PipelineDescription.
+    """
     kind = description.get("DatasetType")
     made_by = "GeneratedBy" in description or "PipelineDescription" in description
     return kind == "raw" or (kind is None and not made_by)

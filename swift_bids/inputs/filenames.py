@@ -1,4 +1,4 @@
-"""Names of fMRIPrep's files -> their parts, and whether they are names at all."""
+"""Names of fMRIPrep's files -> their entities, and whether the names are valid."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class FoundFile:
     Attributes
     ----------
     path, filename
-        Its path in the dataset, and the last part of that.
+        Its path in the dataset, and the last part of this path.
     entities
-        As pybids calls and reads them.
+        With pybids' names and values.
     """
 
     path: str
@@ -27,32 +27,32 @@ class FoundFile:
 
 
 def entities_in(name: str) -> dict[str, str]:
-    """Entities of a run's or file's name, as they are written: `{"sub": "01", "task": "rest"}`."""
+    """Entities in the name of a run or file, as written there: `{"sub": "01", "task": "rest"}`."""
     return dict(part.split("-", 1) for part in name.split("_") if "-" in part)
 
 
 def is_in_space(entities: Mapping[str, str], space: str) -> bool:
-    """Whether a file is in a space as `--space` names it: `NAME`, `NAME:res-2` (res-02 is too),
-    `NAME:res-native` (without a res entity), `NAME:cohort-1`."""
+    """Whether a file is in a space in the notation of `--space`: `NAME`, `NAME:res-2` (also matches
+    res-02), `NAME:res-native` (matches files without a res entity), `NAME:cohort-1`."""
     name, *modifiers = space.split(":")
     if entities.get("space") != name:
         return False
     for entity, _, value in (modifier.partition("-") for modifier in modifiers):
-        there = entities.get(entity)
+        label = entities.get(entity)
         if entity == "res":
-            there, value = plain(there or "native"), plain(value)
-        if there != value:
+            label, value = plain(label or "native"), plain(value)
+        if label != value:
             return False
     return True
 
 
 def stem_of(filename: str, end: str) -> str:
-    """A file name up to `end`, such as `_desc-`."""
+    """Return the part of a file name before `end`, such as `_desc-`."""
     return filename.split(end)[0]
 
 
 def label_in(bold: FoundFile, entity: str) -> str | None:
-    """An entity of a file as text; of a run, an echo and a resolution, 01 is the same as 1."""
+    """Return an entity of a file as text; for runs, echoes and resolutions, 01 becomes 1."""
     value = bold.entities.get(entity)
     if value is None:
         return None
@@ -60,29 +60,30 @@ def label_in(bold: FoundFile, entity: str) -> str | None:
 
 
 def plain(label: str) -> str:
-    """A label without leading zeros where it is a number."""
+    """Return a label, without leading zeros if it is a number."""
     return (label.lstrip("0") or "0") if label.isdecimal() else label
 
 
 def check_name(bold: FoundFile, candidates: Sequence[FoundFile]) -> None:
-    """Refuse a run of whose name there are two files, and a name that is none of BIDS.
+    """Check that the name of a run is valid and unique.
 
     Raises
     ------
     InputError
-        As said.
+        Two files have this name, the name is not a BIDS name, or the file is in the folder of
+        another participant.
     """
     same = sorted(b.path for b in candidates if b.filename == bold.filename)
     if len(same) > 1:
         raise InputError(
-            f"there are {len(same)} files of this name ({', '.join(same)}); keep one of them in "
-            f"the input"
+            f"there are {len(same)} files with this name ({', '.join(same)}); keep only one of "
+            f"them in the input"
         )
     odd = [part for part in stem_of(bold.filename, "_desc-").split("_") if "-" not in part]
     if odd:
         raise InputError(
-            f"{bold.path}: {odd[0]!r} in its name is no entity and its value (as in task-rest); "
-            f"labels have no underscore, rename the files of this run"
+            f"{bold.path}: {odd[0]!r} in its name is not an entity with a label, such as "
+            f"task-rest; labels must not contain underscores, so rename the files of this run"
         )
     if f"/{bold.filename.split('_')[0]}/" not in bold.path:
-        raise InputError(f"{bold.path}: lies in the folder of another participant; move it")
+        raise InputError(f"{bold.path}: is in the folder of another participant; move it")

@@ -1,4 +1,4 @@
-"""What is queried of a participant (data/io_spec.json), narrowed by --bids-filter-file."""
+"""data/io_spec.json and --bids-filter-file -> the entities by which the app finds files."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ def read_filter_file(file: str | Path) -> dict[str, dict[str, Any]]:
     Raises
     ------
     UsageError
-        It is not valid JSON or filters something that is not queried here.
+        The file is not valid JSON, or names a kind of file that the app does not read.
     """
     known = set(io_spec())
     try:
         filters = read_json(file)
     except (OSError, ValueError) as error:
-        raise UsageError(f"--bids-filter-file {file}: cannot be read ({error})") from error
+        raise UsageError(
+            f"--bids-filter-file {file}: cannot be read ({error}); correct it"
+        ) from error
     if not isinstance(filters, dict) or not all(isinstance(v, dict) for v in filters.values()):
         raise UsageError(
             f'--bids-filter-file {file}: must look like {{"bold": {{"task": "rest"}}}}'
@@ -33,47 +35,48 @@ def read_filter_file(file: str | Path) -> dict[str, dict[str, Any]]:
     unknown = sorted(set(filters) - known)
     if unknown:
         raise UsageError(
-            f"--bids-filter-file {file}: unknown {', '.join(unknown)}; known are "
+            f"--bids-filter-file {file}: {', '.join(unknown)} is unknown; use "
             f"{', '.join(sorted(known))}"
         )
     return filters
 
 
 def check_entities(kind: str, filters: dict[str, dict[str, Any]], known: Collection[str]) -> None:
-    """Refuse what is no entity, which pybids would take for an option of its own.
+    """Check that a filter names entities only; pybids would treat other names as its options.
 
     Raises
     ------
     UsageError
-        As said, or `desc`: outputs are named after the run, whichever desc it has, so that those of
-        two would be one file.
+        A name is not an entity, or is `desc`: output names do not contain the desc of the run, so
+        the outputs of two files that differ in desc would overwrite each other.
     """
     for entity in filters.get(kind, {}):
         if entity == "desc":
             raise UsageError(
-                f"--bids-filter-file: {kind}: desc cannot be chosen; the network reads desc-preproc"
+                f"--bids-filter-file: {kind}: desc cannot be chosen; the app reads desc-preproc "
+                f"only, so remove desc from the filter"
             )
         if entity not in known and entity not in ("datatype", "regex_search"):
             near = difflib.get_close_matches(entity, known, n=3)
-            hint = f"; did you mean {', '.join(near)}" if near else ""
-            raise UsageError(f"--bids-filter-file: {kind}: {entity} is no entity{hint}")
+            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            raise UsageError(f"--bids-filter-file: {kind}: {entity} is not an entity{hint}")
 
 
 def entities_of(kind: str, filters: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Entities that `BIDSLayout.get` finds one kind of file by.
+    """Return the entities with which `BIDSLayout.get` finds one kind of file.
 
     Parameters
     ----------
     kind
         `bold`, `mask` or `confounds`.
     filters
-        What `read_filter_file` returned. As in fMRIPrep's filter files, null and `"Query.NONE"` ask
-        for files without the entity.
+        The result of `read_filter_file`. As in fMRIPrep's filter files, null and `"Query.NONE"`
+        select files without the entity.
 
     Raises
     ------
     KeyError
-        There is no such `Query`.
+        pybids has no `Query` of this name.
     """
     from bids.layout import Query
 
@@ -89,5 +92,5 @@ def entities_of(kind: str, filters: dict[str, dict[str, Any]]) -> dict[str, Any]
 
 
 def io_spec() -> dict[str, dict[str, Any]]:
-    """Kind of file (`bold`, `mask`, `confounds`) -> the entities it is found by."""
+    """Return the entities of each kind of file (`bold`, `mask`, `confounds`)."""
     return json.loads(resources.files("swift_bids").joinpath("data/io_spec.json").read_text())

@@ -1,4 +1,4 @@
-"""Folders of some participants -> pybids' index of them, in memory or kept for later calls."""
+"""Participants' folders -> pybids' index of their files, in memory or kept for later calls."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
     from bids.layout import BIDSLayout
 
 _CONFIG = ["bids", "derivatives"]
-#: Relative to the dataset's root; in place of pybids' own list, all of which the first line holds.
+#: Patterns relative to the dataset's root. They replace pybids' own list, which the first pattern
+#: covers.
 _IGNORED = (
-    r"^/(?!sub-)[^/]+/",  # a copy of a participant there must not be taken for the participant
+    r"^/(?!sub-)[^/]+/",  # a copy of a participant in another folder must not count
     r"^/sub-[^/]+/(ses-[^/]+/)?(anat|figures|log|fmap|dwi|perf)(/|$)",
     r"\.(html|svg|h5|gii|dtseries\.nii|dscalar\.nii)$",
-    "[\udc80-\udcff]",  # bytes that are no UTF-8, which a database of names cannot hold
+    "[\udc80-\udcff]",  # bytes that are not valid UTF-8, which SQLite cannot store
 )
 
 
 class UnreadableFolderError(Exception):
-    """A folder of a participant may not be listed.
+    """The user is not allowed to list a participant's folder.
 
     Attributes
     ----------
@@ -48,34 +49,34 @@ class UnreadableFolderError(Exception):
 def index(
     root: Path, participants: Sequence[str], database_dir: Path | None = None
 ) -> Iterator[BIDSLayout]:
-    """A `bids.BIDSLayout` that has read the folders of these participants only, for a while.
+    """Yield a `bids.BIDSLayout` of the folders of these participants only.
 
-    Its files lie in `layout.root`, which is another name of `root` where pybids would take the
-    folders above for entities (`/data/ses-1/fmriprep`, `/data/study_task-rest`).
+    `layout.root` is a temporary link to `root` if pybids would mistake parts of its path for
+    entities (`/data/ses-1/fmriprep`, `/data/study_task-rest`).
 
     Parameters
     ----------
     root, participants
         Dataset, and labels without `sub-`.
     database_dir
-        Folder for indices that later calls find again, each named after the dataset, the
-        participants, pybids' version and the times at which the folders changed: what pybids
-        itself does not look at. None keeps nothing.
+        Folder where later calls find the indices again; None keeps no index. The name of an index
+        depends on the dataset, the participants, pybids' version and the times at which the folders
+        changed, because pybids does not check whether an index is up to date.
 
     Raises
     ------
     UnreadableFolderError
-        For want of permissions; without that participant the others can be read.
+        Permissions are missing for one participant; the index can be built without this one.
     """
     from bids.layout import parse_file_entities
 
     wanted = "|".join(map(re.escape, participants))
-    ignore = [*_IGNORED, rf"^/sub-(?!(?:{wanted})(?:/|$))"]  # sub-01_old is somebody else
+    ignore = [*_IGNORED, rf"^/sub-(?!(?:{wanted})(?:/|$))"]  # sub-01_old is not sub-01
     if parse_file_entities(f"{root}/", config=_CONFIG):
         with tempfile.TemporaryDirectory(prefix="swift_bids_") as folder:
             link = Path(folder, "dataset")
             link.symlink_to(root, target_is_directory=True)
-            yield _layout(link, ignore)  # of a name that no later call has: it is not kept
+            yield _layout(link, ignore)  # not kept, because later calls have another link
     elif database_dir is None:
         yield _layout(root, ignore)
     else:
@@ -87,16 +88,16 @@ def _kept_layout(
 ) -> BIDSLayout:
     from sqlalchemy.exc import SQLAlchemyError
 
-    asked = _hash([str(root), ignore, version("pybids")])
-    kept = database_dir / f"{asked}_{_hash(list(_changes(root, participants, ignore)))}"
+    prefix = _hash([str(root), ignore, version("pybids")])
+    kept = database_dir / f"{prefix}_{_hash(list(_changes(root, participants, ignore)))}"
     if not kept.exists():
         try:
             database_dir.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=database_dir) as made:
-                _layout(root, ignore, database_path=f"{made}/index").session.close()
+            with tempfile.TemporaryDirectory(dir=database_dir) as folder:
+                _layout(root, ignore, database_path=f"{folder}/index").session.close()
                 with contextlib.suppress(OSError):  # another job was quicker
-                    os.rename(f"{made}/index", kept)
-            for stale in set(database_dir.glob(f"{asked}_*")) - {kept}:
+                    os.rename(f"{folder}/index", kept)
+            for stale in set(database_dir.glob(f"{prefix}_*")) - {kept}:
                 shutil.rmtree(stale, ignore_errors=True)
         except OSError as error:
             raise UsageError(f"--bids-database-dir {database_dir}: {error}") from error
@@ -110,12 +111,12 @@ def _kept_layout(
 
 
 def check_database_dir(database_dir: Path | None, dataset: Dataset) -> Path | None:
-    """Refuse a folder within the input, which is never written to.
+    """Check that the folder is outside the input, to which the app never writes.
 
     Raises
     ------
     UsageError
-        As said.
+        The folder is in the input.
     """
     if database_dir is None:
         return None
@@ -123,7 +124,7 @@ def check_database_dir(database_dir: Path | None, dataset: Dataset) -> Path | No
     for root in filter(None, (dataset.root, dataset.raw)):
         if database_dir.is_relative_to(root):
             raise UsageError(
-                f"--bids-database-dir {database_dir} lies in the input {root}; give another one"
+                f"--bids-database-dir {database_dir} lies in the input {root}; give another folder"
             )
     return database_dir
 
@@ -149,7 +150,7 @@ def _hash(content: list) -> str:
 def _changes(
     root: Path, participants: Sequence[str], ignore: Sequence[str]
 ) -> Iterator[tuple[str, int]]:
-    """Every folder that is read, and when a file was last added to it, removed or renamed."""
+    """Yield each indexed folder and the last time a file in it was added, removed or renamed."""
     yield "", root.stat().st_mtime_ns
     for participant in sorted(participants):
         for folder, below, _ in os.walk(root / f"sub-{participant}", followlinks=True):

@@ -1,4 +1,4 @@
-"""What a participant or a run lacks -> a sentence with what is there instead, and what to do."""
+"""Files that a participant or run lacks -> a sentence: what exists instead, and what to do."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from swift_bids.inputs.selection import Selection
 _REMEDY = "run fMRIPrep with --output-spaces MNI152NLin6Asym:res-2"
 
 
-def no_space(candidates: Sequence[FoundFile], selection: Selection) -> str:
-    """A run that is in none of the spaces and resolutions asked for."""
+def missing_space(candidates: Sequence[FoundFile], selection: Selection) -> str:
+    """Say that a run exists in none of the requested spaces and resolutions, and where it does."""
     spaces = sorted(
         {
-            ":".join(filter(None, (b.entities.get("space", "the native space"), _modifier(b))))
+            ":".join(filter(None, (b.entities.get("space", "native space"), _modifier(b))))
             for b in candidates
         }
     )
-    choose = "choose with --space or --res, or " if spaces != ["the native space"] else ""
+    choose = "choose one with --space or --res, or " if spaces != ["native space"] else ""
     wanted = " or ".join(selection.spaces)
     if selection.resolutions is not None:
         wanted += f" at resolution {' or '.join(selection.resolutions)}"
     return (
-        f"has no preprocessed BOLD in {wanted}; it is there in {', '.join(spaces)} "
-        f"({choose}{_REMEDY})"
+        f"has no preprocessed BOLD in {wanted} (available: {', '.join(spaces)}); {choose}{_REMEDY}"
     )
 
 
@@ -34,23 +33,23 @@ def _modifier(bold: FoundFile) -> str | None:
     return f"res-{resolution}" if resolution else None
 
 
-def what_is_there(folder: Path, selection: Selection) -> str:
-    """What a participant without preprocessed BOLD volumes has instead, and what to do."""
+def missing_volumes(folder: Path, selection: Selection) -> str:
+    """Say what a participant without preprocessed BOLD volumes has instead, and what to do."""
     names = [p.name for p in folder.glob("**/func/*")]
     reason = "has no preprocessed BOLD volumes (*_desc-preproc_bold.nii.gz)"
     if selection.filters.get("bold") and any("_desc-preproc_bold.nii" in name for name in names):
-        return f"{reason} that --bids-filter-file lets through"
+        return f"{reason} that match --bids-filter-file"
     if not any(folder.rglob("*")):
-        return f"{reason}, its folder is empty (datalad get -n {folder}, in a DataLad dataset)"
+        return f"{reason}: its folder is empty (in a DataLad dataset, run datalad get -n {folder})"
     if selection.echoes is not None:
         return f"{reason} of echo {' or '.join(selection.echoes)}"
     if any("_echo-" in name and "_desc-preproc_bold.nii" in name for name in names):
-        return f"{reason} but those of single echoes; choose them with --echo-idx, or {_REMEDY}"
+        return f"{reason} except single echoes; choose them with --echo-idx, or {_REMEDY}"
     if any(name.endswith((".dtseries.nii", ".func.gii")) for name in names):
-        return f"{reason}, only surfaces or CIFTI, which the network cannot read; {_REMEDY}"
+        return f"{reason}, only surfaces or CIFTI files, which the network cannot read; {_REMEDY}"
     if any(name.endswith(("_boldref.nii.gz", "_xfm.txt", "_xfm.h5")) for name in names):
         return (
-            f"{reason}, only references and transforms, as fMRIPrep --level minimal or resampling "
-            f"writes; {_REMEDY} --level full"
+            f"{reason}, only the references and transforms that fMRIPrep --level minimal or "
+            f"resampling writes; {_REMEDY} --level full"
         )
     return f"{reason}; {_REMEDY}"

@@ -1,4 +1,4 @@
-"""fMRIPrep derivatives -> the runs to embed, and a sentence for every run that cannot be."""
+"""fMRIPrep derivatives -> the runs to embed, and a sentence for each unusable run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from swift_bids.inputs.filenames import (
 )
 from swift_bids.inputs.filters import check_entities, entities_of, io_spec
 from swift_bids.inputs.index import UnreadableFolderError, index
-from swift_bids.inputs.missing import no_space, what_is_there
+from swift_bids.inputs.missing import missing_space, missing_volumes
 from swift_bids.inputs.run import Run, complete_run
 from swift_bids.inputs.selection import Selection
 
@@ -32,23 +32,23 @@ if TYPE_CHECKING:
     from bids.layout import BIDSLayout
 
 _LOG = logging.getLogger("swift_bids")
-#: The spatial entities of a file name; what is left names the run.
+#: The spatial entities of a file name; the rest of the name identifies the run.
 _SPATIAL = re.compile(r"_(?:space|cohort|res|den)-[^_]+")
-#: Participants in one index, which takes 0.2 MB of memory for each of their runs.
-PARTICIPANTS_AT_ONCE = 250
+#: Participants in one index, which needs 0.2 MB of memory per run.
+PARTICIPANTS_PER_INDEX = 250
 
 
 def find_runs(
     dataset: Dataset, participants: Sequence[str], selection: Selection
 ) -> tuple[list[Run], list[Problem]]:
-    """Query the derivatives with pybids; only the folders of the participants are read.
+    """Query the derivatives with pybids, which reads only the folders of the participants.
 
     Returns
     -------
     runs : list of Run
-        In the order of participants and file names, one for each run, in one space.
+        Each run in one space, in the order of participants and file names.
     problems : list of Problem
-        One for each run or participant that cannot be embedded, with what exists instead.
+        One for each run or participant that cannot be embedded, which says what exists instead.
     """
     filters = dict(selection.filters)
     if selection.echoes is not None:
@@ -56,19 +56,19 @@ def find_runs(
         filters["bold"] = {"echo": echoes} | filters.get("bold", {})
     runs: list[Run] = []
     problems: list[Problem] = []
-    for start in range(0, len(participants), PARTICIPANTS_AT_ONCE):
-        some = participants[start : start + PARTICIPANTS_AT_ONCE]
+    for start in range(0, len(participants), PARTICIPANTS_PER_INDEX):
+        labels = participants[start : start + PARTICIPANTS_PER_INDEX]
         with contextlib.ExitStack() as stack:
-            layout, some, unreadable = _index(dataset, some, selection, stack)
+            layout, labels, unreadable = _index(dataset, labels, selection, stack)
             problems += unreadable
-            # One query for all: a query for each participant would cost some 10 ms a time.
+            # one query for all participants, because each query costs some 10 ms
             files = {kind: _by_participant(dataset, layout, kind, filters) for kind in io_spec()}
-            for participant in some:
+            for participant in labels:
                 own = {kind: found[participant] for kind, found in files.items()}
                 found, unusable = _participant_runs(dataset, layout, participant, own, selection)
                 runs += found
                 problems += unusable
-    _tell_unmatched(runs, problems, selection)
+    _warn_unmatched(runs, problems, selection)
     return runs, problems
 
 
@@ -78,7 +78,7 @@ def _index(
     selection: Selection,
     stack: contextlib.ExitStack,
 ) -> tuple[BIDSLayout, list[str], list[Problem]]:
-    """The index of participants, those who are in it, and a problem for each other one."""
+    """Return the index, the participants in it, and a problem for each unreadable one."""
     readable = list(participants)
     problems: list[Problem] = []
     while True:
@@ -89,7 +89,7 @@ def _index(
             label = error.participant
             readable.remove(label)
             folder = dataset.root / f"sub-{label}"
-            reason = f"{folder}, or a folder in it, cannot be read; mend its permissions"
+            reason = f"{folder}, or a folder in it, cannot be read; check its permissions"
             problems.append(Problem(label, f"sub-{label}", reason))
 
 
@@ -101,7 +101,7 @@ def _participant_runs(
     selection: Selection,
 ) -> tuple[list[Run], list[Problem]]:
     if not files["bold"]:
-        reason = what_is_there(dataset.root / f"sub-{participant}", selection)
+        reason = missing_volumes(dataset.root / f"sub-{participant}", selection)
         return [], [Problem(participant, f"sub-{participant}", reason)]
     chosen = [bold for bold in files["bold"] if selection.has(bold)]
     if not chosen:
@@ -109,13 +109,13 @@ def _participant_runs(
             name: sorted({v for b in files["bold"] if (v := label_in(b, name)) is not None})
             for name in ("session", "task", "run", "echo")
         }
-        there = [f"{name}s {', '.join(labels)}" for name, labels in values.items() if labels]
-        reason = f"no run matches what is asked for; it has {', '.join(there)}"
+        existing = [f"{name}s {', '.join(labels)}" for name, labels in values.items() if labels]
+        reason = f"no run matches your selection; this participant has {', '.join(existing)}"
         return [], [Problem(participant, f"sub-{participant}", reason)]
 
-    # A run's mask and confounds lie beside it; a copy in another folder is another's.
+    # A run's mask and confounds are in its own folder; files in other folders are not used.
     masks, confounds = _by_folder(files["mask"]), _by_folder(files["confounds"])
-    # the same run in several spaces, resolutions
+    # run -> its files in several spaces and resolutions
     variants: dict[str, list[FoundFile]] = defaultdict(list)
     for bold in chosen:
         variants[_SPATIAL.sub("", stem_of(bold.filename, "_desc-"))].append(bold)
@@ -124,7 +124,7 @@ def _participant_runs(
     for name, candidates in sorted(variants.items()):
         usable = [b for b in candidates if selection.rank(b) is not None]
         if not usable:
-            problems.append(Problem(participant, name, no_space(candidates, selection)))
+            problems.append(Problem(participant, name, missing_space(candidates, selection)))
             continue
         best = min(usable, key=lambda b: (selection.rank(b), b.filename))
         stem = stem_of(best.filename, "_desc-")
@@ -137,7 +137,7 @@ def _participant_runs(
                 "participant": participant,
                 "bold": best.path,
                 "mask": _mask_of(stem, masks[folder]),
-                "confounds": _of_all_echoes(name, confounds[folder]),
+                "confounds": _file_of_run(name, confounds[folder]),
                 "space": best.entities["space"],
                 "others": tuple(others),
             }
@@ -156,7 +156,7 @@ def _participant_runs(
 
 
 def _by_folder(files: Iterable[FoundFile]) -> dict[str, dict[str, str]]:
-    """Folder -> beginning of the name -> path."""
+    """Return the paths by folder and by the part of the name before `_desc-`."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for file in files:
         found[os.path.dirname(file.path)][stem_of(file.filename, "_desc-")] = file.path
@@ -164,55 +164,55 @@ def _by_folder(files: Iterable[FoundFile]) -> dict[str, dict[str, str]]:
 
 
 def _moved(path: str, root: Path, new_root: Path) -> str:
-    """The path of the same file below another name of its root (see `swift_bids.inputs.index`)."""
+    """Return the path of a file under another path of its root (see `swift_bids.inputs.index`)."""
     return str(new_root / os.path.relpath(path, root))
 
 
-def _tell_unmatched(runs: Sequence[Run], problems: Sequence[Problem], selection: Selection) -> None:
-    """Warn of labels that are asked for and that no run has; a typing error else goes unseen."""
+def _warn_unmatched(runs: Sequence[Run], problems: Sequence[Problem], selection: Selection) -> None:
+    """Warn about requested labels that no run has, since they may be typing errors."""
     found: list[Run | Problem] = [*runs, *problems]
-    names = [entities_in(one.name) for one in found]
+    names = [entities_in(item.name) for item in found]
     for entity, labels in (
         ("ses", selection.sessions),
         ("task", selection.tasks),
         ("run", selection.runs),
     ):
-        there = {plain(entities[entity]) for entities in names if entity in entities}
-        missing = [label for label in labels or () if plain(label) not in there]
+        existing = {plain(entities[entity]) for entities in names if entity in entities}
+        missing = [label for label in labels or () if plain(label) not in existing]
         if runs and missing:
             _LOG.warning("no run has %s", ", ".join(f"{entity}-{label}" for label in missing))
 
 
 def _mask_of(stem: str, masks: dict[str, str]) -> str:
-    """The mask in a run's own space; InputError names those that are there instead."""
-    mask = _of_all_echoes(stem, masks)
+    """Return the mask in a run's own space; InputError names the spaces of other masks."""
+    mask = _file_of_run(stem, masks)
     if mask is not None:
         return mask
     others = sorted(m for m in masks if _SPATIAL.sub("", m) == _SPATIAL.sub("", stem))
     spaces = [re.search(r"_space-([^_]+)", m) for m in others]
-    listed = ", ".join(s.group(1) if s else "the native space" for s in spaces)
-    there = f"there is one in {listed}" if listed else "nor in any other"
+    listed = ", ".join(s.group(1) if s else "native space" for s in spaces)
+    instead = f" (available: {listed})" if listed else " or in any other space"
     raise InputError(
-        f"has no brain mask in its space ({stem}_desc-brain_mask.nii.gz), {there}; take it over "
-        f"from fMRIPrep's output, or run fMRIPrep again"
+        f"has no brain mask in its space{instead}; copy {stem}_desc-brain_mask.nii.gz again from "
+        f"fMRIPrep's output, or run fMRIPrep again"
     )
 
 
-def _of_all_echoes(stem: str, paths: dict[str, str]) -> str | None:
-    """A file of the run itself, or of all its echoes."""
+def _file_of_run(stem: str, paths: dict[str, str]) -> str | None:
+    """Return the file of the run itself, or else the one that all its echoes share."""
     return paths.get(stem) or paths.get(re.sub(r"_echo-[^_]+", "", stem))
 
 
 def _by_participant(
     dataset: Dataset, layout: BIDSLayout, kind: str, filters: dict[str, dict[str, Any]]
 ) -> dict[str, list[FoundFile]]:
-    """Files of one kind, by the participant in their names."""
+    """Return the files of one kind, by the participant in their names."""
     from sqlalchemy.exc import SQLAlchemyError
 
     check_entities(kind, filters, layout.entities)
     try:
         found = layout.get(**entities_of(kind, filters))
-    # no such Query, no regex, a number beyond all
+    # an unknown Query, an invalid regular expression, a number too large for SQLite
     except (ValueError, KeyError, TypeError, OverflowError, SQLAlchemyError) as error:
         raise UsageError(f"--bids-filter-file: {kind}: {str(error).splitlines()[0]}") from error
     files: dict[str, list[FoundFile]] = defaultdict(list)
@@ -224,7 +224,10 @@ def _by_participant(
 
 
 def _inherited_sidecars(dataset: Dataset, layout: BIDSLayout, bold: FoundFile) -> Iterable[str]:
-    """Sidecars of folders above, and beside, that apply: all their entities are the file's."""
+    """Return the sidecars that apply to a BOLD file, from its own folder and those above it.
+
+    A sidecar applies if the BOLD file's name contains all entities of the sidecar's name.
+    """
     from bids.layout import Query
 
     found = layout.get_nearest(
@@ -236,6 +239,6 @@ def _inherited_sidecars(dataset: Dataset, layout: BIDSLayout, bold: FoundFile) -
     )
     own = set(bold.filename.split("_"))
     apply = [f for f in found if set(os.path.basename(f).split("_")[:-1]) <= own]
-    # of two in one folder the one with more entities is nearer
+    # in one folder, the sidecar with more entities takes precedence
     apply.sort(key=lambda f: (f.count(os.sep), f.count("_")), reverse=True)
     return [_moved(file, layout.root, dataset.root) for file in apply]

@@ -1,4 +1,4 @@
-"""Files of one run -> a `Run` with all that the workflow needs to know, or a sentence why not."""
+"""Files of one run -> a `Run` with all that the workflow needs, or the reason it is unusable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from swift_bids.base.errors import InputError
 from swift_bids.base.files import read_json
 from swift_bids.geometry.resample_time import Series, model_repetition_time, refuse_too_short
-from swift_bids.inputs.bold_reader import AGAIN, UNREADABLE, refuse_impossible
+from swift_bids.inputs.bold_reader import COPY_AGAIN, UNREADABLE, check_image_size
 from swift_bids.inputs.confounds import count_dummy_scans, read_confounds
 
 #: Units of time in a NIfTI header, in s.
@@ -24,27 +24,28 @@ _SECONDS = {"sec": 1, "msec": 1e-3, "usec": 1e-6}
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one participant and the files it is embedded from.
+    """One run of one participant, with its input files.
 
     Attributes
     ----------
     name
-        All BIDS entities of the BOLD file but `desc`, e.g.
-        `sub-01_ses-1_task-rest_run-1_space-MNI152NLin6Asym_res-2`; outputs are named after it.
+        All BIDS entities of the BOLD file except `desc`, e.g.
+        `sub-01_ses-1_task-rest_run-1_space-MNI152NLin6Asym_res-2`; the names of outputs start with
+        it.
     participant
         Label without `sub-`.
     bold, mask, confounds
-        Paths; `confounds` is None where the run has none.
+        Paths; `confounds` is None if the run has no confounds table.
     space, repetition_time, n_volumes
         Template of the BOLD file, its TR in s (sidecar), its number of volumes (header).
     first_volume
-        Volumes at the start that are left out (dummy scans).
+        Number of omitted volumes at the start (dummy scans).
     model_tr
         TR in s at which the network reads the run (`--target-tr`).
     warnings
-        What the user should know about the inputs, one sentence each.
+        One sentence for each doubt about the inputs.
     others
-        Names of the same run in other spaces and resolutions, which are not taken.
+        Names of the same run in other spaces and resolutions, which the app does not use.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Run:
 
     @property
     def files(self) -> list[str]:
-        """Of `bold`, `mask` and `confounds` those that there are."""
+        """Paths of the BOLD file, the mask and, if the run has one, the confounds table."""
         return [self.bold, self.mask, *filter(None, [self.confounds])]
 
     @property
@@ -78,18 +79,18 @@ def complete_run(
     target_tr: str,
     short_runs: str,
 ) -> Run:
-    """Complete what the file names tell of a run by what its header and sidecars tell.
+    """Add the facts from the header and the sidecars to those from the file names.
 
     Parameters
     ----------
     run
-        The fields of `Run` that are known: `name`, `participant`, `bold`, `mask`, `confounds`,
-        `space`, `others`.
+        The fields of `Run` from the file names: `name`, `participant`, `bold`, `mask`,
+        `confounds`, `space`, `others`.
     inherited
-        Called for the sidecars that the BOLD file inherits from, the nearest first, when its own
-        does not tell the TR.
+        Returns the sidecars that the BOLD file inherits from, nearest first; called only if the
+        file's own sidecar does not contain the TR.
     dummy_scans, target_tr, short_runs
-        As `swift_bids.inputs.selection.Selection` has them.
+        As in `swift_bids.inputs.selection.Selection`.
 
     Raises
     ------
@@ -105,7 +106,7 @@ def complete_run(
     if abs(header_tr - repetition_time) > 0.001:
         warnings.append(
             f"the header's TR ({header_tr:g} s) differs from the sidecar's ({repetition_time:g} "
-            f"s), which is used; check that the sidecar is right"
+            f"s); the app uses the sidecar's, so check that it is right"
         )
     complete = Run(
         repetition_time=repetition_time,
@@ -120,20 +121,24 @@ def complete_run(
 
 
 def refuse_unreadable(file: str | Path) -> None:
-    """Raise InputError where a name leads to no file that can be read: its content was not fetched,
-    links form a circle, permissions are missing."""
+    """Raise InputError if a file cannot be read: its content was not fetched, its links form a
+    loop, or permissions are missing."""
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):
-            raise InputError(f"{file}: is no file that can be read; {AGAIN}")
+            raise InputError(f"{file}: is not a regular file; {COPY_AGAIN}")
         open(file, "rb").close()
     except FileNotFoundError as error:
-        raise InputError(f"the content of {file} is not here (datalad get {file})") from error
+        raise InputError(
+            f"the content of {file} is missing; fetch it (datalad get {file})"
+        ) from error
     except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); mend it") from error
+        raise InputError(
+            f"{file}: cannot be read ({error.strerror}); check its permissions and links"
+        ) from error
 
 
 def _repetition_time(bold: str, inherited: Callable[[], Iterable[str]]) -> float:
-    """TR in s from the BOLD file's own sidecar, else from those it inherits from."""
+    """Return the TR in s from the BOLD file's own sidecar, or else from an inherited one."""
     own = Path(bold.removesuffix(".gz")).with_suffix(".json")
     metadata = _read_json(own) if os.path.lexists(own) else {}
     if "RepetitionTime" not in metadata:
@@ -141,27 +146,28 @@ def _repetition_time(bold: str, inherited: Callable[[], Iterable[str]]) -> float
             metadata = _read_json(file) | metadata
     value = metadata.get("RepetitionTime")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 30:
-        instead = "" if value is None else f" (but {value!r})"
+        instead = "" if value is None else f" (found {value!r})"
         raise InputError(
-            f"its JSON sidecars hold no RepetitionTime in seconds{instead}; correct {own.name}"
+            f"its JSON sidecars contain no RepetitionTime in seconds{instead}; correct {own.name}"
         )
     return float(value)
 
 
 def _header(bold: str) -> tuple[nib.Nifti1Header, int]:
-    """Header of a 4D image that lies somewhere in space, and its number of volumes."""
+    """Return the header of a 4D image with a valid affine, and its number of volumes."""
     try:
         header = cast(nib.Nifti1Image, nib.load(bold)).header
         shape, affine = header.get_data_shape(), header.get_best_affine()
     except UNREADABLE as error:
         raise InputError(
-            f"{bold}: cannot be read ({error}); it is damaged or no NIfTI, fetch or make it again"
+            f"{bold}: cannot be read ({error}) because it is damaged or not a NIfTI file; fetch it "
+            f"or create it again"
         ) from error
-    refuse_impossible(bold, header)
+    check_image_size(bold, header)
     if len(shape) != 4:
-        raise InputError(f"{bold}: has {len(shape)} dimensions, a BOLD run has 4; {AGAIN}")
+        raise InputError(f"{bold}: has {len(shape)} dimensions, but a BOLD run has 4; {COPY_AGAIN}")
     if not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
-        raise InputError(f"{bold}: its affine places no voxel; make the file again")
+        raise InputError(f"{bold}: its affine is singular or not finite; create the file again")
     return header, shape[3]
 
 
@@ -174,7 +180,7 @@ def _first_volume(confounds: str | None, dummy_scans: int | None) -> int:
 def _seconds_per_unit(header: nib.Nifti1Header) -> float:
     try:
         return _SECONDS.get(header.get_xyzt_units()[1], 1)
-    except KeyError:  # a code that NIfTI does not know
+    except KeyError:  # a code that the NIfTI standard does not define
         return 1
 
 
@@ -186,6 +192,6 @@ def _read_json(file: str | Path) -> dict[str, Any]:
         raise InputError(f"{file}: is not valid JSON ({error}); correct it") from error
     if not isinstance(content, dict):
         raise InputError(
-            f"{file}: holds {type(content).__name__}, not names and values; correct it"
+            f"{file}: contains {type(content).__name__} instead of names and values; correct it"
         )
     return content

@@ -1,4 +1,4 @@
-"""What a call asks for -> whether a BOLD file is of that, and which of a run comes first."""
+"""Requested sessions, tasks, runs, spaces -> whether a BOLD file matches, and its rank."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from swift_bids.inputs.filenames import (
     stem_of,
 )
 
-#: Spaces the network can read, in order of preference; others only when asked for by --space.
+#: Spaces that the app reads by default, in order of preference; --space selects others.
 SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
 
 
 @dataclass
 class Selection:
-    """What a call asks for; None means everything.
+    """The runs that the user selects; None means no restriction.
 
     Attributes
     ----------
     sessions, tasks, runs, echoes
-        `--session-label`, `--task-id`, `--run-id`, `--echo-idx`. Without echoes, BOLD files of
-        single echoes are no runs.
+        `--session-label`, `--task-id`, `--run-id`, `--echo-idx`. If `echoes` is None, BOLD files of
+        single echoes do not count as runs.
     spaces
-        `--space`, in order of preference: `NAME`, or as fMRIPrep's output spaces with modifiers,
+        `--space`, in order of preference: `NAME`, or with modifiers as in fMRIPrep's output spaces,
         `NAME:res-2`, `NAME:cohort-1`.
     resolutions
-        `--res`; `native` is a file without a res entity.
+        `--res`; `native` means files without a res entity.
     dummy_scans
-        `--dummy-scans`: a number, or None for those that fMRIPrep found.
+        `--dummy-scans`: a number, or None for the dummy scans that fMRIPrep found.
     target_tr, short_runs
         `--target-tr`; `--short-runs`, which decides whether a short run can be embedded.
     filters
@@ -57,7 +57,7 @@ class Selection:
     database_dir: Path | None = None
 
     def has(self, bold: FoundFile) -> bool:
-        """Whether a BOLD file is of a session, task, run and echo that is asked for."""
+        """Whether the session, task, run and echo of a BOLD file are selected."""
         numbers = {"run": self.runs, "echo": self.echoes}
         wanted = {"session": self.sessions, "task": self.tasks} | {
             entity: labels and list(map(plain, labels)) for entity, labels in numbers.items()
@@ -67,8 +67,8 @@ class Selection:
         )
 
     def rank(self, bold: FoundFile) -> tuple[int, int] | None:
-        """Preference for the space and resolution of a BOLD file, lowest first; None: not asked
-        for. In a space, 2 mm comes first, then the native resolution, then any other."""
+        """Rank of the space and resolution of a BOLD file, best first; None if not selected. In a
+        space, 2 mm ranks first, then the native resolution, then any other."""
         resolution = label_in(bold, "res") or "native"
         if self.resolutions is not None and resolution not in map(plain, self.resolutions):
             return None
