@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: Interpolation of other grids, in the words of the sidecars.
 INTERPOLATION = "linear (BOLD), nearest neighbour (mask)"
-#: Affines that move no corner of the grid by this distance in mm count as the same grid.
+#: Affines that shift each corner of the grid by less than this, in mm, count as the same grid.
 AFFINE_TOLERANCE = 0.01
 
 
@@ -50,7 +50,7 @@ class BrainVoxels:
 
 
 def is_fsl_grid(shape: tuple[int, ...], affine: np.ndarray) -> bool:
-    """Whether a grid is the FSL 2 mm grid in any storage order, so that no interpolation is needed."""
+    """Whether a grid is the FSL 2 mm grid in any storage order (no interpolation needed)."""
     to_las = _to_las(affine)
     las_affine = affine @ inv_ornt_aff(to_las, shape)
     las_shape = tuple(np.array(shape)[np.argsort(to_las[:, 0])])
@@ -103,7 +103,7 @@ def brain_voxels(mask: np.ndarray, affine: np.ndarray, frame: Frame) -> BrainVox
     brain = to_fsl_grid(mask.astype(np.uint8), affine, order=0) != 0
     fsl = np.flatnonzero(brain)
     position = np.stack(np.unravel_index(fsl, FSL_SHAPE))  # (3, voxel)
-    inside, place = frame.place(position)
+    inside, model_position = frame.place(position)
     if not inside.any():
         raise InputError(
             "the brain mask has no voxel where the brain is in MNI space; check that the mask is "
@@ -111,7 +111,7 @@ def brain_voxels(mask: np.ndarray, affine: np.ndarray, frame: Frame) -> BrainVox
         )
     return BrainVoxels(
         fsl=fsl[inside],
-        model=np.ravel_multi_index(tuple(place), MODEL_SHAPE),
+        model=np.ravel_multi_index(tuple(model_position), MODEL_SHAPE),
         n_outside=int((~inside).sum()),
     )
 
@@ -167,18 +167,18 @@ def interpolation_weights(shape: tuple[int, ...], affine: np.ndarray, fsl: np.nd
     from scipy.sparse import csr_array  # slow to import, and needed for other grids only
 
     to_storage = np.linalg.inv(affine) @ FSL_AFFINE
-    position = np.stack(np.unravel_index(fsl, FSL_SHAPE), axis=-1)  # (voxel, 3)
-    place = nib.affines.apply_affine(to_storage, position)
-    nearest = place.round()
-    place = np.where(np.abs(place - nearest) < 1e-6, nearest, place)
+    fsl_position = np.stack(np.unravel_index(fsl, FSL_SHAPE), axis=-1)  # (voxel, 3)
+    position = nib.affines.apply_affine(to_storage, fsl_position)
+    nearest = position.round()
+    position = np.where(np.abs(position - nearest) < 1e-6, nearest, position)
     last = np.array(shape) - 1
-    inside = ((place >= 0) & (place <= last)).all(axis=1)
-    low = np.clip(np.floor(place), 0, np.maximum(last - 1, 0)).astype(np.int64)
-    share = place - low
+    inside = ((position >= 0) & (position <= last)).all(axis=1)
+    low = np.clip(np.floor(position), 0, np.maximum(last - 1, 0)).astype(np.int64)
+    fraction = position - low
     weights = np.zeros((len(fsl), 8), dtype=np.float32)
     columns = np.zeros((len(fsl), 8), dtype=np.int64)
     for number, corner in enumerate(itertools.product((0, 1), repeat=3)):
-        along = np.where(corner, share, 1 - share)  # (voxel, 3)
+        along = np.where(corner, fraction, 1 - fraction)  # (voxel, 3)
         weights[:, number] = np.where(inside, along.prod(axis=1), 0)
         voxel = np.minimum(low + corner, last)
         columns[:, number] = np.ravel_multi_index(tuple(voxel.T), shape, order="F")

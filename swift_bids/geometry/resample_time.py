@@ -20,7 +20,7 @@ CHUNK_VOLUMES = 20
 #: this tolerance (Brainmarks, arXiv:2510.13768).
 TARGET_TR, TR_TOLERANCE = 0.8, 0.1
 #: Positions closer than this, in volumes, are equal: TRs such as 0.2667 s are rounded fractions.
-_SAME_PLACE = 1e-3
+_POSITION_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,18 @@ class Series:
 
     def until(self, volume: int) -> int:
         """Return how many volumes of the series are at or before a used volume, counted from 0."""
-        return int((volume + 0.999 * _SAME_PLACE) / self.step) + 1 if volume >= 0 else 0
+        return int((volume + 0.999 * _POSITION_TOLERANCE) / self.step) + 1 if volume >= 0 else 0
 
-    def places(self, start: int, stop: int) -> np.ndarray:
+    def positions(self, start: int, stop: int) -> np.ndarray:
         """Return the positions of volumes start to stop of the series, in used volumes from 0."""
-        places = np.arange(start, stop) * self.step
-        nearest = places.round()
-        return np.where(np.abs(places - nearest) < _SAME_PLACE, nearest, places)
+        positions = np.arange(start, stop) * self.step
+        nearest = positions.round()
+        return np.where(np.abs(positions - nearest) < _POSITION_TOLERANCE, nearest, positions)
 
     def source(self, start: int, stop: int) -> tuple[int, int]:
         """Return the volumes (start, stop) of the BOLD file from which volumes start to stop of the
         series are interpolated."""
-        first, last = self.places(start, stop)[[0, -1]]
+        first, last = self.positions(start, stop)[[0, -1]]
         return self.first_volume + int(first), self.first_volume + int(np.ceil(last)) + 1
 
 
@@ -108,7 +108,7 @@ def refuse_too_short(series: Series, short_runs: str) -> None:
     length = series.length
     if length >= CHUNK_VOLUMES or (short_runs == "pad" and length > 0):
         return
-    remedy = "; --short-runs pad fills it up by reflection" if length > 0 else ""
+    remedy = "; --short-runs pad fills it up" if length > 0 else ""
     resampled = f" ({length} at the network's TR of {series.model_tr:g} s)" * series.resampled
     raise InputError(
         f"the run has {series.n_volumes} volumes, {series.first_volume} of them dummy scans"
@@ -145,12 +145,14 @@ def resample(blocks: Iterable[np.ndarray], series: Series) -> Iterator[np.ndarra
         previous = used[-1:].copy()
         start = first - len(used) - series.first_volume  # position of used[0], in used volumes
         count = series.until(start + len(used) - 1)
-        places = series.places(n_yielded, count) - start
+        positions = series.positions(n_yielded, count) - start
         n_yielded = count
-        for part in np.array_split(places, -(-len(places) // len(block))) if len(places) else ():
+        for part in (
+            np.array_split(positions, -(-len(positions) // len(block))) if len(positions) else ()
+        ):
             low = part.astype(int)
-            share = (part - low).astype(np.float32)
+            fraction = (part - low).astype(np.float32)
             rows = used[low]
-            between = np.flatnonzero(share)
-            rows[between] += share[between, None] * (used[low[between] + 1] - rows[between])
+            between = np.flatnonzero(fraction)
+            rows[between] += fraction[between, None] * (used[low[between] + 1] - rows[between])
             yield rows

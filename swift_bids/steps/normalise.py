@@ -19,7 +19,7 @@ from swift_bids.base.errors import InputError
 from swift_bids.geometry.frames import Frame
 from swift_bids.geometry.grid import BrainVoxels, brain_voxels, is_fsl_grid
 from swift_bids.geometry.resample_time import Series, resample
-from swift_bids.inputs.bold_reader import AGAIN, brain_rows, open_bold, open_image
+from swift_bids.inputs.bold_reader import COPY_AGAIN, brain_rows, open_bold, open_image
 from swift_bids.steps.parcels import ParcelMeans, Parcels
 from swift_bids.steps.voxel_statistics import VoxelMoments
 
@@ -249,7 +249,9 @@ def load_mask(mask_file: str | Path) -> nib.Nifti1Image:
     with open_image(mask_file) as stored:
         mask = nib.squeeze_image(stored) if stored.shape[3:] == (1,) else stored
         if mask.ndim != 3:
-            raise InputError(f"{mask_file}: has {mask.ndim} dimensions, a mask has 3; {AGAIN}")
+            raise InputError(
+                f"{mask_file}: has {mask.ndim} dimensions, but a mask has 3; {COPY_AGAIN}"
+            )
         return nib.Nifti1Image(np.asarray(mask.dataobj), mask.affine, dtype=mask.get_data_dtype())
 
 

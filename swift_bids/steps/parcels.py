@@ -20,7 +20,7 @@ from nibabel.spatialimages import SpatialImage
 from swift_bids.base.errors import InputError
 from swift_bids.geometry.frames import FSL_SHAPE, MODEL_SHAPE, Frame
 from swift_bids.geometry.grid import template_brain, to_fsl_grid
-from swift_bids.inputs.bold_reader import UNREADABLE, refuse_impossible
+from swift_bids.inputs.bold_reader import UNREADABLE, check_image_size
 from swift_bids.inputs.filenames import entities_in
 
 #: Edge of the default parcels in voxels (24 mm), and the smallest share of one that must be brain.
@@ -107,7 +107,7 @@ def read_atlas(atlas_file: str | Path) -> Parcels:
     try:
         image = cast(SpatialImage, nib.load(atlas_file))
         if isinstance(image, nib.Nifti1Image):
-            refuse_impossible(atlas_file, image.header)
+            check_image_size(atlas_file, image.header)
         values = np.asarray(image.dataobj)
     except UNREADABLE as error:
         raise InputError(
