@@ -1,4 +1,4 @@
-"""The command line as the app takes it: flags in all their forms, and settings files."""
+"""Command line and settings file -> parsed arguments."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ _PLUGINS = ("--use-plugin", "--nipype-plugin-file", "--slurm", "--slurm-graph")
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse, and make one form of what may be written in several."""
+    """Parse the arguments, and bring all accepted notations into one form."""
     argv = sys.argv[1:] if argv is None else argv
     argv = [_with_hyphens(argument) for argument in _joined(argv)]
     parser = build_parser()
     config_file = _config_file(argv)
     if config_file is not None:
-        # Through the parser, as if they had been typed behind some positional arguments.
-        typed = ["bids_dir", "output_dir", "participant", *arguments.typed_in(config_file, parser)]
-        settings = vars(parser.parse_args(typed))
-        if any(argument.split("=")[0] in _PLUGINS for argument in argv):  # of which one is used
+        # The parser checks the settings like flags on the command line, which also needs
+        # positional arguments.
+        flags = arguments.config_file_flags(config_file, parser)
+        settings = vars(parser.parse_args(["bids_dir", "output_dir", "participant", *flags]))
+        if any(argument.split("=")[0] in _PLUGINS for argument in argv):  # they exclude each other
             settings |= {"use_plugin": None, "slurm": False, "slurm_graph": False}
         parser.set_defaults(**settings)
     args = parser.parse_args(argv)
@@ -40,24 +41,24 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     ):
         labels = getattr(args, name)
         if labels is not None and name.endswith("participant_label"):
-            labels = [label for given in labels for label in arguments.labels_of(given)]
+            labels = [label for given in labels for label in arguments.parse_labels(given)]
             if paths := [label for label in labels if "/" in label]:
-                parser.error(f"{paths[0]} is no participant's label, but a path")
+                parser.error(f"{paths[0]} is a path, not a participant's label")
         setattr(args, name, labels and [label.removeprefix(prefix) for label in labels])
-    for name, why in (
-        ("batch", "the group level needs everybody"),
-        ("reports_only", "group makes its page anew anyway"),
+    for name, reason in (
+        ("batch", "the group level needs all participants"),
+        ("reports_only", "the group level always rebuilds its page"),
     ):
         if args.analysis_level == "group" and getattr(args, name):
             if config_file is None:
-                parser.error(f"--{name.replace('_', '-')} is of the participant level; {why}")
-            setattr(args, name, None)  # of the call whose settings these are
+                parser.error(f"--{name.replace('_', '-')} is for the participant level; {reason}")
+            setattr(args, name, None)  # the settings file may come from the participant level
     args.nprocs = args.nprocs or count_cpus()
     return args
 
 
 def _config_file(argv: Sequence[str]) -> Path | None:
-    """The file that --config-file names; other mistakes are the whole parser's to find."""
+    """Return the file given with --config-file; the full parser reports mistakes later."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config-file", type=Path)
     return first.parse_known_args(argv)[0].config_file
@@ -75,7 +76,8 @@ def _with_hyphens(argument: str) -> str:
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
-    """`--sbatch-args --time=9` -> `--sbatch-args=--time=9`: argparse takes no value with a dash."""
+    """`--sbatch-args --time=9` -> `--sbatch-args=--time=9`, because argparse treats a value that
+    starts with a dash as a flag."""
     joined: list[str] = []
     for argument in argv:
         if joined and joined[-1].replace("_", "-") in ("--sbatch-args", "--sbatch-network-args"):

@@ -1,4 +1,4 @@
-"""Text of a flag's value -> the value, or an error for argparse that says what it is not."""
+"""Text of a flag's value -> the value, or an error for argparse that says what is expected."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from pathlib import Path
 from swift_bids.base.errors import UsageError
 
 #: In GB.
-_LEAST_MEMORY = 0.5
-#: Of numbers that count something.
-_DIGITS = 9
+_MIN_MEMORY = 0.5
+#: Digits of a whole number.
+_MAX_DIGITS = 9
+#: In GB.
 _MEMORY_UNITS = {"K": 1e-6, "M": 1e-3, "G": 1.0, "T": 1e3}
 
 
-def labels_of(given: str) -> list[str]:
-    """Labels apart by white space or commas, or those that a file named after `@` lists.
+def parse_labels(given: str) -> list[str]:
+    """Split labels at white space and commas, or read them from a file given as `@FILE`.
 
-    In the file, what follows a `#` is a comment; of a participants.tsv the first column is read.
+    In the file, `#` starts a comment. From a participants.tsv, the first column is read.
     """
     if not given.startswith("@"):
         return [label.rstrip("/") for label in given.replace(",", " ").split()]
@@ -33,24 +34,25 @@ def labels_of(given: str) -> list[str]:
         lines = [line.split("\t")[0] for line in lines[1:]]
     labels = " ".join(lines).replace(",", " ").split()
     if not labels:
-        raise UsageError(f"{given}: holds no label")
+        raise UsageError(f"{given}: contains no labels; list at least one")
     return labels
 
 
-def typed_in(config_file: Path, parser: argparse.ArgumentParser) -> list[str]:
-    """The flags of a settings file (TOML, table `arguments`) as they would be typed.
+def config_file_flags(config_file: Path, parser: argparse.ArgumentParser) -> list[str]:
+    """Return the flags of a settings file (TOML, table `arguments`) as on the command line.
 
     Raises
     ------
     UsageError
-        The file is no such file, or sets what is no flag.
+        The file is not a settings file, or one of its names is not a flag.
     """
     try:
         settings = tomllib.loads(config_file.read_text(encoding="utf-8"))["arguments"]
         settings = dict(settings)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
-            f"--config-file {config_file}: is no settings file with a table [arguments] ({error!r})"
+            f"--config-file {config_file}: is not a settings file with a table [arguments] "
+            f"({error!r}); correct it"
         ) from error
     flags = {
         a.dest: a for a in parser._actions if a.option_strings and a.dest not in ("help", "version")
@@ -58,21 +60,23 @@ def typed_in(config_file: Path, parser: argparse.ArgumentParser) -> list[str]:
     typed = []
     for name, value in settings.items():
         if name in ("bids_dir", "output_dir", "analysis_level", "config_file", "verbose"):
-            continue  # of the call itself
+            continue  # each command sets these itself
         if name not in flags:
-            raise UsageError(f"--config-file {config_file}: there is no flag --{name}")
+            raise UsageError(
+                f"--config-file {config_file}: there is no flag --{name}; correct or remove it"
+            )
         flag = flags[name].option_strings[-1]
-        if any("\0" in str(one) for one in (value if isinstance(value, list) else [value])):
-            raise UsageError(f"--config-file {config_file}: {name} holds a null character")
+        if any("\0" in str(item) for item in (value if isinstance(value, list) else [value])):
+            raise UsageError(f"--config-file {config_file}: {name} contains a null character")
         if flags[name].nargs == 0:
             if not isinstance(value, bool):
-                raise UsageError(f"--config-file {config_file}: {name} is neither true nor false")
+                raise UsageError(f"--config-file {config_file}: {name} must be true or false")
             typed += [flag] * value
         elif name == "batch" and isinstance(value, list):
             typed.append(f"{flag}={'/'.join(map(str, value))}")
         elif isinstance(value, list):
             typed += [flag, *map(str, value)]
-        elif name == "mem":  # noted in GB, typed in MB
+        elif name == "mem":  # in GB in the file, in MB on the command line
             typed.append(f"{flag}={value}G")
         else:
             typed.append(f"{flag}={value}")
@@ -80,73 +84,76 @@ def typed_in(config_file: Path, parser: argparse.ArgumentParser) -> list[str]:
 
 
 def batch(text: str) -> tuple[int, int]:
-    """`2/4` -> (2, 4): every fourth from the second on."""
+    """`2/4` -> (2, 4): every fourth, starting with the second."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     number, of = map(int, match.groups()) if match else (0, 0)
     if not 1 <= number <= of:
-        raise argparse.ArgumentTypeError(f"{text} is no I/N with I from 1 to N")
+        raise argparse.ArgumentTypeError(f"{text} must be I/N with I from 1 to N")
     return number, of
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on."""
-    if not text.isdecimal() or len(text) > _DIGITS or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number from 1 on, of {_DIGITS} digits")
+    """Text -> a whole number of at least 1."""
+    if not text.isdecimal() or len(text) > _MAX_DIGITS or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text} must be a whole number of at least 1 with at most {_MAX_DIGITS} digits"
+        )
     return int(text)
 
 
 def auto_or_count(text: str) -> str:
-    """`auto`, or a number of volumes."""
-    if text != "auto" and (not text.isdecimal() or len(text) > _DIGITS):
-        raise argparse.ArgumentTypeError(f"{text} is neither auto nor a number of volumes")
+    """Check that the text is `auto` or a number of volumes."""
+    if text != "auto" and (not text.isdecimal() or len(text) > _MAX_DIGITS):
+        raise argparse.ArgumentTypeError(f"{text} must be auto or a number of volumes")
     return text
 
 
 def target_tr(text: str) -> str:
-    """`auto`, `native` or seconds; as text, as it was given."""
+    """Check that the text is `auto`, `native` or seconds, and return it unchanged."""
     if text not in ("auto", "native") and not 0.05 <= _number(text) <= 30:
-        raise argparse.ArgumentTypeError(f"{text} is neither auto, native nor 0.05 to 30 seconds")
+        raise argparse.ArgumentTypeError(f"{text} must be auto, native or 0.05 to 30 seconds")
     return text
 
 
 def millimetres(text: str) -> float:
-    """A length."""
+    """Text -> a length in mm."""
     length = _number(text)
     if not 0 < length < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no length in mm")
+        raise argparse.ArgumentTypeError(f"{text} must be a length in mm above 0")
     return length
 
 
 def share(text: str) -> float:
-    """A share from 0 to 1."""
+    """Text -> a fraction from 0 to 1."""
     share = _number(text)
     if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text} must be a number from 0 to 1")
     return share
 
 
 def device(text: str) -> str:
-    """A torch device as `--device` takes it."""
+    """Check that the text is a torch device that `--device` accepts."""
     if not re.fullmatch(r"auto|cpu|cuda(?::\d+)?", text):
-        raise argparse.ArgumentTypeError(f"{text} is none of auto, cpu, cuda, cuda:N")
+        raise argparse.ArgumentTypeError(f"{text} must be auto, cpu, cuda or cuda:N")
     return text
 
 
 def gigabytes(text: str) -> float:
-    """As fMRIPrep's --mem: MB without a unit."""
+    """Text -> GB; as in fMRIPrep's --mem, a number without a unit is MB."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])?B?", text.upper())
     if match is None or float(match.group(1)) == 0:
-        raise argparse.ArgumentTypeError(f"{text} is no amount of memory, such as 8000 or 8G")
+        raise argparse.ArgumentTypeError(f"{text} must be an amount of memory, such as 8000 or 8G")
     amount = float(match.group(1)) * _MEMORY_UNITS[match.group(2) or "M"]
-    if amount < _LEAST_MEMORY:
+    if amount < _MIN_MEMORY:
         raise argparse.ArgumentTypeError(
-            f"{text} is {amount:g} GB, too little for anything; without a unit it is MB, write 8G"
+            f"{text} is {amount:g} GB, which is too little; numbers without a unit are MB, so for "
+            f"GB write for example 8G"
         )
     return amount
 
 
 def _number(text: str) -> float:
-    """A number, or NaN, which lies within no bounds."""
+    """Text -> a number, or NaN, which is outside all bounds."""
     try:
         return float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""swift-bids weights {fetch,convert,verify}: weights for machines that cannot fetch them."""
+"""swift-bids weights {fetch,convert,verify}: prepare weights for machines without internet."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ def build_parser() -> argparse.ArgumentParser:
     actions = parser.add_subparsers(dest="action", required=True)
     fetch = actions.add_parser("fetch", help="download bundles ahead of time")
     fetch.add_argument(
-        "ids", nargs="*", default=list(HUB_IDS.values()), metavar="ID", help="default: all released"
+        "ids", nargs="*", default=list(HUB_IDS.values()), metavar="ID", help="Hub ids (default: all released weights)"
     )
     fetch.add_argument("--revision", help="branch, tag or commit (default: the registered one)")
     fetch.add_argument(
         "--to",
         type=Path,
         metavar="FOLDER",
-        help="a folder to carry elsewhere, FOLDER/<name> (default: the Hugging Face cache)",
+        help="write to FOLDER/<name>, to copy elsewhere (default: the Hugging Face cache)",
     )
-    convert = actions.add_parser("convert", help="original .ckpt -> layout of the Hub bundles")
+    convert = actions.add_parser("convert", help="convert an original .ckpt to the layout of the Hub")
     convert.add_argument("checkpoint", type=Path)
     convert.add_argument("folder", type=Path)
-    verify = actions.add_parser("verify", help="check weights and say what they are")
-    verify.add_argument("source", help="Hub id, folder or file, as --weights takes it")
+    verify = actions.add_parser("verify", help="check weights and print what they are")
+    verify.add_argument("source", help="Hub id, folder or file, as for --weights")
     verify.add_argument("--revision")
     return parser
 
 
 def run_weights(argv: Sequence[str]) -> int:
-    """Run `swift-bids weights`; UsageError says what is wrong."""
+    """Run `swift-bids weights`; raise UsageError if the weights cannot be used."""
     args = build_parser().parse_args(argv)
     from swift_bids.network.bundles import convert_checkpoint
 
     if args.action == "fetch":
         for hub_id in args.ids:
-            if args.to is None:  # finding them in the cache fetches them into it
+            if args.to is None:  # looking for them in the cache downloads them
                 verify_weights(hub_id, args.revision)
             else:
                 folder = args.to / hub_id.rpartition("/")[2]
@@ -69,12 +69,12 @@ def verify_weights(source: str, revision: str | None = None) -> None:
     print(f"name        {weights.name}" + (f" at {weights.revision}" if weights.revision else ""))
     print(f"SHA-256     {weights.sha256}")
     print(
-        f"registered  {registered.get(weights.sha256, 'no: this SHA-256 is in no release we know')}"
+        f"registered  {registered.get(weights.sha256, 'no: no known release has this SHA-256')}"
     )
     print(f"tensors     {len(backbone.state)}, {parameters:,} parameters")
     print(f"not used    {', '.join(backbone.unused) or 'none'}")
     print(
-        f"random      {'YES: embeddings made with them mean nothing' if weights.random else 'no'}"
+        f"random      {'YES: embeddings from these weights mean nothing' if weights.random else 'no'}"
     )
     for key, value in (backbone.config | backbone.about).items():
         print(f"  {key:20} {value}")

@@ -84,9 +84,7 @@ def open_bold(bold_file: str | Path) -> Iterator[nib.Nifti1Image]:
     """Open a 4D image as `open_image` does; raise InputError if it is not 4D."""
     with open_image(bold_file) as image:
         if image.ndim != 4:
-            raise InputError(
-                f"{bold_file}: has {image.ndim} dimensions, but a BOLD run has 4; {COPY_AGAIN}"
-            )
+            raise InputError(f"{bold_file}: has {image.ndim} dimensions, not 4; {COPY_AGAIN}")
         yield image
 
 

@@ -165,7 +165,7 @@ def _header(bold: str) -> tuple[nib.Nifti1Header, int]:
         ) from error
     check_image_size(bold, header)
     if len(shape) != 4:
-        raise InputError(f"{bold}: has {len(shape)} dimensions, but a BOLD run has 4; {COPY_AGAIN}")
+        raise InputError(f"{bold}: has {len(shape)} dimensions, not 4; {COPY_AGAIN}")
     if not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
         raise InputError(f"{bold}: its affine is singular or not finite; create the file again")
     return header, shape[3]

@@ -249,9 +249,7 @@ def load_mask(mask_file: str | Path) -> nib.Nifti1Image:
     with open_image(mask_file) as stored:
         mask = nib.squeeze_image(stored) if stored.shape[3:] == (1,) else stored
         if mask.ndim != 3:
-            raise InputError(
-                f"{mask_file}: has {mask.ndim} dimensions, but a mask has 3; {COPY_AGAIN}"
-            )
+            raise InputError(f"{mask_file}: has {mask.ndim} dimensions, not 3; {COPY_AGAIN}")
         return nib.Nifti1Image(np.asarray(mask.dataobj), mask.affine, dtype=mask.get_data_dtype())
 
 
