@@ -1,4 +1,4 @@
-"""The plan of chunks, dummy scans and framewise displacement."""
+"""The division of a run into chunks, dummy scans and framewise displacement."""
 
 import numpy as np
 import pandas as pd
@@ -62,7 +62,7 @@ def test_a_run_resampled_in_time():
         (45, 10, "overlap", [0, 10, 20, 25]),
         (45, 10, "pad", [0, 10, 20, 30]),
         (55, 30, "drop", [0, 30]),
-        (55, 30, "pad", [0, 30]),  # the next would start at 60
+        (55, 30, "pad", [0, 30]),  # the next chunk would start at 60
         (65, 30, "pad", [0, 30, 60]),
     ],
 )
@@ -74,7 +74,7 @@ def test_stride_and_tail(length, stride, tail, first):
     assert plan["duration"].iloc[-1] == pytest.approx(0.8 * (20 - plan["padded"].iloc[-1]))
 
 
-def test_a_filled_up_chunk_is_reflected():
+def test_a_short_chunk_is_filled_up_by_reflection():
     assert chunk_rows(0, 20).tolist() == list(range(20))
     assert chunk_rows(40, 45).tolist() == [40, 41, 42, 43, 44, *range(43, 28, -1)]
     assert chunk_rows(0, 4).tolist() == [0, 1, 2, 3, 2, 1] * 3 + [0, 1]
@@ -82,7 +82,7 @@ def test_a_filled_up_chunk_is_reflected():
 
 
 @pytest.mark.parametrize(("volumes", "dummies"), [(19, 0), (24, 5), (0, 0)])
-def test_short_runs_are_refused(volumes, dummies):
+def test_short_runs_are_rejected(volumes, dummies):
     with pytest.raises(InputError, match="too short"):
         plan_chunks(native(volumes, 0.8, dummies))
 
@@ -95,12 +95,12 @@ def test_short_runs_are_filled_up_on_request():
         plan_chunks(native(5, 0.8, 5), short_runs="pad")
 
 
-def test_a_run_without_any_quiet_chunk_is_refused():
+def test_a_run_with_motion_in_every_chunk_is_rejected():
     with pytest.raises(InputError, match="--max-censored"):
         plan_chunks(native(20), np.full(20, 9.0), max_censored=0.5)
 
 
-def test_dummy_scans_of_any_fmriprep():
+def test_dummy_scans_of_all_versions_of_fmriprep():
     columns = [
         "non_steady_state_outlier00",
         "non_steady_state_outlier_1",
@@ -122,6 +122,6 @@ def test_confounds_table(tmp_path):
     assert framewise_displacement(confounds.drop(columns="framewise_displacement"), 2, file) is None
 
 
-def test_no_table_at_all(tmp_path):
-    with pytest.raises(InputError, match="no confounds table"):
+def test_a_missing_confounds_table_is_rejected(tmp_path):
+    with pytest.raises(InputError, match="cannot be read as a confounds table"):
         read_confounds(tmp_path / "absent.tsv")

@@ -151,9 +151,9 @@ def test_settings_of_an_earlier_call(tmp_path):
     ("text", "said"),
     [
         ("[arguments]\ncolour = 1", "there is no flag --colour"),
-        ("arguments = 3", "is no settings file"),
-        ("version = 1", "is no settings file"),
-        ("[", "is no settings file"),
+        ("arguments = 3", "is not a settings file"),
+        ("version = 1", "is not a settings file"),
+        ("[", "is not a settings file"),
     ],
 )
 def test_wrong_settings_file(tmp_path, text, said):
@@ -170,7 +170,7 @@ def test_labels_from_a_file(tmp_path):
     assert args.participant_label == ["01", "02", "03", "04"]
     file.write_text("\n")
     for name in (file, tmp_path / "absent"):
-        with pytest.raises(UsageError, match=r"labels cannot be read|holds no label"):
+        with pytest.raises(UsageError, match=r"labels cannot be read|contains no labels"):
             parse_arguments([*CALL, "--exclude-participant-label", f"@{name}"])
 
 

@@ -1,4 +1,4 @@
-"""How bids_dir and -d are understood."""
+"""How the app interprets bids_dir and -d."""
 
 import json
 
@@ -16,14 +16,14 @@ def folder(path, participant="01", **description):
     return path
 
 
-def test_derivatives_given_directly(tmp_path):
+def test_bids_dir_can_be_the_derivatives(tmp_path):
     root = folder(tmp_path / "fmriprep", DatasetType="derivative")
     dataset = understand_dataset(root)
     assert (dataset.root, dataset.raw, dataset.participants) == (root, None, ["01"])
     assert dataset.understood == f"bids_dir {root} is read as fMRIPrep derivatives"
 
 
-def test_raw_dataset_with_derivatives(tmp_path):
+def test_bids_dir_can_be_the_raw_dataset_with_derivatives(tmp_path):
     raw = folder(tmp_path / "raw", "raw", DatasetType="raw")
     root = folder(tmp_path / "elsewhere", DatasetType="derivative")
     dataset = understand_dataset(raw, root)
@@ -32,7 +32,7 @@ def test_raw_dataset_with_derivatives(tmp_path):
 
 
 @pytest.mark.parametrize("description", [{"DatasetType": "raw"}, {"Name": "a study"}])
-def test_raw_dataset_by_mistake(tmp_path, description):
+def test_a_raw_dataset_without_derivatives_is_rejected(tmp_path, description):
     raw = folder(tmp_path, **description)
     inside = folder(tmp_path / "derivatives" / "fmriprep", DatasetType="derivative")
     with pytest.raises(UsageError, match="is a raw BIDS dataset") as caught:
@@ -44,14 +44,14 @@ def test_raw_dataset_by_mistake(tmp_path, description):
     "description",
     [{}, {"PipelineDescription": {"Name": "fMRIPrep"}}, {"GeneratedBy": [{"Name": "fMRIPrep"}]}],
 )
-def test_old_and_missing_descriptions_are_derivatives(tmp_path, description):
+def test_datasets_with_old_or_missing_descriptions_count_as_derivatives(tmp_path, description):
     assert understand_dataset(folder(tmp_path, **description)).participants == ["01"]
 
 
-def test_wrong_folders(tmp_path):
-    with pytest.raises(UsageError, match="no such folder"):
+def test_wrong_folders_are_rejected(tmp_path):
+    with pytest.raises(UsageError, match="does not exist"):
         understand_dataset(tmp_path / "absent")
-    with pytest.raises(UsageError, match=r"holds no sub-\* folder"):
+    with pytest.raises(UsageError, match=r"contains no sub-\* folder"):
         understand_dataset(tmp_path)
     (tmp_path / "dataset_description.json").write_text("{")
     with pytest.raises(UsageError, match="cannot be read as JSON"):
@@ -75,7 +75,7 @@ def test_output_must_not_be_the_input(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_links_are_relative_within_one_tree(tmp_path, monkeypatch):
+def test_dataset_links_are_relative(tmp_path, monkeypatch):
     monkeypatch.setenv("SWIFT_BIDS_CONTAINER", "docker")
     root = folder(tmp_path / "fmriprep", DatasetType="derivative", License="CC0")
     raw = folder(tmp_path / "raw", Authors=["A", "B"], License="PDDL")
@@ -84,10 +84,10 @@ def test_links_are_relative_within_one_tree(tmp_path, monkeypatch):
     assert written["DatasetLinks"] == {"fmriprep": "../fmriprep", "raw": "../raw"}
     assert written["GeneratedBy"][0]["Container"]["Type"] == "docker"
     assert written["License"] == "CC0"
-    assert written["Authors"] == ["A", "B"]  # fMRIPrep does not pass them on
+    assert written["Authors"] == ["A", "B"]  # fMRIPrep does not copy them
 
 
-def test_an_output_folder_is_no_input(tmp_path):
+def test_an_output_folder_is_rejected_as_input(tmp_path):
     (tmp_path / "sub-1").mkdir()
     about = {"DatasetType": "derivative", "GeneratedBy": [{"Name": "swift_bids"}]}
     (tmp_path / "dataset_description.json").write_text(json.dumps(about))

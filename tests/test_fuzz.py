@@ -1,4 +1,4 @@
-"""Files and names that nobody would write: only the app's own errors may come of them."""
+"""Random files and names: the app either accepts them or raises one of its own errors."""
 
 import argparse
 import gzip
@@ -31,7 +31,7 @@ bounded = settings(
     derandomize=True,  # the same examples in every run of the tests
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-#: With halves of characters, as JSON, names of files and arguments may hold them.
+#: Includes lone surrogates, which can occur in JSON, file names and arguments.
 texts = st.text(st.characters(exclude_categories=()), max_size=9)
 json_values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | texts,
@@ -42,13 +42,13 @@ json_values = st.recursive(
 
 @pytest.fixture(scope="module")
 def bold(tmp_path_factory):
-    """A good run; its files are damaged copies' origin."""
+    """A good run, whose files the tests copy and damage."""
     return write_run(tmp_path_factory.mktemp("fuzz") / "in", "1")
 
 
-def said_by(call):
-    """The sentence of the app's own error, None where it is content; any other error fails the
-    test."""
+def app_error(call):
+    """Return the message of the app's own error, or None without an error; other errors propagate
+    and fail the test."""
     try:
         call()
     except (InputError, UsageError, argparse.ArgumentTypeError) as error:
@@ -57,14 +57,14 @@ def said_by(call):
 
 
 def copied(bold, folder):
-    """The run in a folder of its own."""
+    """Copy a run to another folder."""
     for file in bold.parent.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     return folder / bold.name
 
 
 def try_run(bold, matrix):
-    """What the app does with the files of a run before the network."""
+    """Process the files of a run up to the input of the network."""
     mask, confounds = (file_of(bold, kind) for kind in ("mask", "confounds"))
     about = {"name": "sub-1_task-a_space-MNI152NLin6Asym", "participant": "1", "others": ()}
     files = {"bold": str(bold), "mask": str(mask), "confounds": str(confounds)}
@@ -75,27 +75,27 @@ def try_run(bold, matrix):
 
 
 def is_read_or_refused(bold, folder):
-    """Whether the run is taken, or a sentence says why not."""
-    return said_by(lambda: try_run(bold, folder / "matrix.npy")) != ""
+    """Whether the run is accepted, or rejected with a message."""
+    return app_error(lambda: try_run(bold, folder / "matrix.npy")) != ""
 
 
 @bounded
 @given(data=st.data(), kind=st.sampled_from(["bold", "mask"]))
-def test_bytes_of_a_header(bold, tmp_path, data, kind):
-    """Also those of nibabel that make it take memory, or read beyond the end."""
+def test_random_bytes_in_a_header(bold, tmp_path, data, kind):
+    """Such headers can make nibabel allocate much memory or read beyond the end of the file."""
     bold = copied(bold, tmp_path)
     file = file_of(bold, kind)
     raw = bytearray(gzip.decompress(file.read_bytes()))
     for _ in range(data.draw(st.integers(1, 6))):
-        place = data.draw(st.integers(0, 351))
-        raw[place] = data.draw(st.integers(0, 255))
+        position = data.draw(st.integers(0, 351))
+        raw[position] = data.draw(st.integers(0, 255))
     file.write_bytes(gzip.compress(bytes(raw), 1))
     assert is_read_or_refused(bold, tmp_path)
 
 
 @bounded
 @given(data=st.data(), kind=st.sampled_from(["bold", "mask", "confounds", "sidecar"]))
-def test_bytes_of_a_file(bold, tmp_path, data, kind):
+def test_random_bytes_in_a_file(bold, tmp_path, data, kind):
     bold = copied(bold, tmp_path)
     file = file_of(bold, kind)
     raw = bytearray(file.read_bytes())
@@ -108,7 +108,7 @@ def test_bytes_of_a_file(bold, tmp_path, data, kind):
 
 @bounded
 @given(content=json_values | st.fixed_dictionaries({"RepetitionTime": json_values}))
-def test_sidecars(bold, tmp_path, content):
+def test_random_sidecars(bold, tmp_path, content):
     bold = copied(bold, tmp_path)
     file_of(bold, "sidecar").write_text(json.dumps(content))
     assert is_read_or_refused(bold, tmp_path)
@@ -120,7 +120,7 @@ def test_sidecars(bold, tmp_path, content):
         alphabet=st.sampled_from("framewise_displacement\t\n\r,0.1n/a\"' \ufeff\0"), max_size=99
     )
 )
-def test_confounds(tmp_path, text):
+def test_random_confounds(tmp_path, text):
     file = tmp_path / "confounds.tsv"
     file.write_text(text, newline="")
 
@@ -130,28 +130,28 @@ def test_confounds(tmp_path, text):
         displacement = framewise_displacement(table, len(table), file)
         assert displacement is None or displacement.shape == (len(table),)
 
-    assert said_by(read) != ""
+    assert app_error(read) != ""
 
 
 @bounded
 @given(content=json_values, text=st.text(max_size=60))
-def test_files_of_settings(tmp_path, content, text):
+def test_random_settings_files(tmp_path, content, text):
     for written in (json.dumps(content), text):
         for name in ("a.json", "config.json", "a.toml", "a.yml", "dataset_description.json"):
             (tmp_path / name).write_text(written)
         for read in (
             lambda: read_filter_file(tmp_path / "a.json"),
             lambda: read_config(tmp_path / "model.safetensors"),
-            lambda: arguments.typed_in(tmp_path / "a.toml", build_parser()),
+            lambda: arguments.config_file_flags(tmp_path / "a.toml", build_parser()),
             lambda: _read_plugin_file(tmp_path / "a.yml", None),
             lambda: understand_dataset(tmp_path),
         ):
-            assert said_by(read) != ""
+            assert app_error(read) != ""
 
 
 @bounded
 @given(text=st.text(st.characters(exclude_categories=()), max_size=30))
-def test_arguments_and_names(text):
+def test_random_arguments_and_names(text):
     assert not [entity for entity in names.entities_in(text) if "_" in entity]
     assert names.is_in_space({"space": "x", "res": text}, "y") is False
     names.is_in_space({"space": "x", "res": text}, text)
@@ -165,12 +165,12 @@ def test_arguments_and_names(text):
         arguments.share,
         arguments.device,
         arguments.gigabytes,
-        arguments.labels_of,
+        arguments.parse_labels,
     ):
-        assert said_by(lambda parse=parse: parse(text)) != ""
+        assert app_error(lambda parse=parse: parse(text)) != ""
 
 
-def test_examples_leave_nothing(bold):
-    """The origin of the copies is as it was."""
+def test_the_original_run_is_unchanged(bold):
+    """The tests change only copies of the run."""
     assert Path(bold).exists()
     try_run(bold, bold.parent / "matrix.npy")

@@ -1,9 +1,10 @@
 """The same brain on other grids gives nearly the same tokens, and a flipped brain does not.
 
-Linear interpolation between voxels smooths: it removes what differs from voxel to voxel. The run
-here is smooth already (a Gaussian of one voxel, 4.7 mm full width at half maximum), so that nearly
-nothing is lost, and what remains of a difference is of geometry. Measured, root mean square of the
-tokens: 0.2 to 0.8 % for copies on other grids, 3.2 % for a brain 2 mm away, 14 % for a flipped one.
+Linear interpolation smooths: it removes differences between neighbouring voxels. The run in these
+tests is already smooth (a Gaussian of one voxel, 4.7 mm full width at half maximum), so it loses
+little, and the remaining differences are due to geometry. Measured deviations (root mean square of
+the tokens): 0.2 to 0.8 % for copies on other grids, 3.2 % for a brain 2 mm away, 14 % for a flipped
+brain.
 """
 
 import nibabel as nib
@@ -15,7 +16,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from swift_bids import SwiFT, embed
 
 VOLUMES = 20
-#: Bounds between these.
+#: Bounds between these deviations.
 CLOSE, APART = 0.015, 0.05
 TURN = nib.eulerangles.euler2mat(0.1, -0.05, 0.08) @ np.diag([-2.0, 2, 2])
 
@@ -29,8 +30,8 @@ def network(reference_bundle):
 def run(recipe):
     """Three smooth volumes and a mask on the FSL grid; every volume of the run mixes the three."""
     data, mask, affine = recipe.make_bold(3, seed=5)
-    # The recipe's surroundings are much darker than its brain. One such voxel more in a resampled
-    # mask would be the run's smallest z-score, and with it the whole background.
+    # The recipe's background is much darker than its brain. A single background voxel in a
+    # resampled mask would set the smallest z-score, and thus the whole background.
     data = np.where(mask[..., None], data, 6500).astype(np.float32)
     return [gaussian_filter(data[..., t], 1) for t in range(3)], mask, affine
 
@@ -41,7 +42,7 @@ def expected(run, network):
 
 
 def on_grid(run, shape, affine):
-    """BOLD and mask of the run, sampled by cubic splines (not the app's way) on another grid."""
+    """Return BOLD and mask on another grid, resampled with cubic splines (unlike in the app)."""
     volumes, mask, own_affine = run
     if shape != mask.shape or not np.array_equal(affine, own_affine):
         grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
@@ -55,7 +56,7 @@ def on_grid(run, shape, affine):
 
 
 def deviation(tokens, expected):
-    """Root mean square of the difference over that of what is expected."""
+    """Root mean square of the difference, divided by that of the expected tokens."""
     return np.sqrt(np.square(tokens - expected).mean() / np.square(expected).mean())
 
 
@@ -83,16 +84,16 @@ def _moved(volume):
 
 
 @pytest.mark.parametrize(("change", "bound"), [(_flipped, APART), (_moved, CLOSE)])
-def test_a_brain_elsewhere_does_not(run, expected, network, change, bound):
-    """Flipped left and right, and 2 mm further to the front."""
+def test_a_brain_at_another_position_gives_other_tokens(run, expected, network, change, bound):
+    """The brain is flipped left to right, or 2 mm further to the front."""
     volumes, mask, affine = run
     changed = [change(v) for v in volumes], change(mask), affine
     tokens = embed(*on_grid(changed, mask.shape, affine), tr=0.8, weights=network).tokens
     assert deviation(tokens, expected) > bound
 
 
-def test_a_flip_of_storage_alone_changes_nothing(run, expected, network):
-    """Data and affine turned round together: the brain lies where it lay."""
+def test_a_flip_of_the_storage_order_alone_changes_nothing(run, expected, network):
+    """Data and affine are flipped together, so the brain stays at its position."""
     images = [
         image.as_reoriented([[0, -1], [1, 1], [2, 1]])
         for image in on_grid(run, run[1].shape, run[2])

@@ -1,4 +1,4 @@
-"""Orientation, frames and resampling: where each voxel lands in the network's input."""
+"""Orientation, frames and resampling: the position of each voxel in the network's input."""
 
 import nibabel as nib
 import numpy as np
@@ -20,14 +20,14 @@ from swift_bids.geometry.grid import (
 
 
 def stored_as(volume, axes):
-    """The same volume in the same place, in another storage order, e.g. RAS."""
+    """Return the same volume at the same position in another storage order, e.g. RAS."""
     image = nib.Nifti1Image(volume, FSL_AFFINE)
     turn = ornt_transform(io_orientation(FSL_AFFINE), axcodes2ornt(tuple(axes)))
     return image.as_reoriented(turn)
 
 
 @pytest.mark.parametrize("axes", ["LAS", "RAS", "LPI", "PIR", "SAL"])
-def test_fsl_grid_passes_through_in_any_storage_order(axes):
+def test_fsl_grid_is_unchanged_in_any_storage_order(axes):
     volume = np.random.default_rng(0).random(FSL_SHAPE, dtype=np.float32)
     image = stored_as(volume, axes)
     assert "".join(nib.aff2axcodes(image.affine)) == axes
@@ -35,12 +35,12 @@ def test_fsl_grid_passes_through_in_any_storage_order(axes):
     np.testing.assert_array_equal(to_fsl_grid(image.get_fdata(), image.affine, 1), volume)
 
 
-def test_other_grids_are_not_taken_for_it():
+def test_other_grids_are_not_the_fsl_grid():
     shifted = FSL_AFFINE.copy()
     shifted[0, 3] += 1.0  # half a voxel, as MNI152NLin2009cAsym res-2
     assert not is_fsl_grid(FSL_SHAPE, shifted)
     assert not is_fsl_grid((97, 115, 97), FSL_AFFINE)
-    # turned round the diagonal of the grid, on which two corners stay where they were
+    # rotated about a diagonal of the grid, so that two corners do not move
     axis = FSL_AFFINE[:3, :3] @ np.array(FSL_SHAPE)
     turn = nib.quaternions.angle_axis2mat(0.02, axis / np.linalg.norm(axis))
     turned = nib.affines.from_matvec(turn @ FSL_AFFINE[:3, :3], FSL_AFFINE[:3, 3])
@@ -48,7 +48,7 @@ def test_other_grids_are_not_taken_for_it():
 
 
 def test_left_stays_left_when_resampled():
-    """A blob at x = -40 mm (left) of a 3 mm RAS grid lands at x = -40 mm of the FSL grid."""
+    """A blob at x = -40 mm (left) in a 3 mm RAS grid is at x = -40 mm in the FSL grid."""
     affine = np.diag([3.0, 3, 3, 1])
     affine[:3, 3] = [-90, -126, -72]
     grid = np.stack(np.meshgrid(*map(np.arange, (61, 73, 61)), indexing="ij"), -1) @ np.diag(
@@ -72,7 +72,7 @@ def test_left_stays_left_when_resampled():
     ],
 )
 def test_frames(frame, voxel, place):
-    """Net offsets and limits of the original loaders."""
+    """The frames have the same offsets and limits as the original data loaders."""
     mask = np.zeros(FSL_SHAPE)
     mask[voxel] = 1
     found = brain_voxels(mask, FSL_AFFINE, FRAMES[frame])
@@ -88,13 +88,13 @@ def test_voxels_outside_the_frame_are_counted():
     assert brain_voxels(mask, FSL_AFFINE, FRAMES["ukb"]).n_outside == 0
 
 
-def test_nan_around_a_mask_is_no_brain():
+def test_nan_in_a_mask_is_not_brain():
     mask = np.full(FSL_SHAPE, np.nan)
     mask[45, 54, 45] = 1
     assert len(brain_voxels(mask, FSL_AFFINE, FRAMES["ukb"]).fsl) == 1
 
 
-def test_empty_mask_is_refused():
+def test_an_empty_mask_is_rejected():
     with pytest.raises(InputError, match="no voxel"):
         brain_voxels(np.zeros(FSL_SHAPE), FSL_AFFINE, FRAMES["ukb"])
 
@@ -115,14 +115,14 @@ C2009 = nib.affines.from_matvec(np.diag([2.0, 2, 2]), [-96.5, -132.5, -78.5])
         ((20, 30, 1), nib.affines.from_matvec(np.diag([-4.0, 4, 8]), [40, -50, -10])),
     ],
 )
-def test_weights_interpolate_as_scipy_does(shape, affine):
+def test_weights_interpolate_like_scipy(shape, affine):
     volume = np.random.default_rng(0).random(shape, dtype=np.float32) + 1
     fsl = np.sort(np.random.default_rng(1).permutation(np.prod(FSL_SHAPE))[:200_000])
     weights = interpolation_weights(shape, affine, fsl)
     found = weights @ volume.reshape(-1, order="F")
     to_storage = np.linalg.inv(affine) @ FSL_AFFINE
     place = nib.affines.apply_affine(to_storage, np.stack(np.unravel_index(fsl, FSL_SHAPE), -1))
-    # scipy and ours decide differently what lies on the last voxel to within rounding
+    # scipy and the app treat positions that round to the last voxel differently
     place = np.where(np.abs(place - place.round()) < 1e-6, place.round(), place)
     expected = map_coordinates(volume, place.T, order=1, mode="constant", cval=0.0)
     np.testing.assert_allclose(found, expected, atol=2e-6)
@@ -133,8 +133,8 @@ def test_weights_interpolate_as_scipy_does(shape, affine):
         assert (found[inside] >= 1).all()
 
 
-def test_a_gap_beside_a_place_does_not_count():
-    """At a place that lies on a voxel, a NaN in the next voxel has no weight at all."""
+def test_nan_in_a_neighbouring_voxel_has_no_weight():
+    """A position that coincides with a voxel ignores a NaN in the next voxel."""
     affine = nib.affines.from_matvec(np.diag([4.0, 4, 4]), [-88, -124, -72])
     volume = np.ones((45, 54, 45), np.float32)
     volume[20, 20, 20] = np.nan
@@ -143,25 +143,25 @@ def test_a_gap_beside_a_place_does_not_count():
     gaps = np.stack(np.unravel_index(np.flatnonzero(np.isnan(found)), FSL_SHAPE), -1)
     world = nib.affines.apply_affine(FSL_AFFINE, gaps)
     centre = nib.affines.apply_affine(affine, [20, 20, 20])
-    assert len(gaps) == 27  # itself and the places between it and its neighbours
+    assert len(gaps) == 27  # the voxel itself and the positions next to it
     assert np.abs(world - centre).max() == 2
 
 
-def test_another_template_is_said():
+def test_a_note_warns_about_another_template():
     assert space_note("MNI152NLin6Asym") is None
     assert "MNI152NLin2009cAsym is another template" in space_note("MNI152NLin2009cAsym")
 
 
-def test_template_brain_is_nilearns():
+def test_template_brain_equals_nilearns_mask():
     mask = load_mni152_brain_mask(resolution=2)
-    there = to_fsl_grid(np.asarray(mask.dataobj), mask.affine, order=0) != 0
-    np.testing.assert_array_equal(template_brain(), there)
+    expected = to_fsl_grid(np.asarray(mask.dataobj), mask.affine, order=0) != 0
+    np.testing.assert_array_equal(template_brain(), expected)
 
 
-def test_template_brain_is_a_brain():
+def test_template_brain_has_the_size_and_position_of_a_brain():
     brain = template_brain()
     assert brain.shape == FSL_SHAPE
-    assert 220_000 < brain.sum() < 245_000  # x 8 mm^3: about 1.9 litres, the MNI152's known size
+    assert 220_000 < brain.sum() < 245_000  # x 8 mm^3: about 1.9 litres, as in the MNI152
     centre = np.argwhere(brain).mean(0)
     assert np.allclose(nib.affines.apply_affine(FSL_AFFINE, centre), [0, -20, 8], atol=6)
 

@@ -1,4 +1,4 @@
-"""Odd trees, names and flags that once were misread: each outcome is stated."""
+"""Unusual folders, file names and flags, each with the expected result."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from make_data import SPACE, write_derivative
 from test_query import SMALL, query
 
 from swift_bids.base.errors import UsageError
-from swift_bids.cli.values import labels_of
+from swift_bids.cli.values import parse_labels
 from swift_bids.execution.progress import Progress
 from swift_bids.inputs.dataset import understand_dataset
 from swift_bids.inputs.filters import read_filter_file
@@ -19,17 +19,17 @@ from swift_bids.outputs.dataset import check_output_dir
 
 @pytest.mark.parametrize("copy", ["sub-01_old", "sub-01.bak", "sub-01_A"])
 def test_a_folder_beside_a_participant_is_not_the_participant(tmp_path, copy):
-    """Its mask was taken for the participant's."""
+    """The app used to read the mask in such a folder."""
     write_derivative(tmp_path, "sub-01_task-a", **SMALL)
     shutil.copytree(tmp_path / "sub-01", tmp_path / copy)
-    write_derivative(tmp_path / "x", "sub-01_task-b", **SMALL)  # a run that is only there
+    write_derivative(tmp_path / "x", "sub-01_task-b", **SMALL)  # a run that exists only in the copy
     for file in (tmp_path / "x" / "sub-01" / "func").iterdir():
         shutil.move(file, tmp_path / copy / "func")
     (run,), _ = query(tmp_path, ["01"])
     assert {file.split("/")[-3] for file in (run.bold, run.mask)} == {"sub-01"}
 
 
-def test_mask_and_confounds_are_those_beside_the_bold(tmp_path):
+def test_mask_and_confounds_come_from_the_folder_of_the_bold(tmp_path):
     write_derivative(tmp_path, "sub-02_task-a", confounds="a\n" + "1\n" * 21, **SMALL)
     folder = tmp_path / "sub-02"
     shutil.copytree(folder / "func", folder / "old" / "func")
@@ -42,7 +42,7 @@ def test_mask_and_confounds_are_those_beside_the_bold(tmp_path):
     assert problems == {}
 
 
-def test_two_files_of_one_name_and_files_of_others_are_refused(tmp_path):
+def test_duplicate_names_and_files_of_other_participants_are_rejected(tmp_path):
     bold = write_derivative(tmp_path, "sub-02_task-a", **SMALL)
     shutil.copytree(bold.parent, tmp_path / "sub-02" / "old" / "func")
     write_derivative(tmp_path, "sub-01_task-a", **SMALL)
@@ -52,14 +52,14 @@ def test_two_files_of_one_name_and_files_of_others_are_refused(tmp_path):
     shutil.rmtree(tmp_path / "x")
     runs, problems = query(tmp_path)
     assert [run.name for run in runs] == [f"sub-01_task-a_{SPACE}"]
-    assert "there are 2 files of this name" in problems[f"sub-02_task-a_{SPACE}"]
+    assert "there are 2 files with this name" in problems[f"sub-02_task-a_{SPACE}"]
     assert "folder of another participant" in problems[f"sub-02_task-stray_{SPACE}"]
 
 
 @pytest.mark.parametrize(
     "above", ["ses-1", "study_task-rest", "out_space-T1w", "echo_echo-1", "x_res-1", "anat/func"]
 )
-def test_folders_above_the_dataset_are_no_entities(tmp_path, above):
+def test_folders_above_the_dataset_do_not_count_as_entities(tmp_path, above):
     root = tmp_path / above / "fp"
     write_derivative(root, "sub-01_task-nback", confounds="a\n" + "1\n" * 21, **SMALL)
     (run,), problems = query(root, tasks=["nback"], resolutions=["2"])
@@ -70,17 +70,17 @@ def test_folders_above_the_dataset_are_no_entities(tmp_path, above):
     assert query(root, sessions=["1"])[0] == []
 
 
-def test_a_sidecar_of_a_folder_above_is_named_as_it_is(tmp_path):
+def test_messages_about_inherited_sidecars_give_the_real_path(tmp_path):
     root = tmp_path / "ses-1" / "fp"
     bold = write_derivative(root, "sub-01_task-a", **SMALL)
     bold.with_name(bold.name.replace(".nii.gz", ".json")).unlink()
     (root / "task-a_bold.json").write_text("[]")
     _, problems = query(root)
-    assert f"{root}/task-a_bold.json: holds list" in problems[f"sub-01_task-a_{SPACE}"]
+    assert f"{root}/task-a_bold.json: contains list" in problems[f"sub-01_task-a_{SPACE}"]
 
 
-def test_messages_name_the_files_where_they_are(tmp_path):
-    """And not below the other name that the dataset has for pybids."""
+def test_messages_give_the_real_paths(tmp_path):
+    """Messages do not contain the temporary link that pybids reads."""
     root = tmp_path / "ses-1" / "fp"
     bold = write_derivative(root, "sub-02_task-a", **SMALL)
     shutil.copytree(bold.parent, root / "sub-02" / "old" / "func")
@@ -89,25 +89,25 @@ def test_messages_name_the_files_where_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("run", ["sub-01_task-my_task", "sub-01_A_task-rest"])
-def test_a_name_that_is_none_of_bids(tmp_path, run):
+def test_names_that_are_not_valid_in_bids_are_rejected(tmp_path, run):
     bold = write_derivative(tmp_path, "sub-01_task-x", **SMALL)
     for file in list(bold.parent.iterdir()):
         file.rename(bold.parent / file.name.replace("sub-01_task-x", run))
     runs, problems = query(tmp_path)
     assert runs == []
-    assert "is no entity and its value" in next(iter(problems.values()))
+    assert "is not an entity with a label" in next(iter(problems.values()))
 
 
 @pytest.mark.parametrize(
-    ("sidecar", "said"),
+    ("sidecar", "message"),
     [
-        ("[]", "holds list, not names and values"),
-        ("null", "holds NoneType"),
-        ('{"RepetitionTime": true}', "no RepetitionTime in seconds (but True)"),
+        ("[]", "contains list instead of names and values"),
+        ("null", "contains NoneType"),
+        ('{"RepetitionTime": true}', "no RepetitionTime in seconds (found True)"),
         (None, "datalad get"),
     ],
 )
-def test_a_bad_sidecar_stops_its_own_run_only(tmp_path, sidecar, said):
+def test_a_bad_sidecar_affects_only_its_own_run(tmp_path, sidecar, message):
     bold = write_derivative(tmp_path, "sub-01_task-a", **SMALL)
     write_derivative(tmp_path, "sub-02_task-a", **SMALL)
     own = bold.with_name(bold.name.replace(".nii.gz", ".json"))
@@ -118,10 +118,10 @@ def test_a_bad_sidecar_stops_its_own_run_only(tmp_path, sidecar, said):
         own.write_text(sidecar)
     runs, problems = query(tmp_path)
     assert [run.participant for run in runs] == ["02"]
-    assert said in problems[f"sub-01_task-a_{SPACE}"]
+    assert message in problems[f"sub-01_task-a_{SPACE}"]
 
 
-def test_unknown_units_of_time_in_a_header(tmp_path):
+def test_unknown_time_units_in_a_header_are_ignored(tmp_path):
     bold = write_derivative(tmp_path, "sub-01_task-a", **SMALL)
     image = nib.load(bold)
     image.header["xyzt_units"] = 255
@@ -140,25 +140,25 @@ def test_only_sidecars_that_apply_are_inherited(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("entities", "said"),
+    ("entities", "message"),
     [
         ({"desc": "denoised"}, "desc cannot be chosen"),
-        ({"taskk": "x"}, "taskk is no entity; did you mean task"),
-        ({"return_type": "id"}, "return_type is no entity"),
-        ({"invalid_filters": "drop"}, "invalid_filters is no entity"),
+        ({"taskk": "x"}, "taskk is not an entity; did you mean task"),
+        ({"return_type": "id"}, "return_type is not an entity"),
+        ({"invalid_filters": "drop"}, "invalid_filters is not an entity"),
         ({"task": "re[", "regex_search": True}, "bold"),
     ],
 )
-def test_filters_that_are_no_entities(tmp_path, entities, said):
+def test_filters_that_are_not_entities_are_rejected(tmp_path, entities, message):
     write_derivative(tmp_path / "in", "sub-01_task-a", **SMALL)
     file = tmp_path / "f.json"
     file.write_text(json.dumps({"bold": entities}))
     with pytest.raises(UsageError, match=r"--bids-filter-file: bold") as error:
         query(tmp_path / "in", filters=read_filter_file(file))
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
-def test_resolutions_of_a_space_as_fmriprep_writes_them(tmp_path):
+def test_a_space_can_include_a_resolution(tmp_path):
     six = "space-MNI152NLin6Asym"
     write_derivative(tmp_path, "sub-01_task-a", space=f"{six}_res-02", **SMALL)
     write_derivative(tmp_path, "sub-01_task-a", space=six, **SMALL)
@@ -171,19 +171,19 @@ def test_resolutions_of_a_space_as_fmriprep_writes_them(tmp_path):
     assert names["1"] == []
 
 
-def test_labels_that_no_run_has_are_told(tmp_path, caplog):
+def test_a_warning_about_labels_that_no_run_has(tmp_path, caplog):
     write_derivative(tmp_path, "sub-01_task-rest", **SMALL)
     assert len(query(tmp_path, tasks=["rest", "typo"])[0]) == 1
     assert "no run has task-typo" in caplog.text
 
 
-def test_an_empty_folder_of_a_participant(tmp_path):
+def test_an_empty_participant_folder_is_reported(tmp_path):
     write_derivative(tmp_path, "sub-01_task-rest", **SMALL)
     (tmp_path / "sub-02").mkdir()
     assert "datalad get -n" in query(tmp_path)[1]["sub-02"]
 
 
-def test_a_damaged_index_is_told(tmp_path):
+def test_a_damaged_index_is_reported(tmp_path):
     write_derivative(tmp_path / "in", "sub-01_task-rest", **SMALL)
     query(tmp_path / "in", database_dir=tmp_path / "db")
     for file in (tmp_path / "db").rglob("*.sqlite"):
@@ -208,14 +208,14 @@ def test_another_dataset_is_not_overwritten(tmp_path):
 def test_labels_from_files(tmp_path):
     table = tmp_path / "participants.tsv"
     table.write_text("participant_id\tage\nsub-01\t33\nsub-02\t44\n")
-    assert labels_of(f"@{table}") == ["sub-01", "sub-02"]
+    assert parse_labels(f"@{table}") == ["sub-01", "sub-02"]
     (tmp_path / "list.txt").write_text("01 # mine\n02, 03\n")
-    assert labels_of(f"@{tmp_path / 'list.txt'}") == ["01", "02", "03"]
-    assert labels_of("01,02") == ["01", "02"]
+    assert parse_labels(f"@{tmp_path / 'list.txt'}") == ["01", "02", "03"]
+    assert parse_labels("01,02") == ["01", "02"]
 
 
 def test_nodes_from_the_cache_have_no_start(caplog):
-    """nipype reports their end only."""
+    """nipype reports only the end of such a node, and the app logs it."""
     caplog.set_level("DEBUG", "swift_bids")
     run = type("Run", (), {"name": "sub-01_task-a"})()
     with Progress({"wf": run}, {"wf": 1}, lambda run: 0) as progress:
@@ -223,7 +223,7 @@ def test_nodes_from_the_cache_have_no_start(caplog):
     assert "sub-01_task-a: normalise took 0.00 s" in caplog.text
 
 
-def test_calls_that_can_do_nothing(tmp_path, small_bundle):
+def test_calls_with_nothing_to_do_and_a_dry_run(tmp_path, small_bundle):
     write_derivative(tmp_path / "in", "sub-01_task-rest", n_volumes=22)
     call = (tmp_path / "in", tmp_path / "out")
     weights = ("--weights", small_bundle)
@@ -233,7 +233,7 @@ def test_calls_that_can_do_nothing(tmp_path, small_bundle):
     assert odd.returncode == 2
     assert "nipype cannot work in a folder with [ ]" in odd.stderr
     batch = run_app(*call, "group", "--batch", "1/2")
-    assert (batch.returncode, "of the participant level" in batch.stderr) == (2, True)
+    assert (batch.returncode, "for the participant level" in batch.stderr) == (2, True)
     dry = run_app(*call, "participant", "--dry-run=json", "--participant-label", "01", "77")
     answer = json.loads(dry.stdout)
     assert [run["name"] for run in answer["runs"]] == [f"sub-01_task-rest_{SPACE}"]
@@ -241,7 +241,7 @@ def test_calls_that_can_do_nothing(tmp_path, small_bundle):
 
 
 def test_a_rerun_from_the_work_folder(tmp_path, small_bundle):
-    """Nodes that lie in nipype's cache broke the call with several processes."""
+    """With several processes, nodes in nipype's cache used to break the call."""
     write_derivative(tmp_path / "in", "sub-01_task-rest", n_volumes=22)
     call = (tmp_path / "in", tmp_path / "out", "participant", "--weights", small_bundle)
     for _ in range(2):

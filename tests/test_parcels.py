@@ -178,7 +178,7 @@ def test_read_atlas_refuses_images_that_cannot_be_an_atlas(tmp_path):
         read_atlas(tmp_path / "singular.nii")
     image.header["dim"][1:4] = 30000
     (tmp_path / "bomb.nii").write_bytes(image.header.binaryblock + bytes(254))
-    with pytest.raises(InputError, match="which is no image of a brain"):
+    with pytest.raises(InputError, match="which cannot be a brain image"):
         read_atlas(tmp_path / "bomb.nii")
 
 

@@ -1,4 +1,4 @@
-"""Which runs are found in a tree, and what is said about the others."""
+"""The runs that the app finds in a dataset, and its messages about the others."""
 
 import gzip
 import json
@@ -42,14 +42,14 @@ def test_a_run_and_its_files(tmp_path):
     assert (run.n_volumes, run.first_volume, run.warnings) == (21, 1, ())
 
 
-def test_participants_with_a_common_beginning_are_kept_apart(tmp_path):
+def test_labels_with_a_common_beginning_are_different_participants(tmp_path):
     for label in ("1", "10", "11"):
         write_derivative(tmp_path, f"sub-{label}_task-a", **SMALL)
     runs, _ = query(tmp_path, ["sub-1", "11"])
     assert [run.participant for run in runs] == ["1", "11"]
 
 
-def test_unknown_participant_is_named_with_near_ones(tmp_path):
+def test_an_unknown_participant_is_reported_with_similar_labels(tmp_path):
     write_derivative(tmp_path, "sub-patient01_task-a", **SMALL)
     write_derivative(tmp_path, "sub-x_task-a", **SMALL)
     runs, problems = query(tmp_path, ["patient1", "x"])
@@ -58,7 +58,7 @@ def test_unknown_participant_is_named_with_near_ones(tmp_path):
     assert "(patient01" in problems["sub-patient1"]
 
 
-def test_one_space_and_resolution_is_taken(tmp_path):
+def test_the_preferred_space_and_resolution_is_used(tmp_path):
     spaces = [
         "space-MNI152NLin2009cAsym_res-2",
         "space-MNI152NLin6Asym",
@@ -76,29 +76,31 @@ def test_one_space_and_resolution_is_taken(tmp_path):
     assert problems == {}
 
 
-def test_an_absent_space_names_those_there(tmp_path):
+def test_the_message_about_a_missing_space_lists_the_existing_ones(tmp_path):
     write_derivative(tmp_path, "sub-1_task-a", space="space-T1w", **SMALL)
     write_derivative(tmp_path, "sub-1_task-a", space="", **SMALL)
     write_derivative(tmp_path, "sub-2_task-a", **SMALL)
     runs, problems = query(tmp_path)
     assert [run.participant for run in runs] == ["2"]
-    said = problems["sub-1_task-a"]
-    assert "no preprocessed BOLD in MNI152NLin6Asym or MNI152NLin2009cAsym" in said
-    assert "it is there in T1w, the native space" in said
+    reason = problems["sub-1_task-a"]
+    assert "no preprocessed BOLD in MNI152NLin6Asym or MNI152NLin2009cAsym" in reason
+    assert "(available: T1w, native space)" in reason
 
 
-def test_a_missing_mask_names_those_there(tmp_path):
+def test_the_message_about_a_missing_mask_lists_the_existing_ones(tmp_path):
     write_derivative(tmp_path, "sub-1_task-a", mask=False, **SMALL)
     write_derivative(tmp_path, "sub-1_task-a", space="", **SMALL)
     runs, problems = query(tmp_path)
     assert runs == []
     assert "no brain mask in its space" in problems[f"sub-1_task-a_{SPACE}"]
-    assert "there is one in the native space" in problems[f"sub-1_task-a_{SPACE}"]
+    assert "(available: native space)" in problems[f"sub-1_task-a_{SPACE}"]
     write_derivative(tmp_path, "sub-2_task-a", mask=False, **SMALL)
     write_derivative(tmp_path, "sub-3_task-a", space="", **SMALL)
     problems = query(tmp_path)[1]
-    assert "nor in any other; take it" in problems[f"sub-2_task-a_{SPACE}"]
-    assert "(run fMRIPrep with" in problems["sub-3_task-a"]  # no space there to choose
+    assert (
+        "in its space or in any other space; copy sub-2_task-a" in problems[f"sub-2_task-a_{SPACE}"]
+    )
+    assert "native space); run fMRIPrep" in problems["sub-3_task-a"]  # no other space to choose
 
 
 def test_sessions_and_tasks(tmp_path):
@@ -108,7 +110,7 @@ def test_sessions_and_tasks(tmp_path):
     write_derivative(tmp_path, "sub-2_task-rest", **SMALL)
     runs, problems = query(tmp_path, sessions=["b"], tasks=["rest"])
     assert [run.name for run in runs] == [f"sub-1_ses-b_task-rest_{SPACE}"]
-    assert problems == {"sub-2": "no run matches what is asked for; it has tasks rest"}
+    assert problems == {"sub-2": "no run matches your selection; this participant has tasks rest"}
     runs, _ = query(tmp_path, filters={"bold": {"task": "nback", "session": ["a"]}})
     assert [run.name for run in runs] == [f"sub-1_ses-a_task-nback_{SPACE}"]
 
@@ -130,15 +132,14 @@ def test_runs_echoes_and_resolutions(tmp_path):
     (run,), _ = query(tmp_path, runs=["2"], resolutions=["native"])
     assert run.name == space
     _, problems = query(tmp_path, resolutions=["3"], runs=["1"])
-    said = problems["sub-1_task-a_run-01"]
-    assert "MNI152NLin2009cAsym at resolution 3; it is there in MNI152NLin6Asym:res-2" in said
+    reason = problems["sub-1_task-a_run-01"]
+    assert "Asym at resolution 3 (available: MNI152NLin6Asym:res-2); choose one with" in reason
     _, problems = query(tmp_path, runs=["7"])
-    expected = "no run matches what is asked for; it has tasks a, runs 1, 2, 3"
+    expected = "no run matches your selection; this participant has tasks a, runs 1, 2, 3"
     assert problems == {"sub-1": expected}
 
 
-def test_a_single_echo_on_request(tmp_path):
-    """Its mask and confounds are those of all echoes."""
+def test_a_selected_echo_uses_the_common_mask_and_confounds(tmp_path):
     bold = write_derivative(tmp_path, "sub-1_task-a", confounds="csf\n" + "1\n" * 21, **SMALL)
     write_derivative(tmp_path, "sub-1_task-a_echo-2", mask=False, **SMALL)
     (run,), problems = query(tmp_path, echoes=["2"])
@@ -148,19 +149,19 @@ def test_a_single_echo_on_request(tmp_path):
     assert run.confounds.endswith("sub-1_task-a_desc-confounds_timeseries.tsv")
     bold.unlink()
     _, problems = query(tmp_path)
-    assert "but those of single echoes; choose them with --echo-idx" in problems["sub-1"]
+    assert "except single echoes; choose them with --echo-idx" in problems["sub-1"]
 
 
-def test_participants_are_excluded_and_sliced(tmp_path):
+def test_participants_can_be_excluded_and_split_into_batches(tmp_path):
     for label in "12345":
         write_derivative(tmp_path, f"sub-{label}_task-a", **SMALL)
     dataset = understand_dataset(tmp_path)
     assert dataset.choose(excluded=["sub-2", "4"]) == (["1", "3", "5"], [])
-    slices = [dataset.choose(batch=(i, 2))[0] for i in (1, 2)]
-    assert slices == [["1", "3", "5"], ["2", "4"]]
+    batches = [dataset.choose(batch=(i, 2))[0] for i in (1, 2)]
+    assert batches == [["1", "3", "5"], ["2", "4"]]
     assert dataset.choose(batch=(6, 6)) == ([], [])
-    told = [len(dataset.choose(["1", "9"], batch=(i, 2))[1]) for i in (1, 2)]
-    assert told == [1, 0]  # once
+    reported = [len(dataset.choose(["1", "9"], batch=(i, 2))[1]) for i in (1, 2)]
+    assert reported == [1, 0]  # only in the first batch
 
 
 def test_a_kept_index_sees_what_changed(tmp_path):
@@ -184,7 +185,7 @@ def test_a_kept_index_sees_what_changed(tmp_path):
 
 
 def test_more_participants_than_fit_in_one_index(tmp_path, monkeypatch):
-    monkeypatch.setattr("swift_bids.inputs.query.PARTICIPANTS_AT_ONCE", 2)
+    monkeypatch.setattr("swift_bids.inputs.query.PARTICIPANTS_PER_INDEX", 2)
     for label in "12345":
         write_derivative(tmp_path, f"sub-{label}_task-a", **SMALL)
     runs, problems = query(tmp_path, ["5", "1", "3", "2", "9"])
@@ -192,7 +193,7 @@ def test_more_participants_than_fit_in_one_index(tmp_path, monkeypatch):
     assert list(problems) == ["sub-9"]
 
 
-def test_single_echoes_and_surfaces_are_no_runs(tmp_path):
+def test_single_echoes_and_surfaces_do_not_count_as_runs(tmp_path):
     bold = write_derivative(tmp_path, "sub-1_task-a", **SMALL)
     write_derivative(tmp_path, "sub-1_task-a_echo-1", **SMALL)
     (bold.parent / "sub-1_task-a_space-fsLR_den-91k_bold.dtseries.nii").touch()
@@ -202,7 +203,7 @@ def test_single_echoes_and_surfaces_are_no_runs(tmp_path):
     assert problems == {}
 
 
-def test_a_header_without_repetition_time_is_said(tmp_path):
+def test_a_warning_about_a_header_without_repetition_time(tmp_path):
     bold = write_derivative(tmp_path, "sub-1_task-a", tr=0.8, **SMALL)
     image = nib.load(bold)
     image.header.set_zooms((*image.header.get_zooms()[:3], 0))
@@ -212,7 +213,7 @@ def test_a_header_without_repetition_time_is_said(tmp_path):
     assert "the header's TR (0 s) differs" in run.warnings[0]
 
 
-def test_a_header_in_milliseconds_is_no_difference(tmp_path):
+def test_no_warning_about_a_header_in_milliseconds(tmp_path):
     bold = write_derivative(tmp_path, "sub-1_task-a", tr=0.8, **SMALL)
     image = nib.load(bold)
     image.header.set_zooms((*image.header.get_zooms()[:3], 800))
@@ -222,7 +223,7 @@ def test_a_header_in_milliseconds_is_no_difference(tmp_path):
     assert run.warnings == ()
 
 
-def test_repetition_time_is_inherited_and_the_header_compared(tmp_path):
+def test_repetition_time_is_inherited_and_compared_with_the_header(tmp_path):
     bold = write_derivative(tmp_path, "sub-1_task-a", tr=1.0, **SMALL)
     sidecar = bold.with_name(bold.name.replace(".nii.gz", ".json"))
     sidecar.write_text("{}")
@@ -233,14 +234,14 @@ def test_repetition_time_is_inherited_and_the_header_compared(tmp_path):
     assert problems == {}
     assert run.repetition_time == 2.5
     assert run.warnings == (
-        "the header's TR (1 s) differs from the sidecar's (2.5 s), which is used; check that the "
-        "sidecar is right",
+        "the header's TR (1 s) differs from the sidecar's (2.5 s); the app uses the sidecar's, so "
+        "check that it is right",
     )
     sidecar.write_text(json.dumps({"RepetitionTime": 1.25}))
     assert query(tmp_path)[0][0].repetition_time == 1.25
 
 
-def test_unfetched_content_says_how_to_fetch_it(tmp_path):
+def test_the_message_about_unfetched_content_says_how_to_fetch_it(tmp_path):
     bold = write_derivative(tmp_path, "sub-1_task-a", **SMALL)
     bold.unlink()
     bold.symlink_to(tmp_path / ".git" / "annex" / "absent")
@@ -249,7 +250,7 @@ def test_unfetched_content_says_how_to_fetch_it(tmp_path):
     assert f"datalad get {bold}" in problems[f"sub-1_task-a_{SPACE}"]
 
 
-def test_a_copy_in_another_folder_is_not_the_participant(tmp_path):
+def test_a_copy_in_another_folder_is_ignored(tmp_path):
     bold = write_derivative(tmp_path, "sub-1_task-a", **SMALL)
     for folder in ("backup", "derivatives/xcp_d"):
         write_derivative(tmp_path / folder, "sub-1_task-a", **SMALL)
@@ -258,7 +259,7 @@ def test_a_copy_in_another_folder_is_not_the_participant(tmp_path):
     assert problems == {}
 
 
-def test_what_no_node_need_find_out(tmp_path):
+def test_unusable_runs_are_found_before_the_workflow(tmp_path):
     write_derivative(tmp_path, "sub-1_task-a", **SMALL | {"n_volumes": 19})
     write_derivative(tmp_path, "sub-2_task-a", tr=800, **SMALL)
     bold = write_derivative(tmp_path, "sub-3_task-a", **SMALL)
@@ -269,8 +270,8 @@ def test_what_no_node_need_find_out(tmp_path):
     damaged.with_name(damaged.name.replace(".nii.gz", ".json")).write_text("{")
     runs, problems = query(tmp_path)
     assert "has 19 volumes" in problems[f"sub-1_task-a_{SPACE}"]
-    assert "in seconds (but 800); correct sub-2_task-a" in problems[f"sub-2_task-a_{SPACE}"]
-    assert f"{bold}: its affine places no voxel" in problems[f"sub-3_task-a_{SPACE}"]
+    assert "in seconds (found 800); correct sub-2_task-a" in problems[f"sub-2_task-a_{SPACE}"]
+    assert f"{bold}: its affine is singular or not finite" in problems[f"sub-3_task-a_{SPACE}"]
     assert "_bold.json: is not valid JSON" in problems[f"sub-4_task-a_{SPACE}"]
     assert runs == []
 
@@ -286,7 +287,7 @@ def test_unreadable_and_3d_images(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         ([], "; run fMRIPrep with --output-spaces MNI152NLin6Asym:res-2"),
         (["task-a_space-fsLR_den-91k_bold.dtseries.nii"], "only surfaces or CIFTI"),
@@ -298,12 +299,12 @@ def test_unreadable_and_3d_images(tmp_path):
                 "task-a_from-boldref_to-T1w_mode-image_desc-coreg_xfm.txt",
                 "task-a_desc-brain_mask.nii.gz",
             ],
-            "only references and transforms, as fMRIPrep --level minimal or resampling writes; run "
+            "the references and transforms that fMRIPrep --level minimal or resampling writes; run "
             "fMRIPrep with --output-spaces MNI152NLin6Asym:res-2 --level full",
         ),
     ],
 )
-def test_participant_without_volumes(tmp_path, files, said):
+def test_participant_without_volumes(tmp_path, files, message):
     write_derivative(tmp_path, "sub-1_task-a", **SMALL)
     (tmp_path / "sub-2" / "func").mkdir(parents=True)
     for name in files:
@@ -311,21 +312,21 @@ def test_participant_without_volumes(tmp_path, files, said):
     runs, problems = query(tmp_path)
     assert [run.participant for run in runs] == ["1"]
     assert problems["sub-2"].startswith("has no preprocessed BOLD volumes")
-    assert said in problems["sub-2"]
+    assert message in problems["sub-2"]
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("{", "cannot be read"),
-        ('{"t1w": {}}', "unknown t1w; known are bold, confounds, mask"),
+        ('{"t1w": {}}', "t1w is unknown; use bold, confounds, mask"),
         ('["bold"]', "must look like"),
     ],
 )
-def test_filter_file(tmp_path, content, said):
+def test_filter_file(tmp_path, content, message):
     file = tmp_path / "filter.json"
     file.write_text(content)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         read_filter_file(file)
     file.write_text('{"bold": {"session": "Query.NONE"}}')
     write_derivative(tmp_path, "sub-1_task-a", **SMALL)
@@ -336,7 +337,7 @@ def test_filter_file(tmp_path, content, said):
             query(tmp_path, filters=read_filter_file(file))
     file.write_text('{"bold": {"task": "other"}}')
     _, problems = query(tmp_path, filters=read_filter_file(file))
-    assert "that --bids-filter-file lets through" in problems["sub-1"]
+    assert "that match --bids-filter-file" in problems["sub-1"]
     file.write_text('{"bold": {"session": "Query.NONE"}}')
     runs, _ = query(tmp_path, filters=read_filter_file(file))
     assert [run.name for run in runs] == [f"sub-1_task-a_{SPACE}"]

@@ -1,4 +1,4 @@
-"""Which volumes the network reads, and linear interpolation in time."""
+"""The volumes that the network reads, and linear interpolation in time."""
 
 import numpy as np
 import pytest
@@ -37,15 +37,15 @@ def test_native_series():
 @pytest.mark.parametrize(
     ("n", "tr", "length"), [(300, 2.0, 748), (21, 0.4, 11), (2, 0.8, 2), (1, 2.0, 1)]
 )
-def test_length_ends_with_the_last_volume(n, tr, length):
+def test_the_series_ends_with_the_last_volume(n, tr, length):
     series = Series(n, tr, 0, 0.8)
     assert series.length == length
     assert (length - 1) * 0.8 <= (n - 1) * tr + 1e-9 < length * 0.8
     assert Series(n, tr, n, 0.8).length == 0
 
 
-def test_volumes_that_a_chunk_is_made_from():
-    series = Series(300, 2.0, 4, 0.8)  # 2.5 volumes of the series in one of the run
+def test_the_source_volumes_of_a_chunk():
+    series = Series(300, 2.0, 4, 0.8)  # 2.5 volumes of the series per volume of the run
     assert series.source(0, 20) == (4, 13)  # 0 to 15.2 s: volumes 0 to 8 after the dummy scans
     assert series.source(20, 40) == (12, 21)  # 16 to 31.2 s: volumes 8 to 16
 
@@ -53,7 +53,7 @@ def test_volumes_that_a_chunk_is_made_from():
 @pytest.mark.parametrize("tr", [2.0, 0.4, 0.8, 1.2, 0.72, 0.26666666, 0.53333333, 0.6222222])
 @pytest.mark.parametrize("size", [1, 3, 8])
 @pytest.mark.parametrize("first", [0, 4])
-def test_interpolation_equals_numpys_however_the_run_is_cut(tr, size, first):
+def test_interpolation_equals_numpys_for_any_block_size(tr, size, first):
     rows = np.random.default_rng(0).random((31, 5), dtype=np.float32)
     series = Series(31, tr, first, 0.8)
     blocks = [rows[i : i + size].copy() for i in range(0, 31, size)]
@@ -67,26 +67,26 @@ def test_interpolation_equals_numpys_however_the_run_is_cut(tr, size, first):
 
 @pytest.mark.parametrize("tr", [0.26666666, 0.53333333, 0.33333333, 0.44444444, 0.267, 1.0 / 3])
 def test_repetition_times_that_are_rounded_fractions(tr):
-    """Places that should be whole volumes and are not quite never ask for a volume that is not."""
+    """Rounding of positions never requests a volume beyond the end of the run."""
     for n in range(20, 200):
         series = Series(n, tr, 0, 0.8)
         assert series.source(0, series.length)[1] <= n
-        assert series.places(0, series.length)[-1] <= n - 1
+        assert series.positions(0, series.length)[-1] <= n - 1
         blocks = [np.ones((min(8, n - i), 1), np.float32) for i in range(0, n, 8)]
         assert sum(map(len, resample(blocks, series))) == series.length
 
 
-def test_what_has_no_signal_stays_without():
+def test_values_interpolated_from_nan_are_nan():
     rows = np.ones((6, 2), np.float32)
     rows[3, 0] = np.nan  # at 3 s
     found = np.concatenate(list(resample([rows], Series(6, 1.0, 0, 0.5))))
     gaps = np.flatnonzero(np.isnan(found[:, 0])) * 0.5
-    assert gaps.tolist() == [2.5, 3.0, 3.5]  # not 2 and 4, where a volume lies
+    assert gaps.tolist() == [2.5, 3.0, 3.5]  # not 2 and 4, which coincide with volumes
     assert np.isfinite(found[:, 1]).all()
 
 
-def test_long_intervals_come_in_blocks_of_the_same_size():
-    """A TR of 30 s makes 37 volumes of one; they must not all be in memory at once."""
+def test_interpolation_at_a_long_tr_yields_small_blocks():
+    """With a TR of 30 s, 37 volumes are interpolated from one; they must not all be in memory."""
     blocks = list(resample([np.ones((8, 3), np.float32)] * 2, Series(16, 30.0, 0, 0.8)))
     assert max(map(len, blocks)) <= 9
     assert sum(map(len, blocks)) == Series(16, 30.0, 0, 0.8).length

@@ -1,4 +1,4 @@
-"""Trees as fMRIPrep 20 to 25, OpenNeuro, DataLad and users' own hands leave them."""
+"""Folder layouts of fMRIPrep 20 to 25, OpenNeuro, DataLad and users."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ from swift_bids.inputs.dataset import understand_dataset
 from swift_bids.inputs.query import find_runs
 from swift_bids.inputs.selection import Selection
 
-#: Names (L: annexed, F: in git) and small texts of the real tree, CC0.
+#: File names (L: annexed, F: in git) and small text files of the real dataset, CC0.
 OPENNEURO = ROOT / "tests" / "data" / "trees" / "ds000114-fmriprep"
 SMALL = {"shape": (4, 5, 6), "n_volumes": 21}
 TASKS = "covertverbgeneration fingerfootlips linebisection overtverbgeneration overtwordrepetition"
@@ -45,18 +45,18 @@ def openneuro(tmp_path_factory):
 
 
 def test_an_unfetched_openneuro_clone(openneuro):
-    """Every run is known by name, and its message tells what to fetch."""
+    """The app reports each run by name and says which file to fetch."""
     runs, problems = query(openneuro)
     assert runs == []
     assert len(problems) > 50
     name = "sub-01_ses-test_task-fingerfootlips_space-MNI152NLin2009cAsym_res-2"
     bold = openneuro / "sub-01" / "ses-test" / "func" / f"{name}_desc-preproc_bold.nii.gz"
-    assert problems[name] == f"the content of {bold} is not here (datalad get {bold})"
+    assert problems[name] == f"the content of {bold} is missing; fetch it (datalad get {bold})"
     assert all("datalad get" in reason for reason in problems.values())
 
 
 def test_an_openneuro_clone_with_some_content(openneuro):
-    """Bold and mask of one session are fetched, its confounds are not."""
+    """The BOLD and mask of one session are fetched; its confounds are not."""
     folder = openneuro / "sub-01" / "ses-test" / "func"
     fetched = []
     for link in [*folder.glob("*MNI152NLin2009cAsym_res-2_desc-preproc_bold.nii.gz")]:
@@ -74,7 +74,7 @@ def test_an_openneuro_clone_with_some_content(openneuro):
     confounds = folder / "sub-01_ses-test_task-fingerfootlips_desc-confounds_timeseries.tsv"
     name = "sub-01_ses-test_task-fingerfootlips_space-MNI152NLin2009cAsym_res-2"
     assert runs == []
-    assert own[name] == f"the content of {confounds} is not here (datalad get {confounds})"
+    assert own[name] == f"the content of {confounds} is missing; fetch it (datalad get {confounds})"
     for link in folder.glob("*_desc-confounds_timeseries.tsv"):
         link.unlink()
         link.write_text("framewise_displacement\tnon_steady_state_outlier00\nn/a\t1\n")
@@ -86,17 +86,17 @@ def test_an_openneuro_clone_with_some_content(openneuro):
     assert run.others == (
         "sub-01_ses-test_task-fingerfootlips",
         "sub-01_ses-test_task-fingerfootlips_space-T1w",
-    )  # not the smoothed ones of ICA-AROMA
+    )  # without ICA-AROMA's smoothed outputs
     assert len(problems) > 20
 
 
-def _names(root, *runs, **options):
+def _write_runs(root, *runs, **options):
     for run in runs:
         write_derivative(root, run, **SMALL | options)
 
 
 def _fmriprep_20(root):
-    _names(root, "sub-01_task-rest_run-1", space="space-MNI152NLin2009cAsym")
+    _write_runs(root, "sub-01_task-rest_run-1", space="space-MNI152NLin2009cAsym")
     func = root / "sub-01" / "func"
     (func / "sub-01_task-rest_run-1_desc-confounds_regressors.tsv").write_text("csf\n" + "1\n" * 21)
     about = {"Name": "fMRIPrep", "PipelineDescription": {"Name": "fMRIPrep"}}
@@ -104,47 +104,47 @@ def _fmriprep_20(root):
 
 
 def _fmriprep_23(root):
-    _names(root, "sub-01_ses-1_task-rest_acq-mb_dir-AP_run-01", tr=0.45, n_volumes=40)
-    _names(root, "sub-01_ses-1_task-rest_acq-mb_dir-PA_run-01", tr=0.45, n_volumes=40)
+    _write_runs(root, "sub-01_ses-1_task-rest_acq-mb_dir-AP_run-01", tr=0.45, n_volumes=40)
+    _write_runs(root, "sub-01_ses-1_task-rest_acq-mb_dir-PA_run-01", tr=0.45, n_volumes=40)
 
 
 def _fmriprep_24(root):
-    """Resolution of the BOLD, without a res entity."""
-    _names(root, "sub-01_task-rest", space="space-MNI152NLin2009cAsym", shape=(7, 8, 9))
+    """The output has the resolution of the raw BOLD, and no res entity."""
+    _write_runs(root, "sub-01_task-rest", space="space-MNI152NLin2009cAsym", shape=(7, 8, 9))
     func = root / "sub-01" / "func"
     for name in ("desc-hmc_boldref.nii.gz", "desc-coreg_boldref.nii.gz"):
         (func / f"sub-01_task-rest_{name}").touch()
 
 
 def _fmriprep_25(root):
-    _names(root, "sub-01_task-rest_echo-1", space="")
-    _names(root, "sub-01_task-rest_echo-2", space="")
-    _names(root, "sub-01_task-rest", space="space-MNI152NLin6Asym_res-02")
+    _write_runs(root, "sub-01_task-rest_echo-1", space="")
+    _write_runs(root, "sub-01_task-rest_echo-2", space="")
+    _write_runs(root, "sub-01_task-rest", space="space-MNI152NLin6Asym_res-02")
 
 
 def _cohorts(root):
-    _names(root, "sub-01_task-rest", space="space-MNIInfant_cohort-1_res-2")
-    _names(root, "sub-01_task-rest")
+    _write_runs(root, "sub-01_task-rest", space="space-MNIInfant_cohort-1_res-2")
+    _write_runs(root, "sub-01_task-rest")
 
 
 def _mixed_sessions(root):
-    _names(root, "sub-01_task-rest", "sub-02_ses-a_task-rest", "sub-B7x_task-rest_run-7")
+    _write_runs(root, "sub-01_task-rest", "sub-02_ses-a_task-rest", "sub-B7x_task-rest_run-7")
 
 
 def _no_description(root):
-    _names(root, "sub-01_task-rest")
+    _write_runs(root, "sub-01_task-rest")
     (root / "dataset_description.json").unlink()
 
 
 def _links(root):
-    _names(root, "sub-01_task-rest")
+    _write_runs(root, "sub-01_task-rest")
     (root / "sub-01").rename(root.parent / "elsewhere")
     (root / "sub-01").symlink_to(root.parent / "elsewhere")
 
 
 def _no_confounds_and_n_a(root):
-    _names(root, "sub-01_task-a")
-    _names(root, "sub-01_task-b", confounds="framewise_displacement\n" + "n/a\n" * 21)
+    _write_runs(root, "sub-01_task-a")
+    _write_runs(root, "sub-01_task-b", confounds="framewise_displacement\n" + "n/a\n" * 21)
 
 
 MNI6, MNI9 = "space-MNI152NLin6Asym_res-2", "space-MNI152NLin2009cAsym"
@@ -174,7 +174,7 @@ MNI6, MNI9 = "space-MNI152NLin6Asym_res-2", "space-MNI152NLin2009cAsym"
         (_no_confounds_and_n_a, [f"sub-01_task-{t}_{MNI6}" for t in "ab"]),
     ],
 )
-def test_layouts(tmp_path, lay_out, names):
+def test_runs_are_found_in_every_layout(tmp_path, lay_out, names):
     root = tmp_path / "mit Leerzeichen und Ä" / "fmriprep"
     root.mkdir(parents=True)
     lay_out(root)

@@ -96,7 +96,7 @@ def test_bad_runs_do_not_stop_the_good_one(tmp_path, small_bundle, processes):
     assert str(truncated) in said[f"sub-1_task-truncated_{SPACE}"]
     assert "has 19 volumes" in said[f"sub-1_task-short_{SPACE}"]
     assert "no brain mask" in said[f"sub-2_task-nomask_{SPACE}"]
-    assert "it is there in T1w" in said["sub-2_task-native"]
+    assert "(available: T1w)" in said["sub-2_task-native"]
     assert "has 21 rows but the run has 22 volumes" in said[f"sub-2_task-other_{SPACE}"]
 
     written = tmp_path / "out"

@@ -1,4 +1,4 @@
-"""The flags of the app, and what each of them accepts."""
+"""The flags of the app, and the values that each of them accepts."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from swift_bids.network.weights import HUB_IDS
 
 _EPILOG = """\
 bids_dir is either fMRIPrep's output folder, or a raw BIDS dataset together with -d PATH for
-fMRIPrep's output; the first line of the log says which one was understood.
+fMRIPrep's output. The first line of the log says how the app interpreted bids_dir.
 
 swift-bids weights {fetch,convert,verify} prepares weights for machines without internet.
 
-exit codes: 0 everything asked for was done, 1 something could not be done (the recap at the end
-says what), 2 the call itself is wrong or there is nothing to do, 130 interrupted, 143 terminated.
+exit codes: 0 success, 1 something failed (see the summary at the end), 2 the command is wrong or
+there is nothing to do, 130 interrupted, 143 terminated.
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line. Flags are defined with hyphens; `parse_arguments` takes underscores too."""
+    """Define the flags, with hyphens; `parse_arguments` also accepts underscores."""
     parser = argparse.ArgumentParser(
         prog="swift-bids",
         description="SwiFT (4D Swin Transformer) embeddings of fMRIPrep derivatives.",
@@ -43,9 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--config-file",
         type=Path,
         metavar="FILE",
-        help="settings of an earlier call, swift_bids.toml in sub-XX/log; flags override them",
+        help="settings of an earlier call (swift_bids.toml in sub-XX/log); flags override them",
     )
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="more (-vv: debug) log")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="log more (-vv: debug)")
 
     choice = parser.add_argument_group("which runs")
     choice.add_argument("-d", "--derivatives", type=Path, metavar="PATH", help="fMRIPrep output")
@@ -55,44 +55,41 @@ def build_parser() -> argparse.ArgumentParser:
         **several,
         help="with or without sub-; @FILE reads labels from a file",
     )
-    choice.add_argument("--exclude-participant-label", **several, help="these not; @FILE too")
+    choice.add_argument("--exclude-participant-label", **several, help="omit these; also @FILE")
     choice.add_argument(
         "--batch",
         type=arguments.batch,
         metavar="I/N",
-        help="of the participants, every Nth from the Ith on, for array jobs: 1/4 to 4/4",
+        help="every Nth participant, starting with the Ith; for array jobs, e.g. 1/4 to 4/4",
     )
     choice.add_argument("--session-label", **several, help="with or without ses-")
     choice.add_argument("--task-id", **several, help="with or without task-")
-    choice.add_argument("--run-id", **several, help="with or without run-; 1 is run-01 too")
-    choice.add_argument("--echo-idx", **several, help="single echoes, which are no runs otherwise")
+    choice.add_argument("--run-id", **several, help="with or without run-; 1 also selects run-01")
+    choice.add_argument("--echo-idx", **several, help="embed single echoes (default: none)")
     choice.add_argument(
         "--space",
         **several,
-        help="template spaces, the preferred first, NAME or NAME:res-2 "
+        help="template spaces in order of preference, as NAME or NAME:res-2 "
         "(default: MNI152NLin6Asym, else MNI152NLin2009cAsym)",
     )
     choice.add_argument(
-        "--res", **several, help="resolutions, native for files without (default: 2, else native)"
+        "--res", **several, help="resolutions; native: files without res (default: 2, else native)"
     )
     choice.add_argument(
         "--bids-database-dir",
         type=Path,
         metavar="PATH",
-        help="keep pybids' index here for later calls (made anew when a folder changed)",
+        help="keep pybids' index here for later calls; it is rebuilt if a folder changes",
     )
-    choice.add_argument("--bids-filter-file", type=Path, metavar="FILE", help="as fMRIPrep's")
+    choice.add_argument("--bids-filter-file", type=Path, metavar="FILE", help="same as in fMRIPrep")
     choice.add_argument(
         "--dry-run",
         choices=("text", "json"),
         metavar="",
-        help="list the runs and what each will use, as text or, with --dry-run=json, as JSON; "
-        "embed nothing",
+        help="only list the runs with their inputs and settings, as text or, with =json, as JSON",
     )
     choice.add_argument(
-        "--reports-only",
-        action="store_true",
-        help="make the pages anew from the outputs that are there; embed nothing",
+        "--reports-only", action="store_true", help="only rebuild the pages from existing outputs"
     )
 
     network = parser.add_argument_group("network")
@@ -100,19 +97,19 @@ def build_parser() -> argparse.ArgumentParser:
     network.add_argument(
         "--weights",
         metavar="ID|PATH",
-        help="Hub id, folder with model.safetensors and config.json, or original .ckpt "
+        help="Hub id, folder with model.safetensors and config.json, or original .ckpt file "
         "(default: the variant's Hub bundle, " + ", ".join(HUB_IDS.values()) + ")",
     )
     network.add_argument(
         "--random-weights",
         action="store_true",
-        help="try the app without trained weights; every output says so",
+        help="try the app without trained weights; each output says that its numbers mean nothing",
     )
     network.add_argument(
         "--frame",
         choices=("auto", "hcp", "ukb"),
         default="auto",
-        help="place of the brain in the input (auto: as the variant was trained)",
+        help="position of the brain in the network's input (auto: as in the variant's training)",
     )
 
     data = parser.add_argument_group("data")
@@ -121,30 +118,30 @@ def build_parser() -> argparse.ArgumentParser:
         "--normalization",
         choices=("global", "voxel+global"),
         default="global",
-        help="z-scores with one mean and standard deviation (global: as the network was trained), "
-        "or of every voxel over time first",
+        help="global: z-scores with one mean and standard deviation, as in training; "
+        "voxel+global: first z-scores of each voxel over time",
     )
     data.add_argument(
         "--dummy-scans",
         type=arguments.auto_or_count,
         default="auto",
         metavar="{auto,N}",
-        help="volumes to leave out at the start (auto: as fMRIPrep found them)",
+        help="volumes to omit at the start (auto: the number that fMRIPrep found)",
     )
     data.add_argument(
         "--target-tr",
         type=arguments.target_tr,
         default="auto",
         metavar="{auto,native,SECONDS}",
-        help="TR at which the network reads a run (auto: 0.8 s, by linear interpolation, where the "
-        "run's differs from it by 0.1 s or more)",
+        help="TR at which the network reads a run (auto: interpolates linearly to 0.8 s if the "
+        "run's TR differs from it by 0.1 s or more)",
     )
     data.add_argument(
         "--atlas",
         type=Path,
         metavar="FILE",
-        help="labels (NIfTI, MNI space) for the parcels' time series that embeddings are compared "
-        "with (default: cubes of 24 mm)",
+        help="parcels (NIfTI labels in MNI space) for the time series with which embeddings are "
+        "compared (default: cubes of 24 mm)",
     )
 
     chunks = parser.add_argument_group("chunks")
@@ -153,20 +150,20 @@ def build_parser() -> argparse.ArgumentParser:
         type=arguments.positive,
         default=20,
         metavar="N",
-        help="volumes from one chunk of 20 to the next (default: 20, as the network was trained)",
+        help="volumes from the start of one chunk to the next (default: 20, as in training)",
     )
     chunks.add_argument(
         "--tail",
         choices=("drop", "overlap", "pad"),
         default="drop",
-        help="volumes behind the last whole chunk (overlap: one more chunk that ends with the run; "
-        "pad: one more, filled up by reflection)",
+        help="volumes after the last whole chunk (drop: omit them; overlap: one more chunk, which "
+        "ends with the run; pad: one more chunk, filled up by reflection)",
     )
     chunks.add_argument(
         "--short-runs",
         choices=("skip", "pad"),
         default="skip",
-        help="runs of fewer than 20 volumes (pad: one chunk, filled up by reflection)",
+        help="runs of fewer than 20 volumes (pad: fill up to one chunk by reflection)",
     )
     chunks.add_argument("--fd-threshold", type=arguments.millimetres, default=0.5, metavar="MM")
     chunks.add_argument(
@@ -174,10 +171,10 @@ def build_parser() -> argparse.ArgumentParser:
         type=arguments.share,
         default=1.0,
         metavar="SHARE",
-        help="chunks with more of their volumes above --fd-threshold do not enter the run's mean "
-        "(0 to 1, default 1: all enter)",
+        help="exclude chunks from the run's mean if a larger share of their volumes exceeds "
+        "--fd-threshold (0 to 1; default 1: exclude none)",
     )
-    chunks.add_argument("--no-tokens", action="store_true", help="do not keep the whole output")
+    chunks.add_argument("--no-tokens", action="store_true", help="do not save the whole output")
 
     group = parser.add_argument_group("group level")
     column: dict[str, Any] = {"nargs": "+", "metavar": "COLUMN"}
@@ -187,26 +184,24 @@ def build_parser() -> argparse.ArgumentParser:
         help="columns of participants.tsv to predict (default: the first 10 that qualify; none: "
         "no probes)",
     )
-    group.add_argument(
-        "--covariate", **column, help="columns whose effect is taken out of the features first"
-    )
+    group.add_argument("--covariate", **column, help="columns to regress out of the features")
     group.add_argument(
         "--group-by",
         metavar="COLUMN",
-        help="participants who share a value, such as their site, are never split between training "
-        "and test",
+        help="keep participants with the same value, such as the site, together in the training or "
+        "the test set",
     )
     group.add_argument(
         "--permutations",
         type=arguments.positive,
         default=200,
         metavar="N",
-        help="of labels, for p-values (default: 200)",
+        help="permutations of the labels for p-values (default: 200)",
     )
     group.add_argument(
         "--allow-mixed",
         action="store_true",
-        help="put embeddings of other weights, versions or settings into one table all the same",
+        help="allow embeddings from different weights, versions or settings in one table",
     )
 
     resources = parser.add_argument_group("resources")
@@ -217,18 +212,18 @@ def build_parser() -> argparse.ArgumentParser:
         "--batch-size",
         type=arguments.positive,
         metavar="N",
-        help="chunks at once (default: 1 on the CPU, on a GPU what its memory holds)",
+        help="chunks per batch (default: 1 on the CPU; on a GPU, as many as fit in its memory)",
     )
     resources.add_argument(
         "--precision",
         choices=tuple(PRECISIONS),
         default="float32",
-        help="of matrix products; bf16 and fp16 are quicker on a GPU and less exact",
+        help="precision of matrix products; bf16 and fp16 are faster on a GPU but less exact",
     )
     resources.add_argument(
         "--compile",
         action="store_true",
-        help="compile the network first (torch.compile): minutes that pay on a GPU with many runs",
+        help="compile the network first (torch.compile): takes minutes; for many runs on a GPU",
     )
     resources.add_argument(
         "--nprocs",
@@ -236,41 +231,39 @@ def build_parser() -> argparse.ArgumentParser:
         "--n-cpus",
         type=arguments.positive,
         metavar="N",
-        help="CPUs (default: all)",
+        help="number of CPUs (default: all)",
     )
     resources.add_argument(
-        "--omp-nthreads", type=arguments.positive, metavar="N", help="CPUs of one step"
+        "--omp-nthreads", type=arguments.positive, metavar="N", help="CPUs per step"
     )
     resources.add_argument(
         "--mem",
         type=arguments.gigabytes,
         metavar="SIZE",
-        help="memory in all: MB, or with K, M, G or T",
+        help="total memory, in MB or with the unit K, M, G or T",
     )
     resources.add_argument(
         "-w",
         "--work-dir",
         type=Path,
         metavar="PATH",
-        help="intermediate files, kept for a quick rerun (default: a hidden folder in output_dir, "
-        "removed at the end)",
+        help="folder for intermediate files, kept for a quick rerun (default: a hidden folder in "
+        "output_dir, removed at the end)",
     )
     resources.add_argument(
         "--clean-workdir",
         action="store_true",
-        help="remove what --work-dir holds of a run before it is embedded, and when it is done",
+        help="remove the files of a run in --work-dir before and after the app embeds it",
     )
-    resources.add_argument(
-        "--force", action="store_true", help="embed runs again that an earlier call has done"
-    )
+    resources.add_argument("--force", action="store_true", help="also embed runs that are done")
     resources.add_argument(
         "--stop-on-first-crash",
         action="store_true",
-        help="end the call when a run fails, instead of going on with the others",
+        help="stop as soon as a run fails, instead of continuing with the others",
     )
 
     cluster = parser.add_argument_group(
-        "cluster", "jobs for the steps of the runs; for array jobs see --batch"
+        "cluster", "run the steps as jobs; for array jobs, see --batch"
     )
     plugin = cluster.add_mutually_exclusive_group()
     plugin.add_argument(
@@ -278,28 +271,28 @@ def build_parser() -> argparse.ArgumentParser:
         "--nipype-plugin-file",
         type=Path,
         metavar="FILE",
-        help="nipype plugin that runs the steps, as fMRIPrep's: YAML with plugin and plugin_args",
+        help="nipype plugin for the steps, as in fMRIPrep: YAML with plugin and plugin_args",
     )
     plugin.add_argument(
         "--slurm",
         action="store_true",
-        help="a SLURM job for each step, with a GPU for the network's where --device is cuda; CPUs "
-        "of the network's: --omp-nthreads (default: 4)",
+        help="run each step as a SLURM job; network jobs use --omp-nthreads CPUs (default: 4) and, "
+        "with --device cuda, a GPU",
     )
     plugin.add_argument(
         "--slurm-graph",
         action="store_true",
-        help="the same, all submitted at once, each waiting for those before it",
+        help="like --slurm, but submit all jobs at the start, with dependencies between them",
     )
     cluster.add_argument(
         "--sbatch-args",
         metavar="TEXT",
-        help='options of these jobs, such as "--partition=long --time=60"',
+        help='sbatch options for these jobs, such as "--partition=long --time=60"',
     )
     cluster.add_argument(
         "--sbatch-network-args",
         metavar="TEXT",
-        help='more options of the network\'s jobs, such as "--partition=gpu --gres=gpu:a100:1" '
-        "(default: --gres=gpu:1 where --device is cuda)",
+        help='more options for the network\'s jobs, such as "--partition=gpu --gres=gpu:a100:1" '
+        "(default with --device cuda: --gres=gpu:1)",
     )
     return parser

@@ -88,7 +88,7 @@ def batch(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     number, of = map(int, match.groups()) if match else (0, 0)
     if not 1 <= number <= of:
-        raise argparse.ArgumentTypeError(f"{text} must be I/N with I from 1 to N")
+        raise argparse.ArgumentTypeError(f"{text} is not I/N with I from 1 to N")
     return number, of
 
 
@@ -96,7 +96,7 @@ def positive(text: str) -> int:
     """Text -> a whole number of at least 1."""
     if not text.isdecimal() or len(text) > _MAX_DIGITS or int(text) < 1:
         raise argparse.ArgumentTypeError(
-            f"{text} must be a whole number of at least 1 with at most {_MAX_DIGITS} digits"
+            f"{text} is not a whole number from 1 to {10**_MAX_DIGITS - 1}"
         )
     return int(text)
 
@@ -104,14 +104,14 @@ def positive(text: str) -> int:
 def auto_or_count(text: str) -> str:
     """Check that the text is `auto` or a number of volumes."""
     if text != "auto" and (not text.isdecimal() or len(text) > _MAX_DIGITS):
-        raise argparse.ArgumentTypeError(f"{text} must be auto or a number of volumes")
+        raise argparse.ArgumentTypeError(f"{text} is neither auto nor a number of volumes")
     return text
 
 
 def target_tr(text: str) -> str:
     """Check that the text is `auto`, `native` or seconds, and return it unchanged."""
     if text not in ("auto", "native") and not 0.05 <= _number(text) <= 30:
-        raise argparse.ArgumentTypeError(f"{text} must be auto, native or 0.05 to 30 seconds")
+        raise argparse.ArgumentTypeError(f"{text} is not auto, native or 0.05 to 30 seconds")
     return text
 
 
@@ -119,7 +119,7 @@ def millimetres(text: str) -> float:
     """Text -> a length in mm."""
     length = _number(text)
     if not 0 < length < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} must be a length in mm above 0")
+        raise argparse.ArgumentTypeError(f"{text} is not a length in mm above 0")
     return length
 
 
@@ -127,14 +127,14 @@ def share(text: str) -> float:
     """Text -> a fraction from 0 to 1."""
     share = _number(text)
     if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text} must be a number from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")
     return share
 
 
 def device(text: str) -> str:
     """Check that the text is a torch device that `--device` accepts."""
     if not re.fullmatch(r"auto|cpu|cuda(?::\d+)?", text):
-        raise argparse.ArgumentTypeError(f"{text} must be auto, cpu, cuda or cuda:N")
+        raise argparse.ArgumentTypeError(f"{text} is not auto, cpu, cuda or cuda:N")
     return text
 
 
@@ -142,7 +142,7 @@ def gigabytes(text: str) -> float:
     """Text -> GB; as in fMRIPrep's --mem, a number without a unit is MB."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])?B?", text.upper())
     if match is None or float(match.group(1)) == 0:
-        raise argparse.ArgumentTypeError(f"{text} must be an amount of memory, such as 8000 or 8G")
+        raise argparse.ArgumentTypeError(f"{text} is not an amount of memory such as 8000 or 8G")
     amount = float(match.group(1)) * _MEMORY_UNITS[match.group(2) or "M"]
     if amount < _MIN_MEMORY:
         raise argparse.ArgumentTypeError(

@@ -20,7 +20,11 @@ def build_parser() -> argparse.ArgumentParser:
     actions = parser.add_subparsers(dest="action", required=True)
     fetch = actions.add_parser("fetch", help="download bundles ahead of time")
     fetch.add_argument(
-        "ids", nargs="*", default=list(HUB_IDS.values()), metavar="ID", help="Hub ids (default: all released weights)"
+        "ids",
+        nargs="*",
+        default=list(HUB_IDS.values()),
+        metavar="ID",
+        help="Hub ids (default: all released weights)",
     )
     fetch.add_argument("--revision", help="branch, tag or commit (default: the registered one)")
     fetch.add_argument(
@@ -29,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="write to FOLDER/<name>, to copy elsewhere (default: the Hugging Face cache)",
     )
-    convert = actions.add_parser("convert", help="convert an original .ckpt to the layout of the Hub")
+    convert = actions.add_parser("convert", help="convert an original .ckpt to a Hub bundle")
     convert.add_argument("checkpoint", type=Path)
     convert.add_argument("folder", type=Path)
     verify = actions.add_parser("verify", help="check weights and print what they are")
@@ -68,13 +72,9 @@ def verify_weights(source: str, revision: str | None = None) -> None:
     print(f"file        {weights.file}")
     print(f"name        {weights.name}" + (f" at {weights.revision}" if weights.revision else ""))
     print(f"SHA-256     {weights.sha256}")
-    print(
-        f"registered  {registered.get(weights.sha256, 'no: no known release has this SHA-256')}"
-    )
+    print(f"registered  {registered.get(weights.sha256, 'no: no known release has this SHA-256')}")
     print(f"tensors     {len(backbone.state)}, {parameters:,} parameters")
     print(f"not used    {', '.join(backbone.unused) or 'none'}")
-    print(
-        f"random      {'YES: embeddings from these weights mean nothing' if weights.random else 'no'}"
-    )
+    print(f"random      {'YES: their embeddings mean nothing' if weights.random else 'no'}")
     for key, value in (backbone.config | backbone.about).items():
         print(f"  {key:20} {value}")

@@ -147,9 +147,8 @@ def resample(blocks: Iterable[np.ndarray], series: Series) -> Iterator[np.ndarra
         count = series.until(start + len(used) - 1)
         positions = series.positions(n_yielded, count) - start
         n_yielded = count
-        for part in (
-            np.array_split(positions, -(-len(positions) // len(block))) if len(positions) else ()
-        ):
+        n_parts = -(-len(positions) // len(block))
+        for part in np.array_split(positions, n_parts) if n_parts else ():
             low = part.astype(int)
             fraction = (part - low).astype(np.float32)
             rows = used[low]
