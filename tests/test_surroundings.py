@@ -207,7 +207,7 @@ CALLS = {  # name -> (options, the sentence)
     "configpath": (["--config-file", "path.toml"], "1/../../else is a path, not a participant's"),
     "nogpu": (["--device", "cuda"], "no CUDA|GPU"),
     "emptyslice": (["--batch", "4/4"], "nothing to do: no participant is left in slice 4 of 4"),
-    "noweights": (["--weights", "nowhere"], "nowhere: .*there is no such"),
+    "noweights": (["--weights", "nowhere"], "nowhere: no such file or folder"),
     "fewmegabytes": (["--mem", "8"], "8 is 0.008 GB, which is too little; .* write .* 8G"),
     "hugenumber": (["--nprocs", "9" * 20], "is not a whole number from 1 to 999999999"),
     "hugedummies": (["--dummy-scans", "1" * 5000], "is neither auto nor a number of volumes"),
