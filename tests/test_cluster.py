@@ -334,6 +334,7 @@ def test_empty_logs_are_removed(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["slurm-2.log"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("plugin", ["Linear", "MultiProc"])
 def test_local_plugins(tmp_path, small_bundle, plugin_file, plugin):
     for label in "12":

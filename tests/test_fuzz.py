@@ -79,6 +79,7 @@ def is_read_or_refused(bold, folder):
     return app_error(lambda: try_run(bold, folder / "matrix.npy")) != ""
 
 
+@pytest.mark.long
 @bounded
 @given(data=st.data(), kind=st.sampled_from(["bold", "mask"]))
 def test_random_bytes_in_a_header(bold, tmp_path, data, kind):

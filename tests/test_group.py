@@ -19,7 +19,7 @@ from swift_bids.group.level import run_group_level
 from swift_bids.group.load import RunFilter, average_by_participant, check_kinds, collect_runs
 from swift_bids.inputs.dataset import understand_dataset
 
-CALL = ("--target", "planted", "shuffled", "--permutations", "19", "--nprocs", "2")
+CALL = ("--target", "planted", "--permutations", "19", "--nprocs", "2")
 
 
 @pytest.fixture(scope="module")
@@ -86,18 +86,17 @@ def test_similarity_and_identification(made_up):
     assert len(table_of(made_up, "group_desc-swift_duplicates.tsv")) == 0
 
 
-def test_planted_labels_are_found_and_shuffled_ones_are_not(made_up):
+def test_planted_labels_are_found(made_up):
     probes = table_of(made_up, "group_desc-swift_probes.tsv")
     auroc = probes[probes["metric"] == "auroc"].set_index(["target", "features"])
     assert auroc["value"]["planted", "embedding"] > 0.95
     assert auroc["p"]["planted", "embedding"] == 1 / 20
     assert auroc["gain_low"]["planted", "connectivity"] > 0
-    assert 0.2 < auroc["value"]["shuffled", "embedding"] < 0.8
-    assert auroc["p"]["shuffled", "embedding"] > 0.05
     sets = {"embedding", "connectivity", "motion", "dummy"}
     assert set(probes["features"]) == sets
 
 
+@pytest.mark.long
 def test_the_same_call_gives_the_same_bytes(made_up, tmp_path):
     root = copy_of(made_up, tmp_path)
     before = {p.name: p.read_bytes() for p in (root / "swift").glob("group*")}

@@ -117,7 +117,7 @@ def test_many_runs_go_in_batches(tmp_path, monkeypatch):
 
 
 def test_a_call_goes_on_after_a_worker_is_killed(tmp_path, small_bundle):
-    job = start_job(tmp_path, small_bundle, (2000, 2000))
+    job = start_job(tmp_path, small_bundle, (400, 400))
     os.kill(_busiest_below(job.pid), signal.SIGKILL)
     said, _ = job.communicate(timeout=PATIENCE)
     assert job.returncode == 0, said

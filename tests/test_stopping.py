@@ -92,7 +92,7 @@ raise_pending_signal()
 
 def test_a_second_signal_changes_nothing(tmp_path, small_bundle):
     """Impatient users press Ctrl-C twice; a batch system sends SIGTERM to every process."""
-    job = start_job(tmp_path, small_bundle, (2000, 2000), start_new_session=True)
+    job = start_job(tmp_path, small_bundle, (1000, 1000), start_new_session=True)
     for number, behind in ((signal.SIGINT, 0.02), (signal.SIGTERM, 0.2), (signal.SIGINT, 0)):
         os.killpg(job.pid, number)
         time.sleep(behind)
@@ -105,7 +105,7 @@ def test_a_second_signal_changes_nothing(tmp_path, small_bundle):
 
 def test_a_closed_terminal_and_a_finished_run(tmp_path, small_bundle):
     """A run whose last step has just ended counts as done, and nothing follows the summary."""
-    job = start_job(tmp_path, small_bundle, (22, 2000), start_new_session=True)
+    job = start_job(tmp_path, small_bundle, (22, 1000), start_new_session=True)
     embeddings = lambda: files_in(tmp_path / "out", "*_desc-swift_embedding.json")  # noqa: E731
     wait_for(embeddings, job)
     os.killpg(job.pid, signal.SIGHUP)

@@ -45,11 +45,12 @@ def test_one_call_at_a_time_writes_a_run(folder, small_bundle):
 @pytest.mark.parametrize(
     "options",
     [
-        [["--batch", "1/2"], ["--batch", "2/2"]],
-        [["--force"], ["--force"], ["--force"]],  # the same participants, three times
-        [["--force", "-w", "work"]] * 4,  # one work folder for all
+        pytest.param([["--batch", "1/2"], ["--batch", "2/2"]], id="array"),
+        # the same participants, three times
+        pytest.param([["--force"]] * 3, id="mistake", marks=pytest.mark.long),
+        # one work folder for all
+        pytest.param([["--force", "-w", "work"]] * 4, id="workfolder"),
     ],
-    ids=["array", "mistake", "workfolder"],
 )
 def test_jobs_in_one_folder(folder, small_bundle, options):
     output = f"out{len(options)}"

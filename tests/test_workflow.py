@@ -271,7 +271,7 @@ def test_a_terminated_job_leaves_no_worker_and_no_work_folder(
     job = start_job(
         tmp_path,
         small_bundle,
-        n_volumes=(2000, 2000),
+        n_volumes=(800, 800),
         processes=processes,
         start_new_session=True,
         env=os.environ | {"TMPDIR": str(tmp_path)},
