@@ -35,7 +35,7 @@ test: $(VENV)/installed
 
 # Runs the tests one after the other: containers, SLURM and torch.compile each use the whole machine.
 test-long: $(VENV)/installed
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long $(LONG)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
