@@ -7,6 +7,8 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 
 # A call may end while matplotlib writes its font cache, and matplotlib would log that it could not.
@@ -18,7 +20,7 @@ from swift_bids.reports import figures  # noqa: E402, F401
 from swift_bids.steps import embed  # noqa: E402, F401
 
 
-def _exit_with_call() -> None:
+def _set_up_worker() -> None:
     """End a worker when its call ends. If the call was killed, or was interrupted before it knew of
     the worker, the worker would wait for work, and keep its memory, forever."""
 
@@ -29,9 +31,12 @@ def _exit_with_call() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    # When memory runs out, the kernel should kill a worker, not the process that reports it.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
 
 
-os.register_at_fork(after_in_child=_exit_with_call)
+os.register_at_fork(after_in_child=_set_up_worker)
 
 
 def _print_error(
