@@ -11,8 +11,8 @@ VENV   ?= .venv
 # On Linux, this installs PyTorch's default build, with CUDA. For another build: make demo TORCH=<wheel>.
 TORCH  ?= torch==2.13.0
 DEMO   ?= demo
-# Number of processes that run tests; each loads its own copy of torch.
-JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n : 8)))
+# Number of processes that run tests: one more than there are CPUs, because some tests only wait.
+JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8)))
 BIN    := $(VENV)/bin
 
 .PHONY: demo test test-long lint audit docs image sif test-containers lock clean
@@ -31,7 +31,7 @@ demo: $(VENV)/installed
 	@echo "The weights of this demo are random numbers: its embeddings mean nothing."
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope -m "not long"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not long"
 
 # Runs the tests one after the other: containers, SLURM and torch.compile each use the whole machine.
 test-long: $(VENV)/installed

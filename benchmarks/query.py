@@ -91,7 +91,7 @@ def search(root: Path, labels: list[str]) -> None:
     """Find the runs as the app does, and print their number, the seconds and the MB."""
     import bids.layout  # noqa: F401  import time does not count
 
-    from swift_bids.inputs.dataset import understand_dataset
+    from swift_bids.inputs.dataset import find_derivatives
     from swift_bids.inputs.query import find_runs
     from swift_bids.inputs.selection import Selection
 
@@ -100,7 +100,7 @@ def search(root: Path, labels: list[str]) -> None:
         return int(text.split("VmHWM:")[1].split()[0]) / 1024
 
     before, started = peak(), time.process_time()
-    dataset = understand_dataset(root)
+    dataset = find_derivatives(root)
     chosen, _ = dataset.choose(labels or None)
     runs, problems = find_runs(dataset, chosen, Selection())
     assert not problems, problems[:3]

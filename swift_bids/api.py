@@ -108,7 +108,7 @@ def embed(
     UsageError
         The weights or the device do not exist, or a setting is not valid.
     InputError
-        The images cannot be read, do not fit each other, or are too short.
+        The images cannot be read, are not on the same grid, or are too short.
     """
     for choice, choices in (
         (variant, HUB_IDS),

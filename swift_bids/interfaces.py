@@ -1,4 +1,4 @@
-"""Files and settings -> the five steps as nipype interfaces; each calls one plain function."""
+"""The five steps as nipype interfaces, thin wrappers around plain functions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from swift_bids.base.errors import refusals
+from swift_bids.base.errors import os_errors_as_output_errors
 from swift_bids.base.locks import exclusive
 from swift_bids.geometry.frames import FRAMES
 from swift_bids.geometry.resample_time import Series
@@ -48,7 +48,7 @@ class _Step(SimpleInterface):
     """A step that writes to its folder in the work folder; a full disk ends it with OutputError."""
 
     def _run_interface(self, runtime: Bunch) -> Bunch:
-        with refusals(runtime.cwd):
+        with os_errors_as_output_errors(runtime.cwd):
             self._run_step(Path(runtime.cwd))
         return runtime
 
@@ -103,7 +103,10 @@ class _CropOutput(TraitedSpec):
 
 
 class Crop(_Step):
-    """Mask + frame -> index map."""
+    """Mask + frame -> position of each brain voxel in the network's 96^3 input.
+
+    Voxels outside the frame are left out, which crops the brain as in training.
+    """
 
     input_spec, output_spec = _CropInput, _CropOutput
 
@@ -180,7 +183,7 @@ class Embed(_Step):
         from swift_bids.steps.embed import choose_device, embed_chunks
 
         torch.set_num_threads(self.inputs.threads)
-        device, _ = choose_device(self.inputs.device)  # a cluster node may have no GPU
+        device, _ = choose_device(self.inputs.device)  # a machine of the cluster may have no GPU
         weights = Weights(**self.inputs.weights)
         with open(folder / PROGRESS_FILE, "w", buffering=1) as progress:
             tokens = embed_chunks(
@@ -208,7 +211,7 @@ class _AggregateInput(BaseInterfaceInputSpec):
     atlas = File(exists=True)
     run = traits.Dict(mandatory=True, desc="fields of Run")
     provenance = traits.Dict(mandatory=True, desc="fields of Provenance")
-    fingerprint = traits.Dict(mandatory=True, desc="BIDS URI of each input file -> fingerprint")
+    fingerprints = traits.Dict(mandatory=True, desc="BIDS URI of each input file -> fingerprint")
     keep_tokens = traits.Bool(True, usedefault=True)
     output_dir = traits.Directory(mandatory=True)
 
@@ -261,7 +264,7 @@ class Aggregate(_Step):
             statistics,
             Coverage(**self.inputs.coverage),
             tokens if self.inputs.keep_tokens else None,
-            self.inputs.fingerprint,
+            self.inputs.fingerprints,
             files,
         )
 

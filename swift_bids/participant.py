@@ -1,4 +1,4 @@
-"""The participant level, step by step: runs, weights, embeddings, reports, summary."""
+"""The participant level, step by step: weights, runs, embeddings, reports, summary."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from swift_bids.inputs.run import Run
 from swift_bids.network.weights import Weights, find_weights
 from swift_bids.outputs.dataset import check_output_dir, participants_of, write_participants
 from swift_bids.outputs.status_table import STATUS_FILE, write_status
-from swift_bids.reports.write import or_problem, remake_reports, write_reports
+from swift_bids.reports.write import record_problem, remake_reports, write_reports
 from swift_bids.settings import ParticipantSettings
 
 _LOG = logging.getLogger("swift_bids")
@@ -42,19 +42,19 @@ def run_participant_level(settings: ParticipantSettings, dataset: Dataset) -> in
     )
     if not labels and not problems:
         number, of = participants.batch
-        slice_of = f" in slice {number} of {of}" if of > 1 else ""
-        raise UsageError(f"nothing to do: no participant is left{slice_of}")
+        in_batch = f" in batch {number}/{of}" if of > 1 else ""
+        raise UsageError(f"nothing to do: no participant is left{in_batch}")
     if settings.dry_run:
         runs, unusable = find_runs(dataset, labels, settings.selection)
         problems += unusable
         print_runs(runs, problems, dataset, settings)
-        code = report_problems(problems, dataset.understood)
+        code = report_problems(problems, dataset.interpretation)
         return 2 if _nothing_to_do(runs, problems) else code
 
     output_dir = check_output_dir(settings.output_dir, dataset)
     if settings.reports_only:
         problems = remake_reports(output_dir, labels, problems)
-        return report_problems(problems, dataset.understood)
+        return report_problems(problems, dataset.interpretation)
     work_dir = settings.resources.work_dir
     check_work_dir(work_dir, output_dir)
     if settings.atlas is not None:
@@ -107,26 +107,26 @@ def _finish(
     defer_signals()
     problems += outcome.failed
     if _nothing_to_do(runs, problems):
-        report_problems(problems, dataset.understood)
+        report_problems(problems, dataset.interpretation)
         return 2
     stopped = outcome.stopped
     if runs and stopped is None:
         try:
             with interruptible():
                 write_reports(output_dir, outcome.done, outcome.skipped, problems, log_name)
-                # Jobs that run at the same time look and write one after the other, so that the
-                # table has the participants of all of them.
-                with or_problem(problems, "participants.tsv"), exclusive(output_dir):
+                # Concurrent jobs take turns to read the folders and write the table, so that it
+                # lists the participants of all jobs.
+                with record_problem(problems, "participants.tsv"), exclusive(output_dir):
                     write_participants(output_dir, *participants_of(output_dir, dataset))
         except (KeyboardInterrupt, SystemExit) as signal:  # the summary is still to come
             stopped = signal
-    with or_problem(problems, STATUS_FILE.as_posix()):
+    with record_problem(problems, STATUS_FILE.as_posix()):
         write_status(output_dir, outcome.done, outcome.skipped, problems, log_name)
     n_done, n_skipped = len(outcome.done), len(outcome.skipped)
     if n_done or n_skipped:
         skipped = f", skipped: {n_skipped} run(s) already done" if n_skipped else ""
         _LOG.info("done: %d run(s)%s", n_done, skipped)
-    code = report_problems(problems, dataset.understood)
+    code = report_problems(problems, dataset.interpretation)
     _remove_parts(output_dir, {run.participant for run in runs})
     if stopped is not None:
         raise stopped

@@ -1,4 +1,4 @@
-"""Tests whether this installation computes a recorded embedding, on this machine and device.
+"""Test whether this installation reproduces a recorded embedding, on this machine and device.
 
     python -m swift_bids.selftest [--device cuda] [--precision fp16]
 
@@ -21,7 +21,7 @@ import torch
 from swift_bids import __version__
 from swift_bids.api import embed
 from swift_bids.base.errors import UsageError
-from swift_bids.cli import values as arguments
+from swift_bids.cli import values as flag_types
 from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE
 from swift_bids.geometry.grid import template_brain
 from swift_bids.network.precision import PRECISIONS
@@ -72,7 +72,7 @@ def measure_deviation(device: str, precision: str) -> float:
 def main() -> int:
     """Run the test and return the exit code: 0 as recorded, 1 different, 2 the test cannot run."""
     parser = argparse.ArgumentParser(prog="python -m swift_bids.selftest")
-    parser.add_argument("--device", type=arguments.device, default="auto")
+    parser.add_argument("--device", type=flag_types.device, default="auto")
     parser.add_argument("--precision", choices=tuple(PRECISIONS), default="float32")
     args = parser.parse_args()
     begin = time.monotonic()
@@ -88,7 +88,8 @@ def main() -> int:
     print(
         f"swift_bids {__version__}, torch {torch.__version__}: one chunk on {device} in "
         f"{args.precision}, {time.monotonic() - begin:.1f} s: deviation {deviation:.1e} from the "
-        f"recorded embedding, {'as it should be' if passed else 'THIS IS WRONG'}"
+        f"recorded embedding: "
+        f"{'OK' if passed else 'TOO LARGE: this installation computes wrong embeddings'}"
     )
     return 0 if passed else 1
 

@@ -1,4 +1,6 @@
-"""Everything that a command asks for, as frozen settings: only `swift_bids.cli` sees argparse."""
+"""The settings of a command as dataclasses, so that the rest of the app does not depend on the
+command-line parser.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ class EmbeddingSettings:
     variant
         `contrastive` or `hcp-sex`.
     frame
-        `hcp` or `ukb`: the place of the brain in the network's input.
+        `hcp` or `ukb`: position of the FSL 2 mm grid in the network's 96^3 input.
     normalisation, dummy_scans, target_tr, chunk_stride, tail, short_runs
         Preprocessing, as the flags of these names accept it.
     fd_threshold, max_censored
@@ -45,12 +47,13 @@ class EmbeddingSettings:
 
 @dataclass(frozen=True)
 class Participants:
-    """Whom a command is about.
+    """Participants to process.
 
     Attributes
     ----------
     labels, excluded
-        Labels without `sub-`; None for everybody, and for nobody.
+        Labels without `sub-`. `labels=None` selects all participants, `excluded=None` excludes
+        none.
     batch
         (i, n): every nth of them, starting with the ith.
     """
@@ -70,7 +73,10 @@ class WeightsSettings:
 
 @dataclass(frozen=True)
 class Resources:
-    """How the work is done. Nothing here changes a result.
+    """How the work is done.
+
+    These settings change results by rounding at most, so a run is not embedded again when they
+    change.
 
     Attributes
     ----------
@@ -121,7 +127,7 @@ class ParticipantSettings:
     reports_only
         `--reports-only`.
     arguments
-        All arguments as typed, for the settings file in the logs.
+        Content of `swift_bids.toml`: the version and all arguments that have a value.
     """
 
     output_dir: Path

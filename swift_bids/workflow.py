@@ -1,4 +1,4 @@
-"""A run -> its nipype workflow: normalise -> crop -> chunk -> embed -> aggregate."""
+"""A run -> its nipype workflow: (normalise, crop, chunk) -> embed -> aggregate."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from swift_bids.outputs.provenance import Provenance
 
 #: With the version in it, so that nipype does not reuse the cache of another version.
 WORKFLOW_NAME = "swift_bids_" + re.sub(r"\W", "_", __version__) + "_wf"
-#: The steps in the order of the data.
+#: The steps; each comes after the steps whose results it needs.
 STEPS = ("normalise", "crop", "chunk", "embed", "aggregate")
-#: Memory of a step beside its threads, in GB; measured with 91 x 109 x 91 voxels.
+#: Memory that a step needs in addition to the imported libraries, in GB; measured with
+#: 91 x 109 x 91 voxels.
 _MEMORY_GB = {"normalise": 0.7, "crop": 0.5, "chunk": 0.2, "embed": 1.2, "aggregate": 0.6}
 
 
@@ -49,7 +50,7 @@ def workflow_of_run(
     resources: NetworkResources,
     output_dir: Path,
     log_dir: Path,
-    inputs: Mapping[str, str],
+    fingerprints: Mapping[str, str],
     keep_tokens: bool,
     atlas: Path | None = None,
 ) -> Workflow:
@@ -59,14 +60,15 @@ def workflow_of_run(
     ----------
     log_dir
         Folder for the crash files.
-    inputs
-        Fingerprints of the run's input files, for the last sidecar.
+    fingerprints
+        Fingerprints of the run's input files, recorded in embedding.json.
     keep_tokens
         Whether to write the network's whole output.
     atlas
         `--atlas`; None for cubes of 24 mm.
     """
     settings = provenance.settings
+    # nipype's inputs are plain dicts; interfaces.py rebuilds the dataclasses
     series = dataclasses.asdict(run.series)
     atlas_input = {"atlas": str(atlas)} if atlas else {}
     interfaces = {
@@ -78,6 +80,7 @@ def workflow_of_run(
             method=settings.normalisation,
             **atlas_input,
         ),
+        # Same mask and frame as in normalise, so that the columns of both have the same order.
         "crop": Crop(mask=run.mask, frame=settings.frame),
         "chunk": Chunk(
             series=series,
@@ -100,7 +103,7 @@ def workflow_of_run(
         "aggregate": Aggregate(
             run=dataclasses.asdict(run),
             provenance=dataclasses.asdict(provenance),
-            fingerprint=dict(inputs),
+            fingerprints=dict(fingerprints),
             keep_tokens=keep_tokens,
             output_dir=str(output_dir),
             **atlas_input,
@@ -112,7 +115,8 @@ def workflow_of_run(
             name=name,
             mem_gb=_MEMORY_GB[name],
             n_procs=resources.threads if name == "embed" else 1,
-            # Its files lie outside the work folder, where nipype's cache cannot see them.
+            # Always run: its outputs lie outside the work folder, so nipype's cache cannot tell
+            # whether they exist.
             overwrite=name == "aggregate" or None,
         )
         for name, interface in interfaces.items()

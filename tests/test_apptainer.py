@@ -32,7 +32,7 @@ def test_self_test(apptainer):
     """`%test` compares the embedding of one chunk with the recorded one."""
     done = apptainer("test", "swift_bids.sif")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("recorded embedding, as it should be\n")
+    assert done.stdout.endswith("recorded embedding: OK\n")
     assert f"swift_bids {__version__}, torch" in done.stdout
 
 
@@ -51,7 +51,7 @@ def test_run_script_and_help(apptainer):
     )
 
 
-def test_labels(apptainer):
+def test_image_labels(apptainer):
     labels = apptainer("inspect", "swift_bids.sif").stdout
     assert f"org.opencontainers.image.version: {__version__}" in labels
     assert "org.swift-bids.from:" in labels

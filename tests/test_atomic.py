@@ -143,7 +143,7 @@ def test_work_folders_of_killed_calls_are_removed(tmp_path):
     assert not parent.exists()
 
 
-def test_without_file_locks_nothing_of_others_is_removed(tmp_path, monkeypatch):
+def test_other_calls_files_are_kept_if_there_are_no_file_locks(tmp_path, monkeypatch):
     def flock(file, how):
         raise OSError(errno.ENOSYS, "Function not implemented")
 

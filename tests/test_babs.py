@@ -5,9 +5,11 @@ import os
 import subprocess
 from pathlib import Path
 
+import yaml
 from app import ROOT, require_program
 
 from swift_bids import __version__
+from swift_bids.base.errors import Problem, report_problems
 from swift_bids.cli.parse import parse_arguments
 
 #: BABS' own Python runs this code, because its versions of numpy and pandas conflict with ours.
@@ -73,3 +75,12 @@ def test_babs_makes_a_command_that_the_app_accepts(tmp_path):
 def test_the_name_of_the_zips_contains_the_version():
     text = (ROOT / "examples" / "babs.yaml").read_text()
     assert f'swift_bids: "{__version__.replace(".", "-")}"' in text
+
+
+def test_alerts_match_what_the_app_prints(caplog):
+    """An alert for words that the app no longer printed used to stay silent."""
+    alerts = yaml.safe_load((ROOT / "examples" / "babs.yaml").read_text())["alert_log_messages"]
+    report_problems([Problem("1", "sub-1", "has no brain mask")])
+    (words,) = alerts["stdout"]
+    assert words in caplog.messages[0]
+    assert alerts["stderr"] == ["swift-bids: error"]

@@ -45,13 +45,13 @@ def run(folder, **environment):
     )
 
 
-def test_a_task(task):
+def test_a_brainlife_task_writes_the_expected_folders(task):
     done = run(task)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_layout(task)
 
 
-def test_a_task_in_the_container(task):
+def test_a_brainlife_task_in_the_container_writes_the_expected_folders(task):
     """brainlife runs `main`, which calls Singularity, in a separate folder."""
     config = json.loads((task / "config.json").read_text())
     shutil.copytree(config["weights"], task / "weights")
@@ -90,6 +90,14 @@ def test_a_missing_input(task):
     done = run(task)
     assert done.returncode == 2
     assert "testdata/mask.nii.gz does not exist" in done.stderr
+    product = json.loads((task / "product.json").read_text())
+    assert product["brainlife"][0]["type"] == "error"
+
+
+def test_a_wrong_parameter(task):
+    config = json.loads((task / "config.json").read_text())
+    (task / "config.json").write_text(json.dumps(config | {"target_tr": "slow"}))
+    assert run(task).returncode == 2
     product = json.loads((task / "product.json").read_text())
     assert product["brainlife"][0]["type"] == "error"
 

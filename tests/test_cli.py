@@ -14,7 +14,7 @@ from swift_bids import __version__
 from swift_bids.base.errors import UsageError
 from swift_bids.cli.flags import build_parser
 from swift_bids.cli.parse import parse_arguments
-from swift_bids.cli.settings import settings_file
+from swift_bids.cli.settings import settings_file_content
 
 CALL = ["in", "out", "participant"]
 
@@ -94,7 +94,7 @@ FLAGS = {
 }
 
 
-def test_no_flag_is_forgotten_below():
+def test_every_flag_has_a_case_in_FLAGS():
     long = {flag for a in build_parser()._actions for flag in a.option_strings if flag[:2] == "--"}
     other_names = {"--nthreads", "--n-cpus", "--normalization", "--nipype-plugin-file"}
     assert long - {"--help", "--version", "--config-file"} - other_names == set(FLAGS)
@@ -110,7 +110,7 @@ def test_every_long_flag_takes_hyphens_and_underscores(flag):
     assert getattr(parse_arguments(CALL), name) != expected
 
 
-def test_forms_of_values():
+def test_notations_of_flag_values_are_normalised():
     args = parse_arguments(
         [*CALL, "--participant_label", "sub-01", "02", "--session-label=ses-a_b", "--mem", "8000"]
     )
@@ -132,7 +132,7 @@ def test_settings_of_an_earlier_call(tmp_path):
     argv = [part for pair in flags.items() for part in pair if part]
     before = parse_arguments([*CALL, *argv])
     file = tmp_path / "swift_bids.toml"
-    file.write_text(tomli_w.dumps(settings_file(before)))
+    file.write_text(tomli_w.dumps(settings_file_content(before)))
     after = parse_arguments(["in2", "out2", "group", "--config-file", str(file), "--tail=drop"])
     assert (str(after.bids_dir), after.analysis_level, after.tail) == ("in2", "group", "drop")
     assert {after.batch, after.reports_only} == {None}  # of the participant level
@@ -200,7 +200,7 @@ def test_labels_from_a_file(tmp_path):
         ["--participant-lab", "01"],
     ],
 )
-def test_wrong_options_end_with_2(wrong, capsys):
+def test_wrong_options_exit_with_code_2(wrong, capsys):
     with pytest.raises(SystemExit) as ended:
         parse_arguments([*CALL, *wrong])
     assert ended.value.code == 2
@@ -208,7 +208,7 @@ def test_wrong_options_end_with_2(wrong, capsys):
     assert flag in capsys.readouterr().err
 
 
-def test_no_weights_ends_with_2_and_leaves_nothing(tmp_path):
+def test_missing_weights_exit_with_code_2_and_leave_nothing(tmp_path):
     write_derivative(tmp_path / "in", "sub-1_task-a", shape=(4, 5, 6), n_volumes=20)
     answer = run_app(tmp_path / "in", tmp_path / "out", "participant", HF_HOME=str(tmp_path / "hf"))
     assert answer.returncode == 2
@@ -219,7 +219,7 @@ def test_no_weights_ends_with_2_and_leaves_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_gpu_ends_with_2(tmp_path):
+def test_a_missing_gpu_exits_with_code_2(tmp_path):
     write_derivative(tmp_path / "in", "sub-1_task-a", shape=(4, 5, 6), n_volumes=20)
     call = (tmp_path / "in", tmp_path / "out", "participant", "--random-weights")
     answer = run_app(*call, "--device", "cuda", CUDA_VISIBLE_DEVICES="")
@@ -265,7 +265,7 @@ def test_dry_run_lists_and_writes_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_group_level_without_outputs_ends_with_2(tmp_path):
+def test_group_level_without_outputs_exits_with_code_2(tmp_path):
     write_derivative(tmp_path / "in", "sub-1_task-a", shape=(4, 5, 6), n_volumes=20)
     answer = run_app(tmp_path / "in", tmp_path / "out", "group")
     assert answer.returncode == 2

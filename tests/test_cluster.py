@@ -40,12 +40,12 @@ def test_no_plugin():
     assert plugin_of("--nprocs", "2") is None
 
 
-def test_shorthands(programs):
+def test_slurm_flags_choose_the_plugin(programs):
     jobs = plugin_of("--slurm", "--sbatch-args", "--partition=long")
-    assert (jobs.name, jobs.remote, jobs.batch_size) == ("SLURM", True, 50)
+    assert (jobs.name, jobs.remote, jobs.runs_per_workflow) == ("SLURM", True, 50)
     assert jobs.arguments == {"max_jobs": 100, "sbatch_args": "--partition=long"}
     graph = plugin_of("--slurm-graph")
-    assert (graph.name, graph.arguments, graph.batch_size) == ("SLURMGraph", {}, None)
+    assert (graph.name, graph.arguments, graph.runs_per_workflow) == ("SLURMGraph", {}, None)
     with pytest.raises(UsageError, match="add one"):
         plugin_of("--sbatch-args", "--partition=long")
     with pytest.raises(SystemExit):
@@ -54,7 +54,7 @@ def test_shorthands(programs):
 
 def test_plugin_file(plugin_file, programs):
     shipped = plugin_of("--use-plugin", ROOT / "examples" / "plugin.yml")
-    assert (shipped.name, shipped.batch_size) == ("SLURM", 25)
+    assert (shipped.name, shipped.runs_per_workflow) == ("SLURM", 25)
     given = plugin_file("plugin: MultiProc\nplugin_args:\n  n_procs: 3\n")
     local = plugin_of("--nipype_plugin_file", given)  # fMRIPrep's older name
     assert (local.name, local.remote, local.arguments) == ("MultiProc", False, {"n_procs": 3})

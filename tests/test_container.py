@@ -100,7 +100,7 @@ def test_too_little_memory_is_reported(engine, demo, tmp_path):
     assert "memory ran out" in done.stdout + done.stderr
 
 
-def test_labels(engine):
+def test_image_labels(engine):
     """The label, the `version` file and the app have the same version."""
     (described,) = json.loads(call(engine, "image", "inspect", IMAGE).stdout)
     labels = described.get("Labels") or described["Config"]["Labels"]

@@ -12,7 +12,7 @@ from bids.layout import BIDSLayout
 from containers import run_files
 from make_data import SPACE, write_derivative
 
-from swift_bids.inputs.dataset import understand_dataset
+from swift_bids.inputs.dataset import find_derivatives
 from swift_bids.outputs.dataset import participants_of, write_participants
 
 RUNS = (
@@ -89,7 +89,7 @@ def test_a_damaged_participants_table_is_reported_and_not_copied(tmp_path, caplo
     (tmp_path / "in" / "participants.tsv").write_text("name\tage\nsub-1\t3\n")
     (tmp_path / "out" / "sub-1").mkdir(parents=True)
     logging.getLogger("swift_bids").propagate = True
-    dataset = understand_dataset(tmp_path / "in")
+    dataset = find_derivatives(tmp_path / "in")
     write_participants(tmp_path / "out", *participants_of(tmp_path / "out", dataset))
     assert (tmp_path / "out" / "participants.tsv").read_text() == "participant_id\nsub-1\n"
     assert "its columns are not copied" in caplog.text

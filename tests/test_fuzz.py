@@ -3,7 +3,7 @@
 import argparse
 import gzip
 import json
-from pathlib import Path
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from make_data import file_of, write_run
 
 from swift_bids.base.errors import InputError, UsageError
-from swift_bids.cli import values as arguments
+from swift_bids.cli import values as flag_types
 from swift_bids.cli.flags import build_parser
 from swift_bids.execution.plugins import _read_plugin_file
 from swift_bids.geometry.frames import FRAMES
 from swift_bids.geometry.resample_time import Series
 from swift_bids.inputs import filenames as names
 from swift_bids.inputs.confounds import count_dummy_scans, framewise_displacement, read_confounds
-from swift_bids.inputs.dataset import understand_dataset
+from swift_bids.inputs.dataset import find_derivatives
 from swift_bids.inputs.filters import read_filter_file
 from swift_bids.inputs.run import complete_run
 from swift_bids.network.checkpoint import read_config
@@ -44,6 +44,12 @@ json_values = st.recursive(
 def bold(tmp_path_factory):
     """A good run, whose files the tests copy and damage."""
     return write_run(tmp_path_factory.mktemp("fuzz") / "in", "1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def digests(bold):
+    """SHA-256 of the run's files before the first test."""
+    return {file: sha256(file.read_bytes()).hexdigest() for file in bold.parent.iterdir()}
 
 
 def app_error(call):
@@ -143,9 +149,9 @@ def test_random_settings_files(tmp_path, content, text):
         for read in (
             lambda: read_filter_file(tmp_path / "a.json"),
             lambda: read_config(tmp_path / "model.safetensors"),
-            lambda: arguments.config_file_flags(tmp_path / "a.toml", build_parser()),
+            lambda: flag_types.config_file_flags(tmp_path / "a.toml", build_parser()),
             lambda: _read_plugin_file(tmp_path / "a.yml", None),
-            lambda: understand_dataset(tmp_path),
+            lambda: find_derivatives(tmp_path),
         ):
             assert app_error(read) != ""
 
@@ -158,20 +164,20 @@ def test_random_arguments_and_names(text):
     names.is_in_space({"space": "x", "res": text}, text)
     assert names.plain(names.plain(text)) == names.plain(text)
     for parse in (
-        arguments.batch,
-        arguments.positive,
-        arguments.auto_or_count,
-        arguments.target_tr,
-        arguments.millimetres,
-        arguments.share,
-        arguments.device,
-        arguments.gigabytes,
-        arguments.parse_labels,
+        flag_types.batch,
+        flag_types.positive,
+        flag_types.auto_or_count,
+        flag_types.target_tr,
+        flag_types.millimetres,
+        flag_types.share,
+        flag_types.device,
+        flag_types.gigabytes,
+        flag_types.parse_labels,
     ):
         assert app_error(lambda parse=parse: parse(text)) != ""
 
 
-def test_the_original_run_is_unchanged(bold):
+def test_the_original_run_is_unchanged(bold, digests, tmp_path):
     """The tests change only copies of the run."""
-    assert Path(bold).exists()
-    try_run(bold, bold.parent / "matrix.npy")
+    try_run(bold, tmp_path / "matrix.npy")
+    assert {file: sha256(file.read_bytes()).hexdigest() for file in digests} == digests

@@ -76,7 +76,7 @@ def test_frames(frame, voxel, place):
     mask = np.zeros(FSL_SHAPE)
     mask[voxel] = 1
     found = brain_voxels(mask, FSL_AFFINE, FRAMES[frame])
-    assert np.unravel_index(found.model[0], (96, 96, 96)) == place
+    assert np.unravel_index(found.model_index[0], (96, 96, 96)) == place
     world = nib.affines.apply_affine(FSL_AFFINE, voxel)
     np.testing.assert_allclose(nib.affines.apply_affine(FRAMES[frame].affine, place), world)
 
@@ -91,7 +91,7 @@ def test_voxels_outside_the_frame_are_counted():
 def test_nan_in_a_mask_is_not_brain():
     mask = np.full(FSL_SHAPE, np.nan)
     mask[45, 54, 45] = 1
-    assert len(brain_voxels(mask, FSL_AFFINE, FRAMES["ukb"]).fsl) == 1
+    assert len(brain_voxels(mask, FSL_AFFINE, FRAMES["ukb"]).fsl_index) == 1
 
 
 def test_an_empty_mask_is_rejected():

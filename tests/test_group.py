@@ -17,20 +17,23 @@ from swift_bids.cli.parse import parse_arguments
 from swift_bids.cli.settings import group_settings
 from swift_bids.group.level import run_group_level
 from swift_bids.group.load import RunFilter, average_by_participant, check_kinds, collect_runs
-from swift_bids.inputs.dataset import understand_dataset
+from swift_bids.inputs.dataset import find_derivatives
 
 CALL = ("--target", "planted", "--permutations", "19", "--nprocs", "2")
 
 
 @pytest.fixture(scope="module")
-def made_up(tmp_path_factory):
+def made_up(made_once):
     """40 participants with two runs each; case and control are planted in the embeddings."""
-    root = tmp_path_factory.mktemp("group") / "data"
+    return made_once("group", _make_up) / "data"
+
+
+def _make_up(folder):
+    root = folder / "data"
     write_outputs(root, 40, 2, connectivity=True)
     done = run_app(root / "fmriprep", root / "swift", "group", *CALL, "-v")
     assert done.returncode == 0, done.stdout + done.stderr
     (root / "log").write_text(done.stdout)
-    return root
 
 
 def copy_of(made_up, tmp_path):
@@ -124,7 +127,7 @@ def change(root, label, **changes):
         ({"ModelRepetitionTime": 2.0}, "model_tr"),
     ],
 )
-def test_other_kinds_are_not_mixed_silently(made_up, tmp_path, changes, column):
+def test_different_settings_are_not_mixed_without_allow_mixed(made_up, tmp_path, changes, column):
     root = copy_of(made_up, tmp_path)
     change(root, "00003", **changes)
     before = sorted(p.name for p in (root / "swift").iterdir())
@@ -149,7 +152,7 @@ def test_kinds_are_mixed_or_chosen_on_demand(made_up, tmp_path):
     assert len(table_of(root, "group_desc-swift_embedding.tsv")) == 78
 
 
-def test_trs_of_the_training_data_are_one_kind(made_up, tmp_path):
+def test_training_trs_can_be_compared(made_up, tmp_path):
     root = copy_of(made_up, tmp_path)
     change(root, "00003", ModelRepetitionTime=0.72)
     runs, _ = collect_runs(root / "swift", RunFilter())
@@ -195,10 +198,13 @@ def test_columns_that_cannot_be_probed_are_reported(made_up, tmp_path):
     assert (both.returncode, "is also a --target" in both.stderr) == (2, True)
     wrong = run_app(*call, "--target", "agee")
     assert wrong.returncode == 2
-    assert "--target agee: participants.tsv has no such column; it has age" in wrong.stderr
+    assert (
+        "--target agee: there is no such column in participants.tsv; did you mean age"
+        in wrong.stderr
+    )
 
 
-def test_columns_of_the_study_keep_their_values(made_up, tmp_path):
+def test_participants_columns_that_clash_are_renamed(made_up, tmp_path):
     root = copy_of(made_up, tmp_path)
     table = root / "fmriprep" / "participants.tsv"
     known = pd.read_csv(table, sep="\t", dtype=str)
@@ -403,16 +409,18 @@ def test_page_in_a_browser(made_up, browser):
     assert (said, asked) == ([], [file.as_uri()])
 
 
-def test_names_from_files_are_text_only(made_up, tmp_path, browser):
+def test_names_are_escaped_on_the_page(made_up, tmp_path, browser):
     root = copy_of(made_up, tmp_path)
+    for file in root.glob("swift/sub-*/func/*_timeseries.*"):
+        file.unlink()  # a probe less
     table = root / "fmriprep" / "participants.tsv"
     known = pd.read_csv(table, sep="\t", dtype=str)
     bad = "</script><script>document.title='x'</script><img src=x onerror=\"document.title='y'\">"
     known[bad] = [bad + "a", bad + "b"] * 20
-    known["$x_1$"] = ["{{ 7 * 7 }}", "b"] * 20
+    known["$x_1$"] = ["{{ 7 * 7 }}", bad] * 20
     known.to_csv(table, sep="\t", index=False)
     call = (root / "fmriprep", root / "swift", "group", "--permutations", "1")
-    done = run_app(*call, "--target", bad, "$x_1$")
+    done = run_app(*call, "--target", "$x_1$")
     assert done.returncode == 0, done.stdout + done.stderr
     file = root / "swift" / "group.html"
     page, said, asked = open_page(browser, file)
@@ -466,10 +474,10 @@ def test_a_killed_worker_fails_one_probe(made_up, tmp_path, monkeypatch, caplog)
     def killed(target, *others):
         raise BrokenProcessPool("A worker process managed by the executor was terminated")
 
-    monkeypatch.setattr("swift_bids.group.level.probe", killed)
+    monkeypatch.setattr("swift_bids.group.level.fit_probe", killed)
     call = map(str, (root / "fmriprep", root / "swift", "group", "--permutations", "1"))
     args = parse_arguments(list(call))
-    dataset = understand_dataset(root / "fmriprep", None)
+    dataset = find_derivatives(root / "fmriprep", None)
     assert run_group_level(group_settings(args), dataset) == 1
     assert "probe of planted: a worker process was killed, probably for lack of" in caplog.text
     assert (root / "swift" / "group.html").exists()

@@ -41,7 +41,7 @@ def test_files_and_images_give_the_same_result_as_the_app(demo):
 
 def test_wrong_inputs_and_settings_are_refused(demo):
     bold, mask = (demo / "fmriprep" / f"{RUN}{n}.nii.gz" for n in ("preproc_bold", "brain_mask"))
-    with pytest.raises(UsageError, match="add --random-weights"):
+    with pytest.raises(UsageError, match="accept them with --random-weights"):
         embed(bold, mask, tr=0.8, weights=demo / "weights")
     for wrong, message in (
         ({"normalisation": "voxel"}, "'voxel' is not valid; choose one of global, voxel"),

@@ -12,7 +12,7 @@ from test_query import SMALL, query
 from swift_bids.base.errors import UsageError
 from swift_bids.cli.values import parse_labels
 from swift_bids.execution.progress import Progress
-from swift_bids.inputs.dataset import understand_dataset
+from swift_bids.inputs.dataset import find_derivatives
 from swift_bids.inputs.filters import read_filter_file
 from swift_bids.outputs.dataset import check_output_dir
 
@@ -174,7 +174,7 @@ def test_a_space_can_include_a_resolution(tmp_path):
 def test_a_warning_about_labels_that_no_run_has(tmp_path, caplog):
     write_derivative(tmp_path, "sub-01_task-rest", **SMALL)
     assert len(query(tmp_path, tasks=["rest", "typo"])[0]) == 1
-    assert "no run has task-typo" in caplog.text
+    assert "no run matches task-typo; check for typing errors" in caplog.text
 
 
 def test_an_empty_participant_folder_is_reported(tmp_path):
@@ -194,7 +194,7 @@ def test_a_damaged_index_is_reported(tmp_path):
 
 def test_another_dataset_is_not_overwritten(tmp_path):
     write_derivative(tmp_path / "in", "sub-01_task-rest", **SMALL)
-    dataset = understand_dataset(tmp_path / "in")
+    dataset = find_derivatives(tmp_path / "in")
     other = tmp_path / "raw"
     other.mkdir()
     (other / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
@@ -214,7 +214,7 @@ def test_labels_from_files(tmp_path):
     assert parse_labels("01,02") == ["01", "02"]
 
 
-def test_nodes_from_the_cache_have_no_start(caplog):
+def test_progress_accepts_cached_nodes(caplog):
     """nipype reports only the end of such a node, and the app logs it."""
     caplog.set_level("DEBUG", "swift_bids")
     run = type("Run", (), {"name": "sub-01_task-a"})()
@@ -228,7 +228,7 @@ def test_calls_with_nothing_to_do_and_a_dry_run(tmp_path, small_bundle):
     call = (tmp_path / "in", tmp_path / "out")
     weights = ("--weights", small_bundle)
     empty = run_app(*call, "participant", "--batch", "2/2", *weights)
-    assert (empty.returncode, "no participant is left in slice 2 of 2" in empty.stderr) == (2, True)
+    assert (empty.returncode, "no participant is left in batch 2/2" in empty.stderr) == (2, True)
     odd = run_app(*call, "participant", "-w", tmp_path / "w[1]", *weights)
     assert odd.returncode == 2
     assert "nipype cannot work in a folder with [ ]" in odd.stderr

@@ -63,7 +63,7 @@ def test_a_node_that_is_always_killed_does_not_stop_others(tmp_path):
     assert "memory ran out: it needs about" in crashed["run1_wf"][0]
 
 
-def test_an_idle_worker_that_is_killed(tmp_path):
+def test_nodes_still_run_after_an_idle_worker_is_killed(tmp_path):
     """The remaining nodes still run."""
     plugin = RunByRun({"n_procs": 1, "memory_gb": 8})
     plugin._config = {"execution": {"crashfile_format": "txt"}}
@@ -96,9 +96,11 @@ def workflow_of(number):
     return workflow
 
 
-def test_many_runs_go_in_batches(tmp_path, monkeypatch):
+def test_many_runs_are_given_to_nipype_in_groups(tmp_path, monkeypatch):
     """nipype's memory, and its time for each step, grow with the number of runs."""
-    monkeypatch.setattr("swift_bids.execution.workflows._batch_size", lambda execution, n_runs: 2)
+    monkeypatch.setattr(
+        "swift_bids.execution.workflows._runs_per_workflow", lambda execution, n_runs: 2
+    )
     events = []
 
     def make(number):
@@ -106,8 +108,8 @@ def test_many_runs_go_in_batches(tmp_path, monkeypatch):
         return workflow_of(number)
 
     on_node = lambda run, node, status: events.append(f"{status} {run[3]}")  # noqa: E731
-    execution = Execution(work_dir=tmp_path, processes=2, log_name="log")
-    executed = run_workflows(range(5), make, execution, tmp_path, on_node)
+    execution = Execution(processes=2, log_name="log")
+    executed = run_workflows(range(5), make, execution, tmp_path, tmp_path, on_node)
     assert (executed.crashed, executed.stopped) == ({}, None)
     assert [event for event in events if event[:4] == "made"] == [f"made {n}" for n in range(5)]
     for number in (2, 4):  # a pair begins when the one before has ended
@@ -117,7 +119,7 @@ def test_many_runs_go_in_batches(tmp_path, monkeypatch):
 
 
 def test_a_call_goes_on_after_a_worker_is_killed(tmp_path, small_bundle):
-    job = start_job(tmp_path, small_bundle, (400, 400))
+    job = start_job(tmp_path, small_bundle, (200, 200))
     os.kill(_busiest_below(job.pid), signal.SIGKILL)
     said, _ = job.communicate(timeout=PATIENCE)
     assert job.returncode == 0, said

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from swift_bids.base.errors import UsageError
 from swift_bids.group.columns import (
@@ -11,7 +12,7 @@ from swift_bids.group.columns import (
     covariate_matrix,
     group_codes,
 )
-from swift_bids.group.probes.probe import probe
+from swift_bids.group.probes.probe import fit_probe
 
 N = 80
 
@@ -51,7 +52,7 @@ def row(table, features, metric):
 @pytest.mark.long
 def test_planted_classes_are_predicted_and_shuffled_ones_are_not(rng, classes, features):
     named = pd.Series(np.where(classes, "case", "control"))
-    table, reason = probe(as_target("planted", named), features, n_permutations=19)
+    table, reason = fit_probe(as_target("planted", named), features, n_permutations=19)
     assert reason is None
     own = row(table, "embedding", "auroc")
     assert own["value"] > 0.9
@@ -68,7 +69,7 @@ def test_planted_classes_are_predicted_and_shuffled_ones_are_not(rng, classes, f
     assert row(table, "dummy", "auroc")["value"] == 0.5
 
     shuffled = pd.Series(rng.permutation(named))
-    table, _ = probe(as_target("shuffled", shuffled), features, n_permutations=19)
+    table, _ = fit_probe(as_target("shuffled", shuffled), features, n_permutations=19)
     own = row(table, "embedding", "auroc")
     assert 0.3 < own["value"] < 0.7
     assert own["p"] > 0.05
@@ -81,28 +82,35 @@ def test_random_labels_score_at_chance_on_average(features):
     for seed in range(12):
         labels = pd.Series(np.random.default_rng(seed).permutation(np.arange(N) % 2))
         only = {"embedding": features["embedding"][:, 10:]}
-        table, _ = probe(as_target("x", labels), only, n_permutations=1)
+        table, _ = fit_probe(as_target("x", labels), only, n_permutations=1)
         values.append([row(table, "embedding", m)["value"] for m in ("balanced_accuracy", "auroc")])
     assert np.abs(np.mean(values, axis=0) - 0.5).max() < 0.06
 
 
-def test_a_number_is_predicted_reproducibly(rng, features):
+@pytest.fixture
+def two_workers():
+    """Number of joblib's worker processes, which end with the test."""
+    yield 2
+    get_reusable_executor().shutdown(wait=True)
+
+
+def test_a_number_is_predicted_reproducibly(rng, features, two_workers):
     age = pd.Series(50 + 5 * features["embedding"][:, 12] + rng.standard_normal(N))
-    table, _ = probe(as_target("age", age), features, n_permutations=19)
+    table, _ = fit_probe(as_target("age", age), features, n_permutations=19)
     assert row(table, "embedding", "r2")["value"] > 0.6
     assert row(table, "embedding", "pearson_r")["value"] > 0.8
     assert row(table, "embedding", "mae")["p"] == 1 / 20
     assert row(table, "dummy", "r2")["value"] < 0.01
     assert row(table, "dummy", "mae")["gain_high"] < 0  # the embedding's error is smaller
     assert set(table["metric"]) == {"r2", "mae", "pearson_r"}
-    again, _ = probe(as_target("age", age), features, n_permutations=19, n_jobs=2)
+    again, _ = fit_probe(as_target("age", age), features, n_permutations=19, n_jobs=two_workers)
     pd.testing.assert_frame_equal(table, again)
 
 
 def test_three_classes(rng):
     labels = np.arange(N) % 3
     x = rng.standard_normal((N, 20)) + np.eye(3)[labels] @ rng.standard_normal((3, 20)) * 1.5
-    table, _ = probe(
+    table, _ = fit_probe(
         as_target("site", pd.Series(list("abc"))[labels]), {"embedding": x}, n_permutations=9
     )
     assert row(table, "embedding", "auroc")["value"] > 0.9
@@ -114,10 +122,10 @@ def test_covariates_are_removed_within_the_folds(rng, classes):
     covariate = classes + 0.1 * rng.standard_normal(N)
     x = rng.standard_normal((N, 10)) + 3 * covariate[:, None]
     target = as_target("x", pd.Series(classes))
-    plain, _ = probe(target, {"embedding": x}, n_permutations=1)
+    plain, _ = fit_probe(target, {"embedding": x}, n_permutations=1)
     assert row(plain, "embedding", "auroc")["value"] > 0.95
     table = pd.DataFrame({"age": covariate})
-    without, _ = probe(target, {"embedding": x}, covariate_matrix(table, ["age"]), None, 1)
+    without, _ = fit_probe(target, {"embedding": x}, covariate_matrix(table, ["age"]), None, 1)
     assert row(without, "embedding", "auroc")["value"] < 0.7
 
 
@@ -127,7 +135,7 @@ def test_a_feature_that_equals_a_covariate_is_removed(rng):
     age = pd.Series(50 + 20 * motion[:, 0] + rng.standard_normal(N))
     sets = {"embedding": rng.standard_normal((N, 5)), "motion": motion}
     covariates = motion[:, :1].copy()
-    table, _ = probe(as_target("age", age), sets, covariates, None, n_permutations=19)
+    table, _ = fit_probe(as_target("age", age), sets, covariates, None, n_permutations=19)
     assert row(table, "motion", "r2")["value"] < 0.05
 
 
@@ -140,7 +148,7 @@ def test_p_values_with_a_covariate_are_not_too_small(rng):
         c = own.standard_normal(40)
         x = c[:, None] + own.standard_normal((40, 5))
         y = as_target("y", pd.Series(c + own.standard_normal(40)))
-        table, _ = probe(y, {"embedding": x}, c[:, None], None, n_permutations=19)
+        table, _ = fit_probe(y, {"embedding": x}, c[:, None], None, n_permutations=19)
         low += row(table, "embedding", "r2")["p"] <= 0.2
     assert low <= 9  # binomial(20, 0.2): 99 % within
 
@@ -153,13 +161,13 @@ def test_p_values_with_families_and_single_participants_as_groups(rng):
     alone = np.arange(60)
     pairs = np.concatenate([np.arange(40), np.repeat(np.arange(40, 50), 2)])
     for groups in (alone, pairs):
-        table, _ = probe(as_target("y", y), {"embedding": x}, None, groups, 39)
+        table, _ = fit_probe(as_target("y", y), {"embedding": x}, None, groups, 39)
         assert row(table, "embedding", "r2")["p"] == 1 / 40
         assert row(table, "embedding", "r2")["chance"] < 0.1
     classes = pd.Series(np.where(np.repeat(rng.permutation(np.repeat([0, 1], 10)), 3), "a", "b"))
     x[:, 0] += 3 * (classes == "a")
     families = np.repeat(np.arange(20), 3)
-    table, _ = probe(as_target("c", classes), {"embedding": x}, None, families, 39)
+    table, _ = fit_probe(as_target("c", classes), {"embedding": x}, None, families, 39)
     assert row(table, "embedding", "auroc")["p"] == 1 / 40
 
 
@@ -168,7 +176,7 @@ def test_too_few_permutations_give_no_p_value(rng):
     site = np.repeat(np.arange(4), 20)
     classes = pd.Series(np.array(["a", "a", "b", "b"])[site])
     x = rng.standard_normal((N, 3)) + (site >= 2)[:, None]
-    table, reason = probe(as_target("y", classes), {"embedding": x}, None, site, 39)
+    table, reason = fit_probe(as_target("y", classes), {"embedding": x}, None, site, 39)
     assert reason is None
     assert row(table, "embedding", "auroc")["value"] > 0.8
     assert np.isnan(row(table, "embedding", "auroc")["p"])
@@ -178,11 +186,11 @@ def test_too_few_permutations_give_no_p_value(rng):
 def test_too_few_participants_with_all_covariates(classes, features):
     covariates = np.full((N, 1), np.nan)
     covariates[:9] = np.arange(9.0)[:, None]
-    table, reason = probe(as_target("x", pd.Series(classes)), features, covariates, None, 9)
+    table, reason = fit_probe(as_target("x", pd.Series(classes)), features, covariates, None, 9)
     assert table.empty
-    assert (
-        "9 of 9 participants have a value; a probe needs 20, without participants who lack"
-        in reason
+    assert reason == (
+        "after excluding participants who lack a covariate, group or baseline, 9 of 9 participants "
+        "have a value; a probe needs 20"
     )
 
 
@@ -192,17 +200,19 @@ def test_groups_are_never_split(rng):
     y = rng.permutation(np.repeat([0, 1], 4))[site]
     x = np.eye(8)[site] * 5 + 0.1 * rng.standard_normal((N, 8))
     target = as_target("x", pd.Series(y))
-    split, _ = probe(target, {"embedding": x}, n_permutations=1)
-    kept, reason = probe(target, {"embedding": x}, None, site, 1)
+    split, _ = fit_probe(target, {"embedding": x}, n_permutations=1)
+    kept, reason = fit_probe(target, {"embedding": x}, None, site, 1)
     assert row(split, "embedding", "auroc")["value"] > 0.95
     assert reason is None
     assert row(kept, "embedding", "auroc")["value"] < 0.75
-    one, reason = probe(target, {"embedding": x}, None, np.zeros(N, int), 1)
+    one, reason = fit_probe(target, {"embedding": x}, None, np.zeros(N, int), 1)
     assert one.empty
     assert "all participants are in one group" in reason
-    two, reason = probe(as_target("x", pd.Series(site >= 4)), {"embedding": x}, None, site >= 4, 1)
+    two, reason = fit_probe(
+        as_target("x", pd.Series(site >= 4)), {"embedding": x}, None, site >= 4, 1
+    )
     assert two.empty
-    assert "a class has too few participants outside" in reason
+    assert "the training part of a fold has too few participants" in reason
 
 
 def test_participants_without_a_value_are_excluded(classes, features):
@@ -210,7 +220,7 @@ def test_participants_without_a_value_are_excluded(classes, features):
     values[:10] = "n/a"
     covariates = np.ones((N, 1))
     covariates[20] = np.nan
-    table, _ = probe(as_target("x", values), features, covariates, None, n_permutations=1)
+    table, _ = fit_probe(as_target("x", values), features, covariates, None, n_permutations=1)
     assert table["n_participants"].unique().tolist() == [69]
 
 
@@ -253,8 +263,10 @@ def test_unknown_columns_are_rejected():
         lambda: covariate_matrix(table, ["agee"]),
         lambda: group_codes(table, "agee"),
     ):
-        with pytest.raises(UsageError, match=r"agee: participants\.tsv has no such column; it has"):
+        with pytest.raises(UsageError, match=r"agee: .* in participants\.tsv; did you mean age\?"):
             call()
+    with pytest.raises(UsageError, match=r"in participants\.tsv; its columns are age$"):
+        choose_targets(table, ["age"], ["height"])
     texts = pd.DataFrame({"c": [f"x{i}" for i in range(40)]})
     with pytest.raises(UsageError, match="is text with 40 different"):
         covariate_matrix(texts, ["c"])

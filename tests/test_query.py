@@ -9,7 +9,7 @@ import pytest
 from make_data import SPACE, write_derivative
 
 from swift_bids.base.errors import UsageError
-from swift_bids.inputs.dataset import understand_dataset
+from swift_bids.inputs.dataset import find_derivatives
 from swift_bids.inputs.filters import read_filter_file
 from swift_bids.inputs.index import check_database_dir
 from swift_bids.inputs.query import find_runs
@@ -19,7 +19,7 @@ SMALL = {"shape": (4, 5, 6), "n_volumes": 21}
 
 
 def query(root, participants=None, **selection):
-    dataset = understand_dataset(root)
+    dataset = find_derivatives(root)
     labels, problems = dataset.choose(participants)
     runs, unusable = find_runs(dataset, labels, Selection(**selection))
     return runs, {p.name: p.reason for p in [*problems, *unusable]}
@@ -155,7 +155,7 @@ def test_a_selected_echo_uses_the_common_mask_and_confounds(tmp_path):
 def test_participants_can_be_excluded_and_split_into_batches(tmp_path):
     for label in "12345":
         write_derivative(tmp_path, f"sub-{label}_task-a", **SMALL)
-    dataset = understand_dataset(tmp_path)
+    dataset = find_derivatives(tmp_path)
     assert dataset.choose(excluded=["sub-2", "4"]) == (["1", "3", "5"], [])
     batches = [dataset.choose(batch=(i, 2))[0] for i in (1, 2)]
     assert batches == [["1", "3", "5"], ["2", "4"]]
@@ -181,7 +181,7 @@ def test_a_kept_index_sees_what_changed(tmp_path):
     assert "task-b" in run.name
     assert not [p for p in root.rglob("*") if p not in before and "task-b" not in p.name]
     with pytest.raises(UsageError, match="lies in the input"):
-        check_database_dir(root / "index", understand_dataset(root))
+        check_database_dir(root / "index", find_derivatives(root))
 
 
 def test_more_participants_than_fit_in_one_index(tmp_path, monkeypatch):
@@ -290,8 +290,8 @@ def test_unreadable_and_3d_images(tmp_path):
     ("files", "message"),
     [
         ([], "; run fMRIPrep with --output-spaces MNI152NLin6Asym:res-2"),
-        (["task-a_space-fsLR_den-91k_bold.dtseries.nii"], "only surfaces or CIFTI"),
-        (["task-a_hemi-L_space-fsaverage5_bold.func.gii"], "only surfaces or CIFTI"),
+        (["task-a_space-fsLR_den-91k_bold.dtseries.nii"], "only surface or CIFTI"),
+        (["task-a_hemi-L_space-fsaverage5_bold.func.gii"], "only surface or CIFTI"),
         (
             [
                 "task-a_desc-coreg_boldref.nii.gz",
@@ -311,7 +311,7 @@ def test_participant_without_volumes(tmp_path, files, message):
         (tmp_path / "sub-2" / "func" / f"sub-2_{name}").touch()
     runs, problems = query(tmp_path)
     assert [run.participant for run in runs] == ["1"]
-    assert problems["sub-2"].startswith("has no preprocessed BOLD volumes")
+    assert problems["sub-2"].startswith("has no preprocessed BOLD image")
     assert message in problems["sub-2"]
 
 
@@ -319,7 +319,7 @@ def test_participant_without_volumes(tmp_path, files, message):
     ("content", "message"),
     [
         ("{", "cannot be read"),
-        ('{"t1w": {}}', "t1w is unknown; use bold, confounds, mask"),
+        ('{"t1w": {}}', "t1w; the app reads only bold, confounds and mask, so remove"),
         ('["bold"]', "must look like"),
     ],
 )

@@ -22,7 +22,7 @@ from swift_bids.geometry.resample_time import Series, model_repetition_time, res
         ("2", 2.0, 2.0),
     ],
 )
-def test_repetition_time_of_the_network(target, tr, read_at):
+def test_model_repetition_time(target, tr, read_at):
     assert model_repetition_time(target, tr) == read_at
 
 

@@ -47,7 +47,7 @@ def test_neighbours_are_those_of_the_whole_matrix(monkeypatch):
     assert len(nearest_neighbours(features[:3], table["name"][:3])) == 6
 
 
-def test_only_a_mix_up_is_a_duplicate():
+def test_only_runs_of_different_participants_are_duplicates():
     features, table = people(12, 2)
     assert duplicates(features, table).empty
     features[5] = features[14] + 0.001
@@ -121,7 +121,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_table_of_limits_holds_for_a_short_simulation(case):
+def test_outlier_limits_agree_with_a_short_simulation(case):
     """One run in 1,000 is above the limit; the simulation has 30,000 runs, of which 30 should be.
 
     scikit-learn's own estimator confirms the quick one that the table is made with.
@@ -222,14 +222,14 @@ def test_many_runs_are_sampled(monkeypatch):
     assert by_metric(found)["value"]["rank1"] == 1
 
 
-def test_motion_that_is_the_same_for_all_tells_nothing():
+def test_constant_motion_identifies_nobody():
     _, table = people(6, 2)
     found = identification({"motion": np.full((12, 2), 0.1)}, table["participant_id"], 9)
     assert by_metric(found, "motion")["value"]["i2c2"] == 0
     assert by_metric(found, "motion")["p"]["i2c2"] == 1
 
 
-def test_nothing_to_identify():
+def test_identification_needs_two_participants_with_repeated_runs():
     features, table = people(5, 1)
     assert identification({"embedding": features}, table["participant_id"]).empty
     assert identification({"embedding": features}, pd.Series(["sub-1"] * 5)).empty

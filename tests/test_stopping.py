@@ -31,7 +31,7 @@ def ended(code, number, after=0.0):
     return job.returncode, out + errors
 
 
-def test_a_library_that_never_ends_does_not_keep_the_call():
+def test_a_hanging_library_does_not_delay_exit():
     """A library may wait forever for a worker that is gone."""
     code = """
 import threading, time
@@ -48,7 +48,7 @@ except KeyboardInterrupt:
     assert ended(code, signal.SIGINT) == (130, "swift-bids: interrupted\n")
 
 
-def test_a_busy_worker_does_not_keep_the_call():
+def test_a_busy_worker_does_not_delay_exit():
     code = """
 import time
 from swift_bids.base.signals import handle_signals
@@ -62,7 +62,7 @@ in_worker(2, time.sleep, 3600)
     assert said.startswith("swift-bids: terminated\n")
 
 
-def test_deferred_signals_come_afterwards():
+def test_deferred_signals_are_raised_later():
     code = """
 import os, signal
 from swift_bids.base.signals import (
@@ -99,11 +99,11 @@ def test_a_second_signal_changes_nothing(tmp_path, small_bundle):
     said, _ = job.communicate(timeout=PATIENCE)
     assert job.returncode == 130, said
     assert "Traceback" not in said
-    assert said.count("not processed: you interrupted the run") == 2
+    assert said.count("not processed: the call was interrupted or terminated") == 2
     assert not (tmp_path / "out" / ".swift_bids_work").exists()
 
 
-def test_a_closed_terminal_and_a_finished_run(tmp_path, small_bundle):
+def test_a_run_that_finished_before_sighup_counts_as_done(tmp_path, small_bundle):
     """A run whose last step has just ended counts as done, and nothing follows the summary."""
     job = start_job(tmp_path, small_bundle, (22, 1000), start_new_session=True)
     embeddings = lambda: files_in(tmp_path / "out", "*_desc-swift_embedding.json")  # noqa: E731

@@ -206,7 +206,7 @@ CALLS = {  # name -> (options, the sentence)
     "unknownkeys": (["--config-file", "unknown.toml"], "unknown.toml: there is no flag --colour"),
     "configpath": (["--config-file", "path.toml"], "1/../../else is a path, not a participant's"),
     "nogpu": (["--device", "cuda"], "no CUDA|GPU"),
-    "emptyslice": (["--batch", "4/4"], "nothing to do: no participant is left in slice 4 of 4"),
+    "emptyslice": (["--batch", "4/4"], "nothing to do: no participant is left in batch 4/4"),
     "noweights": (["--weights", "nowhere"], "nowhere: no such file or folder"),
     "fewmegabytes": (["--mem", "8"], "8 is 0.008 GB, which is too little; .* write .* 8G"),
     "hugenumber": (["--nprocs", "9" * 20], "is not a whole number from 1 to 999999999"),
@@ -225,7 +225,7 @@ CALLS = {  # name -> (options, the sentence)
 
 
 @pytest.mark.parametrize("kind", CALLS)
-def test_wrong_commands(folder, tmp_path, small_bundle, kind):
+def test_wrong_commands_write_nothing_and_say_why(folder, tmp_path, small_bundle, kind):
     options, sentence = CALLS[kind]
     (tmp_path / "unknown.toml").write_text('[arguments]\ncolour = "red"\n')
     (tmp_path / "path.toml").write_text('[arguments]\nparticipant_label = ["1/../../else"]\n')
@@ -259,7 +259,7 @@ def test_filters_do_not_become_paths(folder, tmp_path, small_bundle):
     assert list(tmp_path.iterdir()) == [filters]
 
 
-def test_modules_in_the_current_folder(folder, small_bundle, tmp_path):
+def test_workers_do_not_import_from_the_current_folder(folder, small_bundle, tmp_path):
     """Worker processes do not import modules that lie in the current folder."""
     (tmp_path / "swift_bids").mkdir()
     for name in ("numpy.py", "multiprocessing.py", "swift_bids/__init__.py"):
@@ -276,7 +276,7 @@ def test_workers_import_the_checkout_of_run_py(folder, small_bundle, tmp_path):
     for name in ("swift_bids", "run.py", "version"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
-    with open(tmp_path / "swift_bids" / "execution" / "forkserver.py", "a") as file:
+    with open(tmp_path / "swift_bids" / "execution" / "worker_server.py", "a") as file:
         file.write(f'open({str(tmp_path / "imported")!r}, "w").write(interfaces.__file__)\n')
     arguments = call(folder / "in", tmp_path / "out", small_bundle, "--nprocs", 2)
     done = subprocess.run(
@@ -376,7 +376,7 @@ def test_a_run_that_disappears_during_the_call(small_bundle, tmp_path, processes
     assert recap[2].startswith("  sub-3_task-a_space-MNI152NLin6Asym: ")
 
 
-def test_a_reader_of_the_log_that_ends(folder, small_bundle, tmp_path):
+def test_a_closed_output_pipe_is_not_an_error(folder, small_bundle, tmp_path):
     """With `| head -1` the app does its work and prints no error."""
     arguments = call(folder / "in", tmp_path, small_bundle, "--participant-label", "1")
     command = shlex.join(map(str, [sys.executable, ROOT / "run.py", *arguments]))
@@ -434,8 +434,14 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    ("moment", "processes"),
+    [
+        *((moment, 2) for moment in MOMENTS),
+        ("embedding", 1),
+        *(pytest.param(m, 1, marks=pytest.mark.long) for m in MOMENTS if m != "embedding"),
+    ],
+)
 def test_ctrl_c_at_any_moment(folder, small_bundle, tmp_path, processes, moment):
     """While it imports, searches, reads, computes and writes."""
     sign, log = MOMENTS[moment], tmp_path / "log"
@@ -465,6 +471,6 @@ def test_ctrl_c_at_any_moment(folder, small_bundle, tmp_path, processes, moment)
         last = said[said.index("failed: ") :].splitlines()[1:]
         assert last
         assert {line.split(": ", 1)[1] for line in last} == {
-            "not processed: you interrupted the run"
+            "not processed: the call was interrupted or terminated"
         }
     assert parts_in(tmp_path) == []

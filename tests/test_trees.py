@@ -10,7 +10,7 @@ import pytest
 from app import ROOT
 from make_data import write_derivative
 
-from swift_bids.inputs.dataset import understand_dataset
+from swift_bids.inputs.dataset import find_derivatives
 from swift_bids.inputs.query import find_runs
 from swift_bids.inputs.selection import Selection
 
@@ -21,7 +21,7 @@ TASKS = "covertverbgeneration fingerfootlips linebisection overtverbgeneration o
 
 
 def query(root, **selection):
-    dataset = understand_dataset(root)
+    dataset = find_derivatives(root)
     labels, _ = dataset.choose()
     runs, problems = find_runs(dataset, labels, Selection(**selection))
     return runs, {p.name: p.reason for p in problems}

@@ -117,7 +117,7 @@ def test_bad_runs_do_not_stop_the_good_one(tmp_path, small_bundle, processes):
 def test_stop_on_first_crash(tmp_path, small_bundle, processes):
     """Runs that have not started say why; without the flag all runs but one are embedded."""
     root, out = tmp_path / "in", tmp_path / "out"
-    for label in "123456":
+    for label in "12345":
         bold = write_run(root, label)
         if label == "1":  # which nobody sees before all of it is read
             bold.write_bytes(bold.read_bytes()[:-4] + b"0000")
@@ -129,15 +129,15 @@ def test_stop_on_first_crash(tmp_path, small_bundle, processes):
     (crashed,) = (line for line in recap if "damaged or incomplete" in line)
     assert crashed.startswith("  sub-1_")
     not_begun = [line for line in recap if line != crashed]
-    assert len(not_begun) >= 3  # of two processes one may have gone on
+    assert len(not_begun) >= 2  # of two processes one may have gone on
     assert {line.split(": ", 1)[1] for line in not_begun} == {
         "not processed: --stop-on-first-crash ended the call"
     }
-    assert len(list(out.rglob("*_embedding.json"))) == 5 - len(not_begun)
+    assert len(list(out.rglob("*_embedding.json"))) == 4 - len(not_begun)
     assert not (out / ".swift_bids_work").exists()
     rest = run_app(*call)
     assert rest.returncode == 1
-    assert len(list(out.rglob("*_embedding.json"))) == 5
+    assert len(list(out.rglob("*_embedding.json"))) == 4
 
 
 def test_every_setting_is_used_and_recorded(tmp_path, small_bundle):
@@ -308,7 +308,7 @@ def test_group_level_goes_on_without_damaged_outputs(tmp_path, small_bundle):
     assert table["participant_id"].tolist() == ["sub-2"]
 
 
-def test_another_participants_outputs_stay(tmp_path, small_bundle):
+def test_embedding_one_participant_keeps_the_outputs_of_another(tmp_path, small_bundle):
     root, out = tmp_path / "in", tmp_path / "out"
     for label in "12":
         write_derivative(root, f"sub-{label}_task-a")

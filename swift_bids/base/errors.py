@@ -20,8 +20,8 @@ class InputError(Exception):
 
 
 class OutputError(Exception):
-    """A file cannot be written, for example because the disk is full (exit code 1). Everything
-    that is done stays."""
+    """A file cannot be written, for example because the disk is full (exit code 1). Finished
+    outputs are kept."""
 
 
 #: Names that the summary lists for one reason.
@@ -35,7 +35,7 @@ class Problem:
     Attributes
     ----------
     participant
-        Label without `sub-`.
+        Label without `sub-`, or empty for a problem that belongs to no participant.
     name
         `sub-XX`, or the name of the run.
     reason
@@ -63,7 +63,7 @@ _REMEDIES = {
 
 
 @contextmanager
-def refusals(file: str | os.PathLike[str]) -> Iterator[None]:
+def os_errors_as_output_errors(file: str | os.PathLike[str]) -> Iterator[None]:
     """Turn errors of the operating system into `OutputError`.
 
     Parameters
@@ -75,17 +75,17 @@ def refusals(file: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(refusal(error, file)) from error
+        raise OutputError(describe_os_error(error, file)) from error
 
 
-def refusal(error: OSError, file: str | os.PathLike[str]) -> str:
+def describe_os_error(error: OSError, file: str | os.PathLike[str]) -> str:
     """Describe an error of the operating system in one sentence: which file, why, what to do."""
     remedy = _REMEDIES.get(error.errno or 0, "check whether the disk is full or read-only")
     reason = error.strerror or error
     return f"{file}: cannot be read or written ({reason}); {remedy} and run the same command again"
 
 
-def visible(text: str) -> str:
+def escape_control_characters(text: str) -> str:
     """Text as one printable line: control characters, which file names may contain, are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
@@ -94,20 +94,20 @@ class PlainFormatter(logging.Formatter):
     """Prints each message as one printable line; tracebacks keep their lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return visible(super().formatMessage(record))
+        return escape_control_characters(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:
-        return "\n".join(map(visible, super().formatException(ei).splitlines()))
+        return "\n".join(map(escape_control_characters, super().formatException(ei).splitlines()))
 
 
-def report_problems(problems: Sequence[Problem], understood: str = "") -> int:
+def report_problems(problems: Sequence[Problem], interpretation: str = "") -> int:
     """Log the summary of everything that failed, and return the exit code.
 
-    Problems with the same reason share a line, as after an interrupted call.
+    More than five problems with the same reason share a line, as after an interrupted call.
     """
     log = logging.getLogger("swift_bids")
     if problems:
-        log.error("failed: %d%s", len(problems), understood and f" ({understood})")
+        log.error("failed: %d%s", len(problems), interpretation and f" ({interpretation})")
     names = defaultdict(list)
     for problem in problems:
         details = f" (details: {problem.crash_file})" if problem.crash_file else ""

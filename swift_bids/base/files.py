@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from swift_bids.base.errors import refusals
+from swift_bids.base.errors import os_errors_as_output_errors
 from swift_bids.base.locks import abandoned, locked
 
 #: Ending of temporary files; a leading dot keeps them out of BIDS queries.
@@ -44,7 +44,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """
     # A random name: processes in two containers of one host can have the same process ID.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{PART}")
-    with refusals(path):
+    with os_errors_as_output_errors(path):
         with locked(temporary) as file:
             try:
                 write(temporary)

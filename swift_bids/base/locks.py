@@ -1,8 +1,8 @@
 """Locks between calls that share an output folder or a work folder.
 
 The operating system releases a lock when the process that holds it ends, however it ends. A lock
-that can be taken therefore means that nobody is at work there, and no killed call makes a later one
-wait.
+that can be taken therefore means that no call is using the folder, and a killed call never blocks a
+later one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOCK_TIMEOUT, POLL_INTERVAL = 60.0, 0.02
 
 @contextmanager
 def exclusive(folder: Path, name: str = "") -> Iterator[None]:
-    """Be the only call that changes certain files of a folder.
+    """Wait up to `LOCK_TIMEOUT` to be the only call that changes certain files of a folder.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def locked(path: Path) -> Iterator[IO[bytes]]:
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "ab")  # network file systems only lock files that are open for writing
-        held_by_other = _is_held(file)
+        held_by_other = not _try_lock(file)
         # the call that held the lock before may have removed the file
         if not held_by_other and _is_still(file, path):
             break
@@ -64,7 +64,7 @@ def abandoned(path: Path) -> Iterator[None]:
     Raises
     ------
     OSError
-        A call is at work there, the file has been replaced, or the file system has no locks.
+        A call is using the folder, the file has been replaced, or the file system has no locks.
     """
     with open(path, "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,16 +73,16 @@ def abandoned(path: Path) -> Iterator[None]:
         yield
 
 
-def _is_held(file: IO[bytes]) -> bool:
-    """Take the lock of a file, or say that another call holds it. A file system without locks
-    lets everybody in."""
+def _try_lock(file: IO[bytes]) -> bool:
+    """Take the lock of a file; False if another call holds it. On a file system without locks, this
+    always succeeds."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return False
     except OSError:
         pass
-    return False
+    return True
 
 
 def _is_still(file: IO[bytes], path: Path) -> bool:

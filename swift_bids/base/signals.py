@@ -1,5 +1,5 @@
-"""SIGTERM (docker stop, scancel), SIGHUP (a closed terminal) and Ctrl-C: a call ends promptly, and
-still prints its summary, whatever nipype is doing."""
+"""Signal handling: after SIGTERM (docker stop, scancel), SIGHUP (closed terminal) or Ctrl-C, a call
+ends promptly and still prints its summary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GRACE_PERIOD = 4.0
 
 def handle_signals() -> None:
     """From now on the first signal ends the call with an exception, so that workers and jobs end
-    and nothing is left behind. Further signals do not interrupt the cleaning up. A call that
+    and nothing is left behind. Further signals do not interrupt the cleanup. A call that
     ignores SIGHUP (nohup) goes on ignoring it."""
     global _pending, _deferred
     _pending, _deferred = None, False
@@ -27,15 +27,15 @@ def handle_signals() -> None:
 
 
 def raise_pending_signal() -> None:
-    """Raise a signal's exception again: when it interrupts a node in this process, nipype takes it
-    for a failure of the node and goes on with the next one."""
+    """Raise a signal's exception again: when it interrupts a node in this process, nipype mistakes
+    that for a failure of the node and goes on with the next one."""
     if _pending is not None:
         raise _pending
 
 
 def defer_signals() -> None:
-    """From now on a signal interrupts only `interruptible` blocks: the call must end what it has
-    started and print its summary."""
+    """From now on a signal interrupts only `interruptible` blocks: the call must stop its
+    workers and jobs and print its summary."""
     global _deferred
     _deferred = True
 
@@ -57,11 +57,18 @@ def signal_received() -> bool:
     return _pending is not None
 
 
+def block_signals() -> None:
+    """Keep signals away from here on: while Python shuts down, it no longer calls `_handle`, and
+    another Ctrl-C would change the exit code."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+
+
 def _handle(number: int, frame: FrameType | None) -> None:
     global _pending
     message = "interrupted" if number == signal.SIGINT else "terminated"
     with suppress(OSError):  # the terminal may be gone
-        os.write(2, f"swift-bids: {message}\n".encode())  # print may be running already
+        # not print(), which the signal may have interrupted
+        os.write(2, f"swift-bids: {message}\n".encode())
     if _pending is not None:
         return
     _pending = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)

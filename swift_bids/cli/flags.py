@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from swift_bids import __version__
-from swift_bids.cli import values as arguments
+from swift_bids.cli import values as flag_types
 from swift_bids.network.precision import PRECISIONS
 from swift_bids.network.weights import HUB_IDS
 
@@ -43,9 +43,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--config-file",
         type=Path,
         metavar="FILE",
-        help="settings of an earlier call (swift_bids.toml in sub-XX/log); flags override them",
+        help="settings of an earlier call (sub-XX/log/<call>/swift_bids.toml); flags override them",
     )
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="log more (-vv: debug)")
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="log more (-v: debug messages; -vv: also nipype's messages)",
+    )
 
     choice = parser.add_argument_group("which runs")
     choice.add_argument("-d", "--derivatives", type=Path, metavar="PATH", help="fMRIPrep output")
@@ -53,19 +59,27 @@ def build_parser() -> argparse.ArgumentParser:
     choice.add_argument(
         "--participant-label",
         **several,
-        help="with or without sub-; @FILE reads labels from a file",
+        help="participants to process, with or without sub-; @FILE reads the labels from a file",
     )
     choice.add_argument("--exclude-participant-label", **several, help="omit these; also @FILE")
     choice.add_argument(
         "--batch",
-        type=arguments.batch,
+        type=flag_types.batch,
         metavar="I/N",
         help="every Nth participant, starting with the Ith; for array jobs, e.g. 1/4 to 4/4",
     )
-    choice.add_argument("--session-label", **several, help="with or without ses-")
-    choice.add_argument("--task-id", **several, help="with or without task-")
-    choice.add_argument("--run-id", **several, help="with or without run-; 1 also selects run-01")
-    choice.add_argument("--echo-idx", **several, help="embed single echoes (default: none)")
+    choice.add_argument(
+        "--session-label", **several, help="sessions to process, with or without ses-"
+    )
+    choice.add_argument("--task-id", **several, help="tasks to process, with or without task-")
+    choice.add_argument(
+        "--run-id", **several, help="runs to process, with or without run-; 1 also matches run-01"
+    )
+    choice.add_argument(
+        "--echo-idx",
+        **several,
+        help="echoes of multi-echo runs to embed one by one (default: none)",
+    )
     choice.add_argument(
         "--space",
         **several,
@@ -73,7 +87,9 @@ def build_parser() -> argparse.ArgumentParser:
         "(default: MNI152NLin6Asym, else MNI152NLin2009cAsym)",
     )
     choice.add_argument(
-        "--res", **several, help="resolutions; native: files without res (default: 2, else native)"
+        "--res",
+        **several,
+        help="resolutions; native: files without res (default: 2, else native, else any other)",
     )
     choice.add_argument(
         "--bids-database-dir",
@@ -81,7 +97,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="keep pybids' index here for later calls; it is rebuilt if a folder changes",
     )
-    choice.add_argument("--bids-filter-file", type=Path, metavar="FILE", help="same as in fMRIPrep")
+    choice.add_argument(
+        "--bids-filter-file",
+        type=Path,
+        metavar="FILE",
+        help="filters in fMRIPrep's JSON format, for bold, mask and confounds only",
+    )
     choice.add_argument(
         "--dry-run",
         choices=("text", "json"),
@@ -93,7 +114,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     network = parser.add_argument_group("network")
-    network.add_argument("--variant", choices=tuple(HUB_IDS), default="contrastive")
+    network.add_argument(
+        "--variant",
+        choices=tuple(HUB_IDS),
+        default="contrastive",
+        help="released network to use (default: contrastive)",
+    )
     network.add_argument(
         "--weights",
         metavar="ID|PATH",
@@ -123,14 +149,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     data.add_argument(
         "--dummy-scans",
-        type=arguments.auto_or_count,
+        type=flag_types.auto_or_count,
         default="auto",
         metavar="{auto,N}",
         help="volumes to omit at the start (auto: the number that fMRIPrep found)",
     )
     data.add_argument(
         "--target-tr",
-        type=arguments.target_tr,
+        type=flag_types.target_tr,
         default="auto",
         metavar="{auto,native,SECONDS}",
         help="TR at which the network reads a run (auto: interpolates linearly to 0.8 s if the "
@@ -147,7 +173,7 @@ def build_parser() -> argparse.ArgumentParser:
     chunks = parser.add_argument_group("chunks")
     chunks.add_argument(
         "--chunk-stride",
-        type=arguments.positive,
+        type=flag_types.positive,
         default=20,
         metavar="N",
         help="volumes from the start of one chunk to the next (default: 20, as in training)",
@@ -156,25 +182,36 @@ def build_parser() -> argparse.ArgumentParser:
         "--tail",
         choices=("drop", "overlap", "pad"),
         default="drop",
-        help="volumes after the last whole chunk (drop: omit them; overlap: one more chunk, which "
-        "ends with the run; pad: one more chunk, filled up by reflection)",
+        help="what to do with volumes after the last whole chunk (drop: omit them [default]; "
+        "overlap: add a chunk that ends with the run; pad: add a chunk, filled up by reflection)",
     )
     chunks.add_argument(
         "--short-runs",
         choices=("skip", "pad"),
         default="skip",
-        help="runs of fewer than 20 volumes (pad: fill up to one chunk by reflection)",
+        help="what to do with runs of fewer than 20 volumes (skip [default]; pad: fill up to one "
+        "chunk by reflection)",
     )
-    chunks.add_argument("--fd-threshold", type=arguments.millimetres, default=0.5, metavar="MM")
+    chunks.add_argument(
+        "--fd-threshold",
+        type=flag_types.millimetres,
+        default=0.5,
+        metavar="MM",
+        help="framewise displacement above which a volume is censored (default: 0.5)",
+    )
     chunks.add_argument(
         "--max-censored",
-        type=arguments.share,
+        type=flag_types.share,
         default=1.0,
         metavar="SHARE",
         help="exclude chunks from the run's mean if a larger share of their volumes exceeds "
         "--fd-threshold (0 to 1; default 1: exclude none)",
     )
-    chunks.add_argument("--no-tokens", action="store_true", help="do not save the whole output")
+    chunks.add_argument(
+        "--no-tokens",
+        action="store_true",
+        help="do not save the network's unpooled output (tokens.safetensors)",
+    )
 
     group = parser.add_argument_group("group level")
     column: dict[str, Any] = {"nargs": "+", "metavar": "COLUMN"}
@@ -193,7 +230,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--permutations",
-        type=arguments.positive,
+        type=flag_types.positive,
         default=200,
         metavar="N",
         help="permutations of the labels for p-values (default: 200)",
@@ -206,11 +243,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     resources = parser.add_argument_group("resources")
     resources.add_argument(
-        "--device", type=arguments.device, default="auto", help="auto, cpu, cuda, cuda:N"
+        "--device", type=flag_types.device, default="auto", help="auto, cpu, cuda, cuda:N"
     )
     resources.add_argument(
         "--batch-size",
-        type=arguments.positive,
+        type=flag_types.positive,
         metavar="N",
         help="chunks per batch (default: 1 on the CPU; on a GPU, as many as fit in its memory)",
     )
@@ -229,16 +266,19 @@ def build_parser() -> argparse.ArgumentParser:
         "--nprocs",
         "--nthreads",
         "--n-cpus",
-        type=arguments.positive,
+        type=flag_types.positive,
         metavar="N",
         help="number of CPUs (default: all)",
     )
     resources.add_argument(
-        "--omp-nthreads", type=arguments.positive, metavar="N", help="CPUs per step"
+        "--omp-nthreads",
+        type=flag_types.positive,
+        metavar="N",
+        help="CPU threads for the network (one run); the other steps use one CPU each",
     )
     resources.add_argument(
         "--mem",
-        type=arguments.gigabytes,
+        type=flag_types.gigabytes,
         metavar="SIZE",
         help="total memory, in MB or with the unit K, M, G or T",
     )
@@ -293,6 +333,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--sbatch-network-args",
         metavar="TEXT",
         help='more options for the network\'s jobs, such as "--partition=gpu --gres=gpu:a100:1" '
-        "(default with --device cuda: --gres=gpu:1)",
+        "(with --device cuda, --gres=gpu:1 is added unless you request a GPU yourself)",
     )
     return parser

@@ -15,13 +15,19 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 
 from swift_bids import __version__
-from swift_bids.base.errors import OutputError, PlainFormatter, UsageError, refusal, visible
-from swift_bids.base.signals import handle_signals, signal_received
+from swift_bids.base.errors import (
+    OutputError,
+    PlainFormatter,
+    UsageError,
+    describe_os_error,
+    escape_control_characters,
+)
+from swift_bids.base.signals import block_signals, handle_signals, signal_received
 from swift_bids.cli.parse import parse_arguments
 from swift_bids.cli.weights import ACTIONS, run_weights
 from swift_bids.execution.work_folder import check_work_dir, work_folder
 from swift_bids.execution.workers import share_import_path, start_server
-from swift_bids.inputs.dataset import Dataset, understand_dataset
+from swift_bids.inputs.dataset import Dataset, find_derivatives
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,31 +35,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     handler = _set_up_log()
     log = logging.getLogger("swift_bids")
-    understood = None
+    interpretation = None
     handle_signals()
     share_import_path()
     try:
+        # "weights" may also be the name of a dataset folder
         if argv[:1] == ["weights"] and (argv[1:] == [] or argv[1] in (*ACTIONS, "-h", "--help")):
             return run_weights(argv[1:])
         args = parse_arguments(argv)
         if args.dry_run == "json":  # standard output is for the JSON alone
             handler.setStream(sys.stderr)
         log.setLevel(logging.DEBUG if args.verbose else logging.INFO)
-        dataset = understand_dataset(args.bids_dir, args.derivatives)
-        understood = dataset.understood
-        log.info("swift_bids %s: %s", __version__, understood)
+        dataset = find_derivatives(args.bids_dir, args.derivatives)
+        interpretation = dataset.interpretation
+        log.info("swift_bids %s: %s", __version__, interpretation)
         with _cache_folder(args, dataset) as caches:
-            _redirect_caches(caches, args.verbose)
+            _configure_libraries(caches, args.verbose)
             return _run_level(args, dataset)
     except (UsageError, OutputError, OSError) as error:
-        reason = refusal(error, error.filename or "a file") if isinstance(error, OSError) else error
-        context = f" ({understood})" if understood else ""
-        print(visible(f"swift-bids: error: {reason}{context}"), file=sys.stderr)
+        reason = (
+            describe_os_error(error, error.filename or "a file")
+            if isinstance(error, OSError)
+            else error
+        )
+        context = f" ({interpretation})" if interpretation else ""
+        print(escape_control_characters(f"swift-bids: error: {reason}{context}"), file=sys.stderr)
         log.debug("", exc_info=True)
         return 2 if isinstance(error, UsageError) else 1
     except (KeyboardInterrupt, SystemExit) as end:
         code = 130 if isinstance(end, KeyboardInterrupt) else end.code
         if signal_received() and isinstance(code, int):
+            block_signals()
             return code
         raise
 
@@ -87,9 +99,11 @@ def _set_up_log() -> logging.StreamHandler:
 
 @contextmanager
 def _cache_folder(args: argparse.Namespace, dataset: Dataset) -> Iterator[str]:
-    """A folder for this call's caches (a few kB), removed at the end: among the temporary files of
-    the machine, or in the work folder, for containers without a writable disk of their own and for
-    jobs on other machines."""
+    """A folder for this call's caches (a few kB), removed at the end.
+
+    It is a temporary folder, or lies in the work folder if the container has no writable temporary
+    folder or the steps run on other machines.
+    """
     try:
         tempfile.gettempdir()
         has_temporary_folder = True
@@ -113,8 +127,9 @@ def _cache_folder(args: argparse.Namespace, dataset: Dataset) -> Iterator[str]:
     yield folder
 
 
-def _redirect_caches(folder: str, verbosity: int) -> None:
-    """Keep libraries out of HOME, which a container may lack and a job must leave unchanged."""
+def _configure_libraries(folder: str, verbosity: int) -> None:
+    """Keep the libraries' caches and settings out of HOME, which a container may lack, and set
+    nipype's log level."""
     os.environ.setdefault("MPLCONFIGDIR", folder)
     os.environ["NIPYPE_CONFIG_DIR"] = folder  # not the user's: the file below is written to it
     os.environ.setdefault("NIPYPE_NO_ET", "1")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from swift_bids.cli import values as arguments
+from swift_bids.cli import values as flag_types
 from swift_bids.cli.flags import build_parser
 from swift_bids.execution.workers import count_cpus
 
@@ -21,9 +21,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = build_parser()
     config_file = _config_file(argv)
     if config_file is not None:
-        # The parser checks the settings like flags on the command line, which also needs
-        # positional arguments.
-        flags = arguments.config_file_flags(config_file, parser)
+        # Let the parser check the settings as if they were flags. It insists on positional
+        # arguments, so pass placeholders.
+        flags = flag_types.config_file_flags(config_file, parser)
         settings = vars(parser.parse_args(["bids_dir", "output_dir", "participant", *flags]))
         if any(argument.split("=")[0] in _PLUGINS for argument in argv):  # they exclude each other
             settings |= {"use_plugin": None, "slurm": False, "slurm_graph": False}
@@ -41,7 +41,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     ):
         labels = getattr(args, name)
         if labels is not None and name.endswith("participant_label"):
-            labels = [label for given in labels for label in arguments.parse_labels(given)]
+            labels = [label for given in labels for label in flag_types.parse_labels(given)]
             if paths := [label for label in labels if "/" in label]:
                 parser.error(f"{paths[0]} is a path, not a participant's label")
         setattr(args, name, labels and [label.removeprefix(prefix) for label in labels])

@@ -1,4 +1,4 @@
-"""Parsed arguments -> the typed settings of a level."""
+"""Parsed arguments -> the settings dataclasses of the participant or group level."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def participant_settings(args: argparse.Namespace, dataset: Dataset) -> Particip
         cluster=cluster_settings(args),
         dry_run=args.dry_run,
         reports_only=args.reports_only,
-        arguments=settings_file(args),
+        arguments=settings_file_content(args),
     )
 
 
@@ -121,9 +121,9 @@ def cluster_settings(args: argparse.Namespace) -> ClusterSettings:
     )
 
 
-def settings_file(args: argparse.Namespace) -> dict[str, Any]:
-    """Content of swift_bids.toml in the logs, which `--config-file` accepts; unset arguments are
-    left out, and paths are absolute, so that they can be found from any folder."""
+def settings_file_content(args: argparse.Namespace) -> dict[str, Any]:
+    """Content of swift_bids.toml, which `--config-file` reads: every argument that has a value,
+    including defaults. Paths are made absolute, so that they can be found from any folder."""
     given = {name: value for name, value in vars(args).items() if value is not None}
     for name, value in given.items():
         if isinstance(value, Path) or (name == "weights" and Path(value).exists()):

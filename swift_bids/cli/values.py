@@ -10,11 +10,11 @@ from pathlib import Path
 
 from swift_bids.base.errors import UsageError
 
-#: In GB.
+#: Smallest value of --mem, in GB.
 _MIN_MEMORY = 0.5
 #: Digits of a whole number.
 _MAX_DIGITS = 9
-#: In GB.
+#: GB per unit of --mem.
 _MEMORY_UNITS = {"K": 1e-6, "M": 1e-3, "G": 1.0, "T": 1e3}
 
 

@@ -1,4 +1,4 @@
-// The map of runs: drawn anew when another layout or another column to colour by is chosen.
+// The map of runs. It is redrawn when the reader chooses another layout or column to colour by.
 (function () {
   const data = JSON.parse(document.getElementById("map-data").textContent);
   const plot = document.getElementById("map");

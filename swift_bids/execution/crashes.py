@@ -13,8 +13,9 @@ from swift_bids.workflow import STEPS, WORKFLOW_NAME
 Crashes = dict[str, tuple[str, Path | None]]
 #: Why a cluster job left neither a result nor an error.
 JOB_ENDED = (
-    "the cluster ended a job early, most likely because it reached its memory or time limit "
-    "(--sbatch-args '--mem=... --time=...'); slurm-*.log in this folder may say more"
+    "the cluster ended a job early, most likely because it reached its memory or time limit; raise "
+    "the limits (SLURM: --sbatch-args '--mem=... --time=...'). The job's log beside the crash file "
+    "may say more"
 )
 #: Bytes below which a disk counts as full: each step needs some kB for nipype's own files.
 _MIN_FREE_SPACE = 100_000
@@ -43,7 +44,7 @@ def read_crashes(
     texts.sort(key=lambda crash: _step_number(crash[1]), reverse=True)
     for file, text in texts:
         if re.search(r"^\s*(KeyboardInterrupt|SystemExit)\b", text, re.MULTILINE):
-            continue  # the user ended the call; nipype takes that for a failure of the node
+            continue  # the user ended the call; nipype mistakes that for a failure of the node
         node = re.search(rf"^Node: {WORKFLOW_NAME}\.(\w+)\.(\w+)$", text, re.MULTILINE)
         errors = re.findall(r"^\s*([\w.]+(?:Error|Exception|Interrupt)): (.*)$", text, re.MULTILINE)
         own = [message for kind, message in errors if kind.startswith("swift_bids.base.errors.")]
@@ -56,7 +57,7 @@ def read_crashes(
     return crashed
 
 
-def full_disk(*folders: Path) -> str:
+def full_disk_hint(*folders: Path) -> str:
     """A hint where a disk is full: nipype may only say that a result is missing."""
     for folder in folders:
         if folder.exists() and shutil.disk_usage(folder).free < _MIN_FREE_SPACE:

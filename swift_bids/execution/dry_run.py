@@ -30,7 +30,8 @@ def print_runs(
     dataset: Dataset,
     settings: ParticipantSettings,
 ) -> None:
-    """Print a line for each run and an estimate for all, as text or, with problems, as JSON."""
+    """Print a line for each run and an estimate for all, as text, or as JSON, which also lists
+    the problems."""
     processes = settings.resources.processes
     rows = [_row(run, dataset, settings.embedding) for run in runs]
     seconds = sum(row["seconds"] for row in rows) / min(processes, max(1, len(rows)))
@@ -45,10 +46,8 @@ def print_runs(
         print(json.dumps(document, indent=2, ensure_ascii=False))
     elif rows:
         table = pd.DataFrame(rows).drop(columns=["name", "others", "warnings"])
-        for kind in (
-            "mask",
-            "confounds",
-        ):  # their names only differ from the BOLD file's at the end
+        # Their paths differ from the BOLD file's only at the end, so show yes or no.
+        for kind in ("mask", "confounds"):
             table[kind] = table[kind].notna().map({True: "yes", False: "no"})
         for line in table.to_string(index=False, max_colwidth=None).splitlines():
             _LOG.info("%s", line)

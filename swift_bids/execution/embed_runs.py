@@ -1,4 +1,4 @@
-"""Embed runs: skip those that are done, and send the others through the workflow."""
+"""Selected runs -> embeddings: skip runs that are done, send the others through the workflow."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _LOG = logging.getLogger("swift_bids")
 
 @dataclass(frozen=True)
 class Call:
-    """Where this call works.
+    """Folders and log name of this call.
 
     Attributes
     ----------
     output_dir, work_dir
-        Root of the outputs, and nipype's working folder.
+        Root of the outputs, and nipype's working folder; absolute paths.
     log_name
         Name of the call's folders of logs, `sub-XX/log/<log_name>`.
     """
@@ -91,10 +91,10 @@ def embed_runs(
     UsageError
         The weights, the device or the plugin cannot be used. Nothing has been written then.
     """
-    # the device follows once it is known; runs are compared without it
+    # placeholder: `reason_to_rerun` ignores the device
     provenance = Provenance(settings.embedding, weights, "cpu", str(dataset.root))
-    inputs, failed = _fingerprints(runs, provenance)
-    todo, skipped = _split(settings, runs, provenance, inputs)
+    fingerprints, failed = _fingerprints(runs, provenance)
+    todo, skipped = _split_done(settings, call, runs, provenance, fingerprints)
     if not todo:
         return Outcome([], skipped, failed)
     # a call that has nothing to do need not wait for nipype
@@ -103,8 +103,9 @@ def embed_runs(
     from swift_bids.workflow import WORKFLOW_NAME
 
     # refuses wrong plugins, weights and devices before anything is written
-    execution, network = plan_execution(settings, len(runs), weights, call.work_dir, call.log_name)
-    device = "cpu" if network.device == "cpu" else "cuda"
+    plan = plan_execution(settings, len(runs), weights, call.work_dir, call.log_name)
+    execution, network_resources = plan
+    device = "cpu" if network_resources.device == "cpu" else "cuda"
     provenance = dataclasses.replace(provenance, device=device)
     names, steps = [run.name for run in todo], call.work_dir / WORKFLOW_NAME
     with ExitStack() as stack:
@@ -118,13 +119,15 @@ def embed_runs(
             work_dir = stack.enter_context(folder)
         except OutputError as error:
             return Outcome([], skipped, [*failed, *_problems(todo, str(error), call.output_dir)])
-        execution = dataclasses.replace(execution, work_dir=work_dir)
+        call = dataclasses.replace(call, work_dir=work_dir)
         how = f"with {execution.processes} process(es)"
         if execution.plugin is not None and execution.remote:
             how = f"as jobs of nipype's plugin {execution.plugin.name}"
-        _LOG.info("embedding %d run(s) on %s, %s", len(todo), network.device, how)
+        _LOG.info("embedding %d run(s) on %s, %s", len(todo), network_resources.device, how)
         defer_signals()
-        outcome = _execute(settings, todo, provenance, network, execution, call, inputs)
+        outcome = _execute(
+            settings, todo, provenance, network_resources, execution, call, fingerprints
+        )
     return dataclasses.replace(outcome, skipped=skipped, failed=[*failed, *outcome.failed])
 
 
@@ -132,35 +135,36 @@ def _fingerprints(
     runs: Sequence[Run], provenance: Provenance
 ) -> tuple[dict[str, dict[str, str]], list[Problem]]:
     """Run -> fingerprints of its input files; and a problem for each run with an unreadable one."""
-    inputs, failed = {}, []
+    fingerprints, failed = {}, []
     for run in runs:
         try:
-            inputs[run.name] = input_fingerprint(run, provenance)
+            fingerprints[run.name] = input_fingerprint(run, provenance)
         except OSError as error:
             file = error.filename or run.bold  # a read that fails half-way does not name the file
             reason = f"{file}: cannot be read ({error.strerror}); check the file and its disk"
             failed.append(Problem(run.participant, run.name, reason))
-    return inputs, failed
+    return fingerprints, failed
 
 
-def _split(
+def _split_done(
     settings: ParticipantSettings,
+    call: Call,
     runs: Sequence[Run],
     provenance: Provenance,
-    inputs: Mapping[str, dict[str, str]],
+    fingerprints: Mapping[str, dict[str, str]],
 ) -> tuple[list[Run], list[Run]]:
-    """Runs to embed, and runs that an earlier call has done."""
+    """Return the runs to embed and the runs that are already done."""
     atlas_sha256 = read_atlas(settings.atlas).sha256 if settings.atlas else None
     todo: list[Run] = []
     skipped: list[Run] = []
-    for run in (run for run in runs if run.name in inputs):
+    for run in (run for run in runs if run.name in fingerprints):
         reason: str | None = "--force"
         if not settings.resources.force:
             reason = reason_to_rerun(
-                settings.output_dir,
+                call.output_dir,
                 run,
                 provenance,
-                inputs[run.name],
+                fingerprints[run.name],
                 settings.keep_tokens,
                 atlas_sha256,
             )
@@ -180,10 +184,10 @@ def _execute(
     settings: ParticipantSettings,
     runs: Sequence[Run],
     provenance: Provenance,
-    network: NetworkResources,
+    network_resources: NetworkResources,
     execution: Execution,
     call: Call,
-    inputs: Mapping[str, dict[str, str]],
+    fingerprints: Mapping[str, dict[str, str]],
 ) -> Outcome:
     """Make the workflows of the runs, run them, and find out which runs are done."""
     from swift_bids.execution.progress import Progress, chunks_done
@@ -191,7 +195,7 @@ def _execute(
     from swift_bids.workflow import workflow_name
 
     by_workflow = {workflow_name(run): run for run in runs}
-    work_dir, output_dir = execution.work_dir, call.output_dir
+    work_dir, output_dir = call.work_dir, call.output_dir
     clean = settings.resources.work_dir is None or settings.resources.clean_work_dir
     if clean:
         for run in runs:
@@ -208,8 +212,11 @@ def _execute(
                 if clean:
                     remove_steps(by_workflow[workflow], work_dir)
 
-        make_workflow = _workflow_maker(settings, provenance, network, execution, call, inputs)
-        executed = run_workflows(runs, make_workflow, execution, output_dir, on_node)
+        make_workflow = _workflow_maker(
+            settings, provenance, network_resources, execution, call, fingerprints
+        )
+        executed = run_workflows(runs, make_workflow, execution, work_dir, output_dir, on_node)
+    # A run is done if its last node ended or its last file is new, and none of its nodes crashed.
     done: list[Run] = []
     failed: list[Problem] = []
     for name, run in by_workflow.items():
@@ -227,12 +234,15 @@ def _execute(
 def _workflow_maker(
     settings: ParticipantSettings,
     provenance: Provenance,
-    network: NetworkResources,
+    network_resources: NetworkResources,
     execution: Execution,
     call: Call,
-    inputs: Mapping[str, dict[str, str]],
+    fingerprints: Mapping[str, dict[str, str]],
 ) -> Callable[[Run], Workflow]:
-    """A function that makes the workflow of a run; InputError where its files have disappeared."""
+    """Return a function that makes the workflow of a run.
+
+    The function raises InputError if the run's files have disappeared.
+    """
     from swift_bids.execution.slurm import request_resources
     from swift_bids.workflow import STEPS, workflow_of_run
 
@@ -243,10 +253,10 @@ def _workflow_maker(
         workflow = workflow_of_run(
             run,
             provenance,
-            network,
+            network_resources,
             call.output_dir,
             log_dir,
-            inputs[run.name],
+            fingerprints[run.name],
             settings.keep_tokens,
             settings.atlas,
         )
@@ -260,7 +270,7 @@ def _workflow_maker(
 
 
 def _written_at(run: Run, output_dir: Path) -> tuple[int, int] | None:
-    """When the last file of a run was written, and its inode; None where there is none."""
+    """Modification time and inode of a run's last output; None if it does not exist."""
     try:
         about = output_path(output_dir, run.name, "embedding", ".json").stat()
     except OSError:

@@ -42,9 +42,9 @@ class RunByRun(MultiProcPlugin):
     nipype's own order is the first step of all runs, then the second, and so on: the work folder
     would contain the matrices of the whole dataset, and no run would finish before all were read.
 
-    When a worker is killed, mostly because memory ran out, nipype waits for it forever. This plugin
-    restarts the unfinished nodes, and from then on runs one node at a time. A node that is killed
-    twice while it runs alone has failed; the others go on.
+    When a worker is killed, usually because memory ran out, nipype waits for it forever. This
+    plugin restarts the unfinished nodes, and from then on runs one node at a time. A node that is
+    killed twice while it runs alone has failed; the others go on.
     """
 
     _run_numbers: np.ndarray | None = None
@@ -53,7 +53,7 @@ class RunByRun(MultiProcPlugin):
 
     def __init__(self, plugin_args: dict[str, Any]) -> None:
         super().__init__(plugin_args=plugin_args)
-        #: Contents of crash files that could not be written, mostly because the disk is full.
+        #: Contents of crash files that could not be written, usually because the disk is full.
         self.unwritten: list[str] = []
         self._nodes: dict[int, tuple[Node, bool]] = {}  # task -> node, whether to update hashes
         self._killed_alone: set[int] = set()
@@ -116,8 +116,11 @@ class RunByRun(MultiProcPlugin):
         del self._taskresult[taskid]  # nipype would keep all results until the end
 
     def _restart_after_kill(self) -> None:
-        """Restart unfinished nodes with one worker; a node that is killed alone twice has failed
-        (once may have been the idle worker, just before it received the node)."""
+        """Restart unfinished nodes with one worker.
+
+        A node that was killed twice while it ran alone has failed. The first kill may have hit the
+        idle worker before it received the node.
+        """
         unfinished = [taskid for taskid in sorted(self._nodes) if taskid not in self._taskresult]
         self.pool.shutdown()
         if self.processors == 1 and unfinished[0] in self._killed_alone:
@@ -133,7 +136,7 @@ class RunByRun(MultiProcPlugin):
         else:
             _LOG.warning(
                 "a worker process was killed, most likely because memory ran out; continuing with "
-                "one process (use --nprocs 1 or more memory to avoid this)"
+                "one process (to avoid this, use --nprocs 1 or give the job more memory)"
             )
             self.processors = 1
         self.pool = ProcessPoolExecutor(

@@ -1,4 +1,4 @@
-"""Settings -> who runs the nodes, and where and how the network runs."""
+"""Settings -> how the nodes run, and where and how the network runs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _LOG = logging.getLogger("swift_bids")
 def plan_execution(
     settings: ParticipantSettings, n_runs: int, weights: Weights, work_dir: Path, log_name: str
 ) -> tuple[Execution, NetworkResources]:
-    """Choose who runs the nodes, and where and how the network runs.
+    """Choose how the nodes run, and where and how the network runs.
 
     Parameters
     ----------
     n_runs
-        All runs of the call, also those that are done already.
+        Number of all runs of the call, including those already done.
     work_dir, log_name
         nipype's working folder, and the name of the call's folders of logs.
 
@@ -38,15 +38,16 @@ def plan_execution(
     remote = plugin is not None and plugin.remote
     if plugin is not None and plugin.remote:
         check_scripts_folder(plugin, work_dir)
-    # The GPUs of a cluster are not this machine's: the network's jobs look for them.
+    # This machine need not have a GPU: the network's jobs look for one on theirs.
     requested = ("cpu", "float32") if remote else (resources.device, precision)
     device, notes = in_worker(resources.processes, check_network, weights.file, *requested)
     if remote and resources.device.startswith("cuda"):
         device = resources.device
     for note in notes:
         _LOG.warning("%s", note)
-    # For all runs, not only those that are left, so that a call that continues an interrupted one
-    # computes in the same way. Runs side by side use CPUs better than threads of one network.
+    # Computed from all runs, not only the remaining ones, so that a call that continues an
+    # interrupted one computes in the same way. Runs side by side use CPUs better than threads of
+    # one network.
     side_by_side = max(1, min(8, resources.processes // n_runs))
     threads = resources.threads or (NETWORK_CPUS if remote else side_by_side)
     network = NetworkResources(
@@ -56,7 +57,6 @@ def plan_execution(
         compiled=resources.compiled,
     )
     execution = Execution(
-        work_dir=work_dir,
         processes=1 if plugin is not None and plugin.name == "Linear" else resources.processes,
         log_name=log_name,
         memory_gb=resources.memory_gb,

@@ -47,7 +47,8 @@ class Plugin:
     arguments
         Its plugin_args.
     network_args
-        sbatch options for the network's jobs only; None requests a GPU if `--device` is `cuda`.
+        sbatch options for the network's jobs only. If `--device` is `cuda`, a GPU is requested
+        unless these options or `sbatch_args` already do.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Plugin:
         return self.name in (SLURM, SLURM_GRAPH)
 
     @property
-    def batch_size(self) -> int | None:
+    def runs_per_workflow(self) -> int | None:
         """Runs to start together, which limits the matrices in the work folder; None for all runs.
 
         A graph of jobs is always submitted as a whole.
@@ -134,43 +135,45 @@ def check_scripts_folder(plugin: Plugin, work_dir: Path) -> None:
 
 
 def _read_plugin_file(file: Path, network_args: str | None) -> Plugin:
-    def refuse(problem: str) -> UsageError:
+    def error_about(problem: str) -> UsageError:
         return UsageError(f"--use-plugin {file}: {problem}")
 
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise refuse(f"cannot be read ({' '.join(str(error).split())})") from error
+        raise error_about(f"cannot be read ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict) or not isinstance(content.get("plugin"), str):
-        raise refuse(
+        raise error_about(
             "names no plugin; write, for example, 'plugin: SLURM' and below it 'plugin_args: "
             "{sbatch_args: --partition=long}'"
         )
     name, arguments = content["plugin"], content.get("plugin_args") or {}
     if not isinstance(arguments, dict):
-        raise refuse("plugin_args is not a table of names and values")
+        raise error_about("plugin_args is not a table of names and values")
     arguments = {key: value for key, value in arguments.items() if value is not None}
     for key, types, description in _ARGUMENT_TYPES:
         value = arguments.get(key)
         if value is None:
             continue
         if not isinstance(value, types) or (isinstance(value, (int, float)) and not value > 0):
-            raise refuse(f"{key} is {value!r}, not {description}")
+            raise error_about(f"{key} is {value!r}, not {description}")
     if name in _SUBMIT_ONLY:
-        raise refuse(f"{name} submits its jobs and does not wait for them; choose another plugin")
+        raise error_about(
+            f"{name} submits its jobs and does not wait for them; choose another plugin"
+        )
     if not hasattr(plugins, f"{name}Plugin"):
         names = sorted(n.removesuffix("Plugin") for n in dir(plugins) if n.endswith("Plugin"))
-        raise refuse(f"nipype has no plugin {name}; it has {', '.join(names)}")
+        raise error_about(f"nipype has no plugin {name}; it has {', '.join(names)}")
     plugin = Plugin(name, arguments, network_args)
     if plugin.remote and not plugin.slurm:
         try:
-            instance(plugin)
+            create_plugin(plugin)
         except Exception as error:  # any error, since plugins check their arguments themselves
-            raise refuse(f"nipype's plugin {name} cannot be used ({error})") from error
+            raise error_about(f"nipype's plugin {name} cannot be used ({error})") from error
     return plugin
 
 
-def instance(
+def create_plugin(
     plugin: Plugin, on_status: Callable[[Node, str], None] | None = None, mark: str = ""
 ) -> PluginBase:
     """Create nipype's plugin; for `SLURM`, the plugin of `swift_bids.execution.slurm`.

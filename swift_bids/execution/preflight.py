@@ -1,4 +1,4 @@
-"""Checks of the weights, the device and the atlas before the app reads any run."""
+"""Checks of the weights, the device and the atlas before the app embeds any run."""
 
 from __future__ import annotations
 
@@ -66,5 +66,5 @@ def check_network(weights_file: str, device: str, precision: str) -> tuple[str, 
     chosen, warning = choose_device(device)
     if warning:
         notes.append(warning)
-    at_precision(precision, chosen)
+    at_precision(precision, chosen)  # raises UsageError if the device does not support it
     return chosen, notes

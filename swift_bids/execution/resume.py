@@ -13,7 +13,8 @@ from swift_bids.outputs.parcels import atlas_of, find_parcels
 from swift_bids.outputs.paths import output_path
 from swift_bids.outputs.provenance import Provenance, bids_uri, settings_metadata
 
-#: Fingerprints cover so many bytes at each end of a file and in each sample between the ends.
+#: Bytes that a fingerprint reads at each end of a file and in each sample in between, and number of
+#: samples.
 _END_BYTES, _SAMPLE_BYTES, _N_SAMPLES = 65_536, 4_096, 64
 #: The reason for a run that has no embedding yet.
 NOT_DONE = "it is not done yet"
@@ -50,7 +51,7 @@ def reason_to_rerun(
     output_dir: Path,
     run: Run,
     provenance: Provenance,
-    inputs: dict[str, str],
+    fingerprints: dict[str, str],
     keep_tokens: bool,
     atlas_sha256: str | None,
 ) -> str | None:
@@ -58,7 +59,7 @@ def reason_to_rerun(
 
     Parameters
     ----------
-    inputs
+    fingerprints
         From `input_fingerprint`.
     keep_tokens
         Whether this call keeps the whole output of the network.
@@ -74,7 +75,7 @@ def reason_to_rerun(
         recorded = None
     if not isinstance(recorded, dict) or not isinstance(recorded.get("Preprocessing"), dict):
         return f"{sidecar.name} cannot be read"
-    wanted = settings_metadata(provenance) | {"InputFingerprint": inputs}
+    wanted = settings_metadata(provenance) | {"InputFingerprint": fingerprints}
     for part, difference in (
         ("GeneratedBy", "it was made by another version"),
         ("Model", "it was made with another network"),
@@ -83,7 +84,7 @@ def reason_to_rerun(
     ):
         if keys := _changed_keys(recorded.get(part), wanted[part]):
             return f"{difference} ({', '.join(keys)})"
-    if removed := sorted(set(recorded["InputFingerprint"]) - set(inputs)):
+    if removed := sorted(set(recorded["InputFingerprint"]) - set(fingerprints)):
         return f"{removed[0].rpartition('/')[2]} is no longer one of its inputs"
     if (recorded.get("RepetitionTime"), recorded["Preprocessing"].get("DummyScansRemoved")) != (
         run.repetition_time,
@@ -115,8 +116,8 @@ def reason_to_rerun(
 
 
 def _changed_keys(recorded: Any, wanted: Any) -> list[str]:
-    """Keys of `wanted` with another recorded value. The device does not matter, nor do recorded
-    keys that only this run has."""
+    """Keys of `wanted` with another recorded value. Ignores `Device`, and recorded keys that
+    `wanted` lacks."""
     if isinstance(wanted, list):
         recorded, wanted = (x[0] if isinstance(x, list) and x else None for x in (recorded, wanted))
     if not isinstance(recorded, dict):

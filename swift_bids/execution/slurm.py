@@ -1,6 +1,6 @@
 """nipype's plugins SLURM and SLURMGraph -> plugins that survive SLURM's errors.
 
-nipype's own plugins (1.11) take an unanswered squeue for the end of the job, ignore a refused
+nipype's own plugins (1.11) treat an unanswered squeue as the end of the job, ignore a refused
 sbatch, pass unquoted paths to a shell, and call squeue once for every job. Here nipype still
 handles the jobs, their order and their results, but this module talks to SLURM.
 """
@@ -29,7 +29,7 @@ from swift_bids.execution.multiprocess import crash_tolerant
 _LOG = logging.getLogger("swift_bids")
 #: Seconds between two queries of the queue and between two attempts to submit; attempts per job.
 POLL_INTERVAL, RETRY_INTERVAL, MAX_TRIES = 5.0, 2.0, 3
-#: Seconds until a network file system shows the files that a job has written.
+#: Seconds to wait for a network file system to show the files of a finished job.
 NFS_DELAY = 20.0
 #: Mark -> numbers of the submitted jobs of a call that may still be in the queue.
 _submitted: defaultdict[str, set[int]] = defaultdict(set)
@@ -161,7 +161,7 @@ def request_resources(
     Parameters
     ----------
     node
-        Its `mem_gb` and `n_procs`, and its input `use_gpu`, if it has one, are set.
+        `mem_gb`, `n_procs` and (for the network) the input `use_gpu` must be set before.
     sbatch_args, network_args
         Options of all jobs; options of the network's jobs only.
     mark

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from swift_bids.base.errors import UsageError, refusals
+from swift_bids.base.errors import UsageError, os_errors_as_output_errors
 from swift_bids.base.locks import abandoned, locked
 from swift_bids.inputs.dataset import resolved
 
 _LOG = logging.getLogger("swift_bids")
-#: In the output folder, for calls without --work-dir.
+#: Parent of temporary work folders, in the output folder or in --work-dir.
 WORK_FOLDER = ".swift_bids_work"
 _LOCK = ".lock"
 
@@ -32,8 +32,7 @@ def check_work_dir(work_dir: Path | None, output_dir: Path) -> None:
     Raises
     ------
     UsageError
-        The folder is a file, cannot be written to, or has characters in its path that nipype takes
-        for a pattern.
+        The folder is a file, cannot be written to, or has glob characters in its path.
     """
     if work_dir is not None:
         resolved_dir = resolved(work_dir, "--work-dir")
@@ -53,43 +52,45 @@ def check_work_dir(work_dir: Path | None, output_dir: Path) -> None:
 
 
 @contextmanager
-def work_folder(kept: Path | None, output_dir: Path, name: str) -> Iterator[Path]:
+def work_folder(kept: Path | None, parent: Path, name: str) -> Iterator[Path]:
     """The work folder of a call; work folders of killed calls are removed.
 
     Parameters
     ----------
     kept
-        `--work-dir`, which stays; None for `.swift_bids_work/<name>` in the output folder, which is
-        removed at the end.
+        `--work-dir`, which stays; None for `.swift_bids_work/<name>` in `parent`, which is removed
+        at the end.
+    parent
+        The output folder, or `--work-dir` for a subfolder of it.
     name
         Name of this call.
     """
     if kept is not None:
         yield kept.resolve()
         return
-    parent = output_dir.resolve() / WORK_FOLDER
-    new_output = not output_dir.exists()
-    folder = parent / name
+    work_folders = parent.resolve() / WORK_FOLDER
+    is_new = not parent.exists()
+    folder = work_folders / name
     while not folder.exists():
-        with suppress(FileNotFoundError):  # a job that ended has just removed the parent
+        with suppress(FileNotFoundError):  # a job that ended has just removed `work_folders`
             folder.mkdir(parents=True)
     try:
         with locked(folder / _LOCK):
-            for other in parent.iterdir():
+            for other in work_folders.iterdir():
                 with suppress(OSError), abandoned(other / _LOCK):
                     shutil.rmtree(other, ignore_errors=True)
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        for empty in (parent, output_dir) if new_output else (parent,):
+        for empty in (work_folders, parent) if is_new else (work_folders,):
             with suppress(OSError):  # not empty: another job is at work, or there are outputs
                 empty.rmdir()
 
 
 @contextmanager
 def reserved_folder(kept: Path, steps: Path, runs: Iterable[str], call: str) -> Iterator[Path]:
-    """Reserve some runs in a work folder; where another call has one of them, use a folder of this
-    call's own inside it.
+    """Reserve runs in a work folder. If another call is processing one of them, use a separate
+    subfolder.
 
     Parameters
     ----------
@@ -107,7 +108,7 @@ def reserved_folder(kept: Path, steps: Path, runs: Iterable[str], call: str) -> 
     OutputError
         `steps` cannot be created or written to.
     """
-    with refusals(steps):
+    with os_errors_as_output_errors(steps):
         steps.mkdir(parents=True, exist_ok=True)
         locks = open(steps / _LOCK, "ab")
     with locks:

@@ -22,7 +22,7 @@ from swift_bids.base.errors import UsageError
 # started threads.
 _start_method = "spawn"
 #: The import takes seconds: the server does it once, while this process still looks for its runs.
-_PRELOADED = ["swift_bids.execution.forkserver"]
+_PRELOADED = ["swift_bids.execution.worker_server"]
 
 
 def count_cpus() -> int:
@@ -35,8 +35,8 @@ def count_cpus() -> int:
 def share_import_path() -> None:
     """Make processes that start from now on, cluster jobs included, import the same modules.
 
-    A checkout whose run.py was called need not be installed. And Python must not look in the
-    current folder first, which may contain, say, a numpy.py.
+    run.py must also work from a checkout that is not installed. And Python must not import modules,
+    such as a numpy.py, from the current folder.
     """
     os.environ["PYTHONSAFEPATH"] = "1"
     checkout = Path(__file__).resolve().parents[2]
@@ -86,7 +86,7 @@ def _signals_blocked() -> Iterator[None]:
 
 def kill_workers() -> None:
     """Kill the workers; otherwise this process would wait until they have finished."""
-    # it would log that the pool is broken
+    # otherwise concurrent.futures logs that the pool is broken
     logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL)
     for worker in multiprocessing.active_children():
         worker.kill()

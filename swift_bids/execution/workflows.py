@@ -1,4 +1,4 @@
-"""Run the workflows of all runs, by processes of this machine or jobs of a cluster."""
+"""Run the workflows of all runs, in processes on this machine or as jobs on a cluster."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from nipype import Node, Workflow
 
 from swift_bids.base.errors import InputError, OutputError
 from swift_bids.base.signals import interruptible, raise_pending_signal, signal_received
-from swift_bids.execution.crashes import JOB_ENDED, Crashes, full_disk, read_crashes
+from swift_bids.execution.crashes import JOB_ENDED, Crashes, full_disk_hint, read_crashes
 from swift_bids.execution.multiprocess import RunByRun
-from swift_bids.execution.plugins import SLURM_GRAPH, Plugin, instance
+from swift_bids.execution.plugins import SLURM_GRAPH, Plugin, create_plugin
 from swift_bids.execution.slurm import (
     NFS_DELAY,
     POLL_INTERVAL,
@@ -36,25 +36,22 @@ OnNode = Callable[[str, str, str], None]
 
 @dataclass(frozen=True)
 class Execution:
-    """Who runs the nodes, and where.
+    """How the nodes run: in processes on this machine or as jobs on a cluster.
 
     Attributes
     ----------
-    work_dir
-        nipype's working folder.
     processes, memory_gb
         CPUs and memory that nipype may use together; None: all memory.
     uses_gpu
-        Whether the network runs on a GPU, which one process of this machine uses at a time.
+        Whether the network runs on a GPU, which one process on this machine uses at a time.
     log_name
         Folder of this call's logs, `sub-XX/log/<log_name>`.
     plugin
-        nipype's plugin that runs the nodes; None: processes of this machine.
+        nipype's plugin that runs the nodes; None: processes on this machine.
     stop_on_first_crash
         Whether the first run that fails ends the call.
     """
 
-    work_dir: Path
     processes: int
     log_name: str
     memory_gb: float | None = None
@@ -91,6 +88,7 @@ def run_workflows(
     runs: Sequence[Run],
     make_workflow: Callable[[Run], Workflow],
     execution: Execution,
+    work_dir: Path,
     output_dir: Path,
     on_node: OnNode,
 ) -> Executed:
@@ -99,36 +97,38 @@ def run_workflows(
     Parameters
     ----------
     make_workflow
-        Makes the workflow of a run; InputError where its files have disappeared.
+        Makes the workflow of a run, and raises InputError if the run's files have disappeared.
+    work_dir
+        nipype's working folder.
     on_node
         Called whenever a node starts or ends.
     """
-    # While it waits, nipype collects garbage again and again; 50 ms of a CPU each time, most of it
-    # for objects that the imports created.
+    # nipype calls the garbage collector on every poll. Freezing the objects that the imports
+    # created saves most of the 50 ms of each call.
     gc.freeze()
     logging.getLogger("nipype").propagate = False  # it has its own handler
     done = Executed({})
     processes, unwritten, hint = execution.processes, list[str](), ""
-    batch_size = _batch_size(execution, len(runs))
-    for first in range(0, len(runs), batch_size):
+    runs_per_workflow = _runs_per_workflow(execution, len(runs))
+    for first in range(0, len(runs), runs_per_workflow):
         workers = None
         if execution.processes > 1 and not execution.remote:
-            workers = _workers(execution, processes, on_node)
-        some = runs[first : first + batch_size]
-        error = _run(some, make_workflow, execution, on_node, workers, done.crashed)
+            workers = _make_local_plugin(execution, processes, on_node)
+        some = runs[first : first + runs_per_workflow]
+        error = _run(some, make_workflow, execution, work_dir, on_node, workers, done.crashed)
         if workers is not None:
             unwritten += workers.unwritten
             processes = workers.processors  # fewer, if one was killed
         if error is None:
             continue
-        hint = hint or full_disk(execution.work_dir, output_dir)
+        hint = hint or full_disk_hint(work_dir, output_dir)
         done.reason_for_others = f"not processed: {_cause(error)}{hint}"
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            done.reason_for_others = "not processed: you interrupted the run"
+            done.reason_for_others = "not processed: the call was interrupted or terminated"
             done.stopped = error
         elif execution.stop_on_first_crash:
             done.reason_for_others = "not processed: --stop-on-first-crash ended the call"
-        _end(execution)
+        _stop_jobs_and_workers(execution)
         if done.stopped is not None or execution.stop_on_first_crash:
             break
     logs = list(output_dir.glob(f"sub-*/log/{execution.log_name}"))
@@ -145,11 +145,14 @@ def remove_steps(run: Run, work_dir: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _batch_size(execution: Execution, n_runs: int) -> int:
-    """Runs to give nipype at a time. It goes through all unfinished nodes again and again: that
-    costs nothing for enough runs to keep the processes busy, but seconds a run for thousands."""
-    if execution.plugin is not None and execution.plugin.batch_size is not None:
-        return execution.plugin.batch_size
+def _runs_per_workflow(execution: Execution, n_runs: int) -> int:
+    """Runs to give nipype at a time.
+
+    nipype polls all unfinished nodes in turn. That is fast for as many runs as keep the processes
+    busy, but takes seconds per run for thousands of runs.
+    """
+    if execution.plugin is not None and execution.plugin.runs_per_workflow is not None:
+        return execution.plugin.runs_per_workflow
     if execution.remote:
         return n_runs
     return max(100, 10 * execution.processes) if execution.processes > 1 else 1
@@ -159,17 +162,19 @@ def _run(
     runs: Sequence[Run],
     make_workflow: Callable[[Run], Workflow],
     execution: Execution,
+    work_dir: Path,
     on_node: OnNode,
     workers: RunByRun | None,
     crashed: Crashes,
 ) -> BaseException | None:
     """Run some workflows as one; return what nipype raises at the end when nodes failed, or the
     signal that ended the call."""
-    whole = Workflow(name=WORKFLOW_NAME, base_dir=str(execution.work_dir))
+    whole = Workflow(name=WORKFLOW_NAME, base_dir=str(work_dir))
     whole.config["execution"] = {
         "crashfile_format": "txt",
         "stop_on_first_crash": str(execution.stop_on_first_crash).lower(),
-        # nipype's 2 s is longer than most nodes take, and too often for a cluster's scheduler
+        # nipype's default, 2 s, is longer than most nodes take and too short for a cluster's
+        # scheduler
         "poll_sleep_duration": str(POLL_INTERVAL) if execution.remote else "0.05",
         "job_finished_timeout": str(NFS_DELAY),
         "create_report": "false",  # it would write the environment, with secrets, to the disk
@@ -180,7 +185,7 @@ def _run(
             workflows = []
             for run in runs:
                 try:
-                    workflows.append(make_workflow(run))
+                    workflows.append(make_workflow(run))  # calls embed_runs._workflow_maker
                 except InputError as disappeared:
                     crashed[workflow_name(run)] = str(disappeared), None
             whole.add_nodes(workflows)
@@ -188,7 +193,8 @@ def _run(
                 if execution.plugin.name == SLURM_GRAPH:
                     _run_graph(whole, workflows, execution, execution.plugin, on_node)
                 else:
-                    whole.run(plugin=instance(execution.plugin, on_status, execution.log_name))
+                    plugin = create_plugin(execution.plugin, on_status, execution.log_name)
+                    whole.run(plugin=plugin)
             elif workers is not None:
                 whole.run(plugin=workers)
             else:
@@ -209,15 +215,16 @@ def _on_status(on_node: OnNode) -> Callable[[Node, str], None]:
 
 
 def _cause(error: BaseException) -> str:
-    """The cause of nipype's end. When it cannot write a crash file, that is not the cause."""
+    """Why nipype stopped. If it failed to write a crash file, return the error that the file was
+    about."""
     first = error.__context__
     if isinstance(error, OSError) and isinstance(first, (InputError, OutputError)):
         return str(first)
     return f"nipype ended with {type(error).__name__}: {error}"
 
 
-def _end(execution: Execution) -> None:
-    """End jobs and workers: nipype leaves them alone when it fails, and they would go on."""
+def _stop_jobs_and_workers(execution: Execution) -> None:
+    """Stop jobs and workers: nipype leaves them running when it fails."""
     if execution.remote:
         cancel_jobs(execution.log_name, 2.5 if signal_received() else 60)
     kill_workers()
@@ -230,10 +237,11 @@ def _run_graph(
     plugin: Plugin,
     on_node: OnNode,
 ) -> None:
-    """Submit all jobs, wait for them, and report the runs whose last step is done."""
+    """Submit all jobs, wait for them, report every run as done or failed, and write a crash file
+    for failed runs that have none."""
+    folder = Path(whole.base_dir) / whole.name
     results = {
-        run.name: execution.work_dir / whole.name / run.name / "aggregate" / "result_aggregate.pklz"
-        for run in workflows
+        run.name: folder / run.name / "aggregate" / "result_aggregate.pklz" for run in workflows
     }
     for name, result in results.items():
         result.unlink(missing_ok=True)  # of an earlier call
@@ -261,7 +269,7 @@ def _is_visible(file: Path) -> bool:
     return file.parent.is_dir() and file.name in os.listdir(file.parent)
 
 
-def _workers(execution: Execution, processes: int, on_node: OnNode) -> RunByRun:
+def _make_local_plugin(execution: Execution, processes: int, on_node: OnNode) -> RunByRun:
     arguments = {
         "status_callback": _on_status(on_node),
         **({"n_gpu_procs": 1} if execution.uses_gpu else {}),

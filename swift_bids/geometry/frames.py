@@ -1,4 +1,4 @@
-"""The grid of the training data, and its place in the network's 96^3 input (the frame)."""
+"""The grid of the training data, and its position in the network's 96^3 input (the frame)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MODEL_SHAPE = (96, 96, 96)
 
 @dataclass(frozen=True)
 class Frame:
-    """The place of the FSL grid in the 96^3 input of one training set.
+    """Position of the FSL 2 mm grid in the network's 96^3 input, as in one training set.
 
     Attributes
     ----------
@@ -51,12 +51,14 @@ class Frame:
 
 
 FRAMES = {
-    # TFF crops [8:-8, 8:-8, :-10]; the SwiFT loader then pads x 11/10, y 2/1, z 8/7.
+    # The preprocessing of TFF (Malkiel et al. 2022, arXiv:2112.05761), which SwiFT reuses, crops
+    # [8:-8, 8:-8, :-10]; the SwiFT loader then pads x 11/10, y 2/1, z 8/7.
     "hcp": Frame("hcp", ((8, 83), (8, 101), (0, 81)), (3, -6, 8)),
     # The SwiFT loader for UK Biobank pads x 3/2 and z 3/2, and crops y by 7/6.
     "ukb": Frame("ukb", ((0, 91), (7, 103), (0, 91)), (3, -7, 3)),
 }
-#: The frame in which each released variant was trained (contrastive: HCP + ABCD + UKB).
+#: The default frame of each released variant. `contrastive` was trained on HCP, ABCD and UK
+#: Biobank, `hcp-sex` on HCP.
 FRAME_OF_VARIANT = {"contrastive": "ukb", "hcp-sex": "hcp"}
 
 

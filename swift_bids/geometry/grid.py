@@ -36,16 +36,16 @@ class BrainVoxels:
 
     Attributes
     ----------
-    fsl
+    fsl_index
         int64 (voxel,): flat C-order positions in the FSL grid, ascending.
-    model
+    model_index
         int64 (voxel,): flat C-order positions of the same voxels in the 96^3 input.
     n_outside
         Number of brain voxels of the FSL grid that are outside the frame and are lost.
     """
 
-    fsl: np.ndarray
-    model: np.ndarray
+    fsl_index: np.ndarray
+    model_index: np.ndarray
     n_outside: int
 
 
@@ -101,8 +101,8 @@ def brain_voxels(mask: np.ndarray, affine: np.ndarray, frame: Frame) -> BrainVox
     """
     mask = np.nan_to_num(mask) != 0
     brain = to_fsl_grid(mask.astype(np.uint8), affine, order=0) != 0
-    fsl = np.flatnonzero(brain)
-    position = np.stack(np.unravel_index(fsl, FSL_SHAPE))  # (3, voxel)
+    fsl_index = np.flatnonzero(brain)
+    position = np.stack(np.unravel_index(fsl_index, FSL_SHAPE))  # (3, voxel)
     inside, model_position = frame.place(position)
     if not inside.any():
         raise InputError(
@@ -110,8 +110,8 @@ def brain_voxels(mask: np.ndarray, affine: np.ndarray, frame: Frame) -> BrainVox
             "not empty and is in a standard space"
         )
     return BrainVoxels(
-        fsl=fsl[inside],
-        model=np.ravel_multi_index(tuple(model_position), MODEL_SHAPE),
+        fsl_index=fsl_index[inside],
+        model_index=np.ravel_multi_index(tuple(model_position), MODEL_SHAPE),
         n_outside=int((~inside).sum()),
     )
 
@@ -128,24 +128,28 @@ def template_brain() -> np.ndarray:
         return to_fsl_grid(np.asarray(image.dataobj), image.affine, order=0) != 0
 
 
-def slab_extent(fsl: np.ndarray) -> tuple[int, int, int]:
+def slab_extent(fsl_index: np.ndarray) -> tuple[int, int, int]:
     """Return the extent of flat FSL positions (voxel,) along x, y, z in mm, between outer edges."""
-    position = np.unravel_index(fsl, FSL_SHAPE)
+    position = np.unravel_index(fsl_index, FSL_SHAPE)
     x, y, z = (2 * int(axis.max() - axis.min() + 1) for axis in position)
     return x, y, z
 
 
-def flat_storage_index(shape: tuple[int, ...], affine: np.ndarray, fsl: np.ndarray) -> np.ndarray:
+def flat_storage_index(
+    shape: tuple[int, ...], affine: np.ndarray, fsl_index: np.ndarray
+) -> np.ndarray:
     """Return the positions of flat FSL voxels in a volume stored in Fortran order (NIfTI's).
 
     This works only if `is_fsl_grid` is true. The function reorients an image of indices in the same
     way as the data, so that both always agree.
     """
     storage = np.arange(math.prod(shape)).reshape(shape, order="F")
-    return to_fsl_grid(storage, affine, order=0).reshape(-1)[fsl]
+    return to_fsl_grid(storage, affine, order=0).reshape(-1)[fsl_index]
 
 
-def interpolation_weights(shape: tuple[int, ...], affine: np.ndarray, fsl: np.ndarray) -> csr_array:
+def interpolation_weights(
+    shape: tuple[int, ...], affine: np.ndarray, fsl_index: np.ndarray
+) -> csr_array:
     """Return weights that interpolate a volume of any grid linearly at positions of the FSL grid.
 
     `weights @ volume` equals `scipy.ndimage.affine_transform` of order 1 at these positions. It is
@@ -155,7 +159,7 @@ def interpolation_weights(shape: tuple[int, ...], affine: np.ndarray, fsl: np.nd
     ----------
     shape, affine
         Grid of the volumes, in storage order; any orientation and zooms, also oblique.
-    fsl
+    fsl_index
         (voxel,) flat C-order positions in the FSL grid.
 
     Returns
@@ -167,7 +171,7 @@ def interpolation_weights(shape: tuple[int, ...], affine: np.ndarray, fsl: np.nd
     from scipy.sparse import csr_array  # slow to import, and needed for other grids only
 
     to_storage = np.linalg.inv(affine) @ FSL_AFFINE
-    fsl_position = np.stack(np.unravel_index(fsl, FSL_SHAPE), axis=-1)  # (voxel, 3)
+    fsl_position = np.stack(np.unravel_index(fsl_index, FSL_SHAPE), axis=-1)  # (voxel, 3)
     position = nib.affines.apply_affine(to_storage, fsl_position)
     nearest = position.round()
     position = np.where(np.abs(position - nearest) < 1e-6, nearest, position)
@@ -175,8 +179,8 @@ def interpolation_weights(shape: tuple[int, ...], affine: np.ndarray, fsl: np.nd
     inside = ((position >= 0) & (position <= last)).all(axis=1)
     low = np.clip(np.floor(position), 0, np.maximum(last - 1, 0)).astype(np.int64)
     fraction = position - low
-    weights = np.zeros((len(fsl), 8), dtype=np.float32)
-    columns = np.zeros((len(fsl), 8), dtype=np.int64)
+    weights = np.zeros((len(fsl_index), 8), dtype=np.float32)
+    columns = np.zeros((len(fsl_index), 8), dtype=np.int64)
     for number, corner in enumerate(itertools.product((0, 1), repeat=3)):
         along = np.where(corner, fraction, 1 - fraction)  # (voxel, 3)
         weights[:, number] = np.where(inside, along.prod(axis=1), 0)
@@ -184,7 +188,7 @@ def interpolation_weights(shape: tuple[int, ...], affine: np.ndarray, fsl: np.nd
         columns[:, number] = np.ravel_multi_index(tuple(voxel.T), shape, order="F")
     rows = np.arange(0, weights.size + 1, 8)
     matrix = csr_array(
-        (weights.reshape(-1), columns.reshape(-1), rows), shape=(len(fsl), math.prod(shape))
+        (weights.reshape(-1), columns.reshape(-1), rows), shape=(len(fsl_index), math.prod(shape))
     )
     matrix.eliminate_zeros()  # because 0 times a NaN in a neighbouring voxel would be NaN
     return matrix

@@ -54,10 +54,11 @@ class Series:
     @property
     def length(self) -> int:
         """Number of volumes of the series; the last is at or before the run's last volume."""
-        return self.until(self.n_volumes - self.first_volume - 1)
+        return self.length_until(self.n_volumes - self.first_volume - 1)
 
-    def until(self, volume: int) -> int:
-        """Return how many volumes of the series are at or before a used volume, counted from 0."""
+    def length_until(self, volume: int) -> int:
+        """Return how many volumes of the series lie at or before used volume number `volume`
+        (from 0)."""
         return int((volume + 0.999 * _POSITION_TOLERANCE) / self.step) + 1 if volume >= 0 else 0
 
     def positions(self, start: int, stop: int) -> np.ndarray:
@@ -108,11 +109,12 @@ def refuse_too_short(series: Series, short_runs: str) -> None:
     length = series.length
     if length >= CHUNK_VOLUMES or (short_runs == "pad" and length > 0):
         return
-    remedy = "; --short-runs pad fills it up" if length > 0 else ""
-    resampled = f" ({length} at the network's TR of {series.model_tr:g} s)" * series.resampled
+    remedy = "; use --short-runs pad to fill it up by reflection" if length > 0 else ""
+    left = f", which leaves {length} at the network's TR of {series.model_tr:g} s"
     raise InputError(
-        f"the run has {series.n_volumes} volumes, {series.first_volume} of them dummy scans"
-        f"{resampled}, but the network needs {CHUNK_VOLUMES}, so it is too short to embed{remedy}"
+        f"the run has {series.n_volumes} volumes, and {series.first_volume} are omitted as dummy "
+        f"scans{left * series.resampled}, but the network needs {CHUNK_VOLUMES}, so it is too "
+        f"short to embed{remedy}"
     )
 
 
@@ -144,7 +146,7 @@ def resample(blocks: Iterable[np.ndarray], series: Series) -> Iterator[np.ndarra
             used = np.concatenate([previous, used])
         previous = used[-1:].copy()
         start = first - len(used) - series.first_volume  # position of used[0], in used volumes
-        count = series.until(start + len(used) - 1)
+        count = series.length_until(start + len(used) - 1)
         positions = series.positions(n_yielded, count) - start
         n_yielded = count
         n_parts = -(-len(positions) // len(block))

@@ -15,7 +15,8 @@ from swift_bids.outputs.paths import run_folder
 
 #: Columns of head motion.
 MOTION = ("mean_fd", "censored")
-#: Smallest share of rows that must have an edge, and of edges that a row must have, to be used.
+#: An edge is used if at least this share of rows has it; a row is used if it has at least this
+#: share of edges.
 _MIN_EDGE_KNOWN, _MIN_ROW_KNOWN = 0.9, 0.5
 #: Most runs for which identification also uses functional connectivity.
 MAX_RUNS = 2000

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from swift_bids.base.errors import UsageError
+from swift_bids.outputs.tables import is_reserved
 
 #: Fewest participants, and fewest participants in each class, for a probe.
 MIN_PARTICIPANTS, MIN_IN_CLASS = 20, 10
@@ -17,6 +18,8 @@ MIN_PARTICIPANTS, MIN_IN_CLASS = 20, 10
 MAX_CLASS_NUMBERS, MAX_CLASSES = 5, 10
 #: Most columns that are probed without `--target`.
 MAX_TARGETS = 10
+#: Most columns that an error message lists.
+_MAX_LISTED = 20
 _MISSING = ("", "n/a", "N/A", "NA", "nan", "NaN", "None", "null")
 
 
@@ -174,7 +177,10 @@ def group_codes(table: pd.DataFrame, name: str | None) -> np.ndarray | None:
 def _column(table: pd.DataFrame, name: str, flag: str) -> pd.Series:
     if name in table:
         return table[name]
-    near = difflib.get_close_matches(name, list(table), n=3) or list(table)[:8]
-    raise UsageError(
-        f"{flag} {name}: participants.tsv has no such column; it has {', '.join(near)}, ..."
-    )
+    near = difflib.get_close_matches(name, list(table), n=3)
+    of_file = [column for column in table if not is_reserved(column)]
+    advice = f"did you mean {' or '.join(near)}?"
+    if not near:
+        more = ", ..." if len(of_file) > _MAX_LISTED else ""
+        advice = f"its columns are {', '.join(of_file[:_MAX_LISTED]) or 'none'}{more}"
+    raise UsageError(f"{flag} {name}: there is no such column in participants.tsv; {advice}")

@@ -10,7 +10,8 @@ import pandas as pd
 
 from swift_bids.group.similarity import centred
 
-#: Most runs that are looked up among all others, and most pairs of runs of one participant.
+#: Most runs that are looked up among all others, and maximum total number of same-participant
+#: pairs.
 MAX_QUERIES, MAX_PAIRS = 2000, 100_000
 #: The set of features that is compared by distance instead of cosine.
 MOTION_SET = "motion"

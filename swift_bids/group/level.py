@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from swift_bids.base.errors import Problem, UsageError, report_problems, visible
+from swift_bids.base.errors import Problem, UsageError, escape_control_characters, report_problems
 from swift_bids.group.baselines import MAX_RUNS, collect_connectivity, motion
 from swift_bids.group.columns import Target, choose_targets, covariate_matrix, group_codes
 from swift_bids.group.identification import MOTION_SET, identification
@@ -30,7 +30,7 @@ from swift_bids.group.load import (
 )
 from swift_bids.group.outliers import MIN_RUNS, outliers
 from swift_bids.group.page import write_group_report
-from swift_bids.group.probes.probe import probe
+from swift_bids.group.probes.probe import fit_probe
 from swift_bids.group.probes.scores import EMBEDDING
 from swift_bids.group.similarity import duplicates, nearest_neighbours
 from swift_bids.group.tables import GroupResults, write_group_tables, write_similarity
@@ -72,7 +72,7 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
         runs, problems = collect_runs(output_dir, run_filter)
     if settings.dry_run:
         names = list(runs.table["name"])
-        as_text = "\n".join(map(visible, names))
+        as_text = "\n".join(map(escape_control_characters, names))
         print(json.dumps({"runs": names}, indent=2) if settings.dry_run == "json" else as_text)
         return report_problems(problems)
     n_kinds = check_kinds(runs.table, settings.allow_mixed)
@@ -104,7 +104,7 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
             problems += results.connectivity.problems
     with _timed("identification"):
         results.identification = _identification(results, settings.permutations)
-    _probe(results, targets, covariates, groups, settings)
+    _probe_targets(results, targets, covariates, groups, settings)
     with _timed("writing"):
         write_group_tables(output_dir, results, descriptions)
         page = write_group_report(output_dir, results, known)
@@ -159,7 +159,7 @@ def _identification(results: GroupResults, n_permutations: int) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _probe(
+def _probe_targets(
     results: GroupResults,
     targets: list[Target],
     covariates: np.ndarray | None,
@@ -173,7 +173,7 @@ def _probe(
         with _timed(f"probe of {target.name}"):
             values = np.where(usable, target.values, np.nan)
             try:
-                table, reason = probe(
+                table, reason = fit_probe(
                     Target(target.name, target.classes, values),
                     features,
                     covariates,
@@ -183,7 +183,8 @@ def _probe(
                 )
             except BrokenProcessPool:
                 reason = "a worker process was killed, probably for lack of memory; lower --nprocs"
-                if target.name not in (settings.targets or ()):  # those are reported below
+                # requested targets are reported below
+                if target.name not in (settings.targets or ()):
                     results.problems.append(Problem("", f"probe of {target.name}", reason))
         if reason:
             results.not_done[target.name] = reason

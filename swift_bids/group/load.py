@@ -37,8 +37,9 @@ KIND = (
     "version",
 )
 #: Entities in which the names of one run in several spaces, resolutions or echoes differ.
-_VARIANT_ENTITIES = r"_(?:space|cohort|res|den|echo)-[^_]+"
-#: Largest difference of TRs (s) that can be compared: that of two TRs which are not resampled.
+_CANDIDATE_ENTITIES = r"_(?:space|cohort|res|den|echo)-[^_]+"
+#: Embeddings are comparable if their TRs differ by at most this (s), the widest range that
+#: `--target-tr auto` leaves unchanged.
 _MAX_TR_DIFFERENCE = 2 * TR_TOLERANCE
 #: Columns of a participant that are means, and sums, of the columns of its runs.
 _MEANS, _SUMS = ("template_share", "tsnr", "mean_fd", "censored"), ("n_warnings", "n_chunks")
@@ -75,6 +76,8 @@ class Embedded:
 @dataclass(frozen=True)
 class RunFilter:
     """Selects the runs of the tables; None selects all.
+
+    Like `swift_bids.inputs.selection.Selection`, but for outputs.
 
     Attributes
     ----------
@@ -161,13 +164,13 @@ def check_kinds(table: pd.DataFrame, allow_mixed: bool) -> int:
     Raises
     ------
     UsageError
-        There are several kinds, or variants of one run, and `allow_mixed` is False.
+        There are several kinds, or one run in several spaces, and `allow_mixed` is False.
     """
     columns = list(KIND)
     if np.ptp(table["model_tr"]) > _MAX_TR_DIFFERENCE:  # only with --target-tr native
         columns.append("model_tr")
     kinds = table.groupby(columns, dropna=False, sort=False).size()
-    twice = table["name"].str.replace(_VARIANT_ENTITIES, "", regex=True).duplicated(keep=False)
+    twice = table["name"].str.replace(_CANDIDATE_ENTITIES, "", regex=True).duplicated(keep=False)
     if twice.any() and not allow_mixed:
         raise UsageError(
             f"{twice.sum()} runs exist in several spaces, resolutions or echoes, such as "

@@ -13,13 +13,14 @@ from scipy.stats import chi2
 from sklearn.covariance import MinCovDet
 from sklearn.decomposition import PCA
 
-#: Fewest runs that show what is usual, runs per component, and most components.
+#: Minimum number of runs, runs per principal component, and maximum number of components.
 MIN_RUNS, RUNS_PER_COMPONENT, MAX_COMPONENTS = 20, 10, 10
 #: Components are kept until they explain this share of the variance that all of them explain.
 _EXPLAINED_VARIANCE = 0.9
-#: A run is an outlier where so large a distance has less than this probability without outliers.
+#: A run is an outlier if a distance at least as large has a probability below this in data without
+#: outliers.
 OUTLIER_P = 0.001
-#: Runs of one participant that are more alike than this count as this much alike.
+#: Upper limit for the share of variance between participants.
 _MAX_SHARE = 0.995
 #: Stands for "no limit" in the table: runs are too few, or too alike.
 _NO_LIMIT = 1e12
@@ -85,7 +86,8 @@ def squared_distances(scores: np.ndarray) -> np.ndarray:
         Half of the runs are identical.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the determinant grew in a step; the fit goes on
+        # a warning that the determinant increased; the fit is still valid
+        warnings.simplefilter("ignore")
         return MinCovDet(random_state=0).fit(scores).mahalanobis(scores)
 
 
@@ -122,7 +124,8 @@ def _limits() -> RegularGridInterpolator:
         for j, k in enumerate(components):
             for a, m in enumerate(per_participant):
                 for b, share in enumerate(shares):
-                    # nothing is shared with nobody, whatever the share or the number of runs
+                    # One run per participant and a share of 0 are the same case: the runs are
+                    # independent.
                     key = (n, k, 1.0, 0.0) if m == 1 or share == 0 else (n, k, m, share)
                     values[i, j, a, b] = cells.get(key) or _NO_LIMIT
     values[-1] = chi2.ppf(1 - OUTLIER_P, components)[:, None, None]  # infinitely many runs

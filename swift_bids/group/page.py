@@ -1,4 +1,4 @@
-"""Results of the group level -> group.html, a single file that needs no network."""
+"""Results of the group level -> group.html, a self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _COLOUR_COLUMNS = (
 
 
 def write_group_report(output_dir: Path, results: GroupResults, known: pd.DataFrame) -> Path:
-    """Write the page; it needs the figure of the probes, which `write_group_tables` writes.
+    """Write the page. Call `write_group_tables` first, because the page embeds its probes figure.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def _colour_column(column: pd.Series) -> dict[str, Any] | None:
 
 
 def _sentences(results: GroupResults) -> list[tuple[bool, str]]:
-    """Explain the results: (good, sentence), not good if the user should look at something."""
+    """Explain the results: (good, sentence); good is False if the user should check something."""
     sentences = []
     if results.n_kinds > 1:
         sentences.append(

@@ -98,7 +98,8 @@ def write_similarity(output_dir: Path, results: GroupResults, neighbours: pd.Dat
 def write_group_tables(
     output_dir: Path, results: GroupResults, descriptions: dict[str, Any]
 ) -> None:
-    """Write the other tables and the figure of the probes; remove old ones without results."""
+    """Write all tables except the similarity, and the probes figure; remove files of an earlier
+    call that have no counterpart now."""
     about = {"Description": "One row per run"}
     runs, participants = results.runs.with_features, results.participants.with_features
     _write(output_dir, RUNS, runs, results, about, descriptions)

@@ -33,7 +33,7 @@ MAX_VOXELS = 512**3
 #: The most bytes into which deflate, gzip's method, can expand one byte.
 MAX_DEFLATE_RATIO = 1032
 #: The remedy for a file whose content does not match its name.
-COPY_AGAIN = "copy it again from fMRIPrep's output"
+COPY_AGAIN = "copy it again from the original"
 #: First bytes of a NIfTI-2 file: the size of its header, in either byte order.
 _NIFTI2_START = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
 #: Exceptions that gzip or nibabel raise for a damaged or truncated image.
@@ -52,8 +52,8 @@ UNREADABLE: tuple[type[Exception], ...] = (
 def open_image(file: str | Path) -> Iterator[nib.Nifti1Image]:
     """Open a NIfTI file for sequential reading, with isal for gzip (twice as fast as zlib).
 
-    On exit, the rest of the file is read too, which detects a wrong checksum or extra data after
-    the image.
+    On exit, the rest of the file is read too, so that gzip checks the checksum and detects a
+    damaged end.
 
     Raises
     ------
@@ -72,6 +72,10 @@ def open_image(file: str | Path) -> Iterator[nib.Nifti1Image]:
             yield image
             while stream.read(_MAX_BLOCK_BYTES):
                 pass
+    except (FileNotFoundError, PermissionError) as error:
+        raise InputError(
+            f"{file}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from error
     except UNREADABLE as error:
         raise InputError(
             f"{file}: cannot be read ({error or type(error).__name__}) because it is damaged or "
@@ -112,7 +116,7 @@ def check_image_size(file: str | Path, header: nib.Nifti1Header) -> None:
 
 
 def brain_rows(
-    bold: nib.Nifti1Image, bold_file: str | Path, fsl: np.ndarray
+    bold: nib.Nifti1Image, bold_file: str | Path, fsl_index: np.ndarray
 ) -> Iterator[np.ndarray]:
     """Yield the brain voxels of a run in blocks, float32 (volume, brain voxel), in order.
 
@@ -120,13 +124,13 @@ def brain_rows(
     ----------
     bold, bold_file
         The image opened by `open_bold`, and its name for messages.
-    fsl
+    fsl_index
         (brain voxel,) flat C-order positions in the FSL grid. A run on another grid is interpolated
         linearly at these positions; values outside its field of view are 0.
     """
-    values_at = _voxel_reader(bold, fsl)
+    values_at = _voxel_reader(bold, fsl_index)
     for block in _read_ahead(_volumes(bold, bold_file)):
-        rows = np.empty((len(block), len(fsl)), dtype=np.float32)
+        rows = np.empty((len(block), len(fsl_index)), dtype=np.float32)
         for row, volume in zip(rows, block):
             with np.errstate(over="ignore"):  # values too large for float32 become infinite
                 row[:] = values_at(volume)
@@ -138,7 +142,9 @@ def _stored(bold: nib.Nifti1Image) -> ArrayProxy:
     return cast(ArrayProxy, bold.dataobj)
 
 
-def _voxel_reader(bold: nib.Nifti1Image, fsl: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def _voxel_reader(
+    bold: nib.Nifti1Image, fsl_index: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function that maps a flat stored volume to the values of its brain voxels."""
     shape, affine = bold.shape[:3], bold.affine
     stored = _stored(bold)
@@ -148,9 +154,9 @@ def _voxel_reader(bold: nib.Nifti1Image, fsl: np.ndarray) -> Callable[[np.ndarra
         return values if (slope, inter) == (1, 0) else values * slope + inter
 
     if is_fsl_grid(shape, affine):
-        storage = flat_storage_index(shape, affine, fsl)
+        storage = flat_storage_index(shape, affine, fsl_index)
         return lambda volume: scaled(volume[storage])
-    weights = interpolation_weights(shape, affine, fsl)
+    weights = interpolation_weights(shape, affine, fsl_index)
     return lambda volume: weights @ scaled(volume).astype(np.float32, copy=False)
 
 

@@ -38,7 +38,7 @@ def read_confounds(confounds_file: str | Path, n_rows: int | None = None) -> pd.
 
 
 def count_dummy_scans(confounds: pd.DataFrame) -> int:
-    """Count the volumes before the steady state that fMRIPrep found.
+    """Count the non-steady-state volumes that fMRIPrep detected.
 
     fMRIPrep writes one column `non_steady_state_outlierXX` for each of them.
     """

@@ -25,14 +25,14 @@ class Dataset:
     description
         Content of `dataset_description.json`, with missing entries from the raw dataset's file;
         empty if neither exists.
-    understood
+    interpretation
         One sentence for the log and for errors: how the app interpreted the folders in the command.
     """
 
     root: Path
     raw: Path | None
     description: dict[str, Any]
-    understood: str
+    interpretation: str
 
     @property
     def participants(self) -> list[str]:
@@ -82,7 +82,7 @@ class Dataset:
         return [label for label in wanted if label in existing], problems
 
 
-def understand_dataset(bids_dir: str | Path, derivatives: str | Path | None = None) -> Dataset:
+def find_derivatives(bids_dir: str | Path, derivatives: str | Path | None = None) -> Dataset:
     """Find out which of the given folders contains the derivatives.
 
     Parameters
@@ -100,14 +100,14 @@ def understand_dataset(bids_dir: str | Path, derivatives: str | Path | None = No
     bids_dir = _existing_folder(bids_dir, "bids_dir")
     if derivatives is not None:
         root = _existing_folder(derivatives, "--derivatives")
-        understood = (
+        interpretation = (
             f"bids_dir {bids_dir} is the raw dataset, and --derivatives {root} is read as fMRIPrep "
             f"derivatives"
         )
         raw = bids_dir
     else:
         root, raw = bids_dir, None
-        understood = f"bids_dir {bids_dir} is read as fMRIPrep derivatives"
+        interpretation = f"bids_dir {bids_dir} is read as fMRIPrep derivatives"
     description = read_description(root)
     if description and _is_raw(description):
         inside = sorted(root.glob("derivatives/*/dataset_description.json"))
@@ -123,11 +123,11 @@ def understand_dataset(bids_dir: str | Path, derivatives: str | Path | None = No
         )
     if raw is not None:  # fMRIPrep does not copy the authors and the licence of the data
         description = read_description(raw) | {k: v for k, v in description.items() if v}
-    dataset = Dataset(root, raw, description, understood)
+    dataset = Dataset(root, raw, description, interpretation)
     if not dataset.participants:
         inside = sorted({p.parent for p in root.glob("*/sub-*")})
         hint = f"; {inside[0]} does, so give that folder" if inside else ""
-        raise UsageError(f"{root} contains no sub-* folder{hint} ({understood})")
+        raise UsageError(f"{root} contains no sub-* folder{hint} ({interpretation})")
     return dataset
 
 

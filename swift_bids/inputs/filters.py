@@ -34,9 +34,10 @@ def read_filter_file(file: str | Path) -> dict[str, dict[str, Any]]:
         )
     unknown = sorted(set(filters) - known)
     if unknown:
+        *others, last = sorted(known)
         raise UsageError(
-            f"--bids-filter-file {file}: {', '.join(unknown)} is unknown; use "
-            f"{', '.join(sorted(known))}"
+            f"--bids-filter-file {file}: unknown kind(s) of file: {', '.join(unknown)}; the app "
+            f"reads only {', '.join(others)} and {last}, so remove the others"
         )
     return filters
 

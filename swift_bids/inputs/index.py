@@ -46,7 +46,7 @@ class UnreadableFolderError(Exception):
 
 
 @contextlib.contextmanager
-def index(
+def open_layout(
     root: Path, participants: Sequence[str], database_dir: Path | None = None
 ) -> Iterator[BIDSLayout]:
     """Yield a `bids.BIDSLayout` of the folders of these participants only.

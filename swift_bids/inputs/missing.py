@@ -11,7 +11,7 @@ from swift_bids.inputs.selection import Selection
 _REMEDY = "run fMRIPrep with --output-spaces MNI152NLin6Asym:res-2"
 
 
-def missing_space(candidates: Sequence[FoundFile], selection: Selection) -> str:
+def explain_missing_space(candidates: Sequence[FoundFile], selection: Selection) -> str:
     """Say that a run exists in none of the requested spaces and resolutions, and where it does."""
     spaces = sorted(
         {
@@ -33,10 +33,10 @@ def _modifier(bold: FoundFile) -> str | None:
     return f"res-{resolution}" if resolution else None
 
 
-def missing_volumes(folder: Path, selection: Selection) -> str:
-    """Say what a participant without preprocessed BOLD volumes has instead, and what to do."""
+def explain_missing_bold(folder: Path, selection: Selection) -> str:
+    """Say what a participant without preprocessed BOLD images has instead, and what to do."""
     names = [p.name for p in folder.glob("**/func/*")]
-    reason = "has no preprocessed BOLD volumes (*_desc-preproc_bold.nii.gz)"
+    reason = "has no preprocessed BOLD image (*_desc-preproc_bold.nii.gz)"
     if selection.filters.get("bold") and any("_desc-preproc_bold.nii" in name for name in names):
         return f"{reason} that match --bids-filter-file"
     if not any(folder.rglob("*")):
@@ -46,7 +46,7 @@ def missing_volumes(folder: Path, selection: Selection) -> str:
     if any("_echo-" in name and "_desc-preproc_bold.nii" in name for name in names):
         return f"{reason} except single echoes; choose them with --echo-idx, or {_REMEDY}"
     if any(name.endswith((".dtseries.nii", ".func.gii")) for name in names):
-        return f"{reason}, only surfaces or CIFTI files, which the network cannot read; {_REMEDY}"
+        return f"{reason}, only surface or CIFTI files, which the network cannot read; {_REMEDY}"
     if any(name.endswith(("_boldref.nii.gz", "_xfm.txt", "_xfm.h5")) for name in names):
         return (
             f"{reason}, only the references and transforms that fMRIPrep --level minimal or "

@@ -23,8 +23,8 @@ from swift_bids.inputs.filenames import (
     stem_of,
 )
 from swift_bids.inputs.filters import check_entities, entities_of, io_spec
-from swift_bids.inputs.index import UnreadableFolderError, index
-from swift_bids.inputs.missing import missing_space, missing_volumes
+from swift_bids.inputs.index import UnreadableFolderError, open_layout
+from swift_bids.inputs.missing import explain_missing_bold, explain_missing_space
 from swift_bids.inputs.run import Run, complete_run
 from swift_bids.inputs.selection import Selection
 
@@ -59,7 +59,7 @@ def find_runs(
     for start in range(0, len(participants), PARTICIPANTS_PER_INDEX):
         labels = participants[start : start + PARTICIPANTS_PER_INDEX]
         with contextlib.ExitStack() as stack:
-            layout, labels, unreadable = _index(dataset, labels, selection, stack)
+            layout, labels, unreadable = _readable_layout(dataset, labels, selection, stack)
             problems += unreadable
             # one query for all participants, because each query costs some 10 ms
             files = {kind: _by_participant(dataset, layout, kind, filters) for kind in io_spec()}
@@ -72,18 +72,18 @@ def find_runs(
     return runs, problems
 
 
-def _index(
+def _readable_layout(
     dataset: Dataset,
     participants: Sequence[str],
     selection: Selection,
     stack: contextlib.ExitStack,
 ) -> tuple[BIDSLayout, list[str], list[Problem]]:
-    """Return the index, the participants in it, and a problem for each unreadable one."""
+    """Return the layout, the participants in it, and a problem for each unreadable one."""
     readable = list(participants)
     problems: list[Problem] = []
     while True:
         try:
-            layout = index(dataset.root, readable, selection.database_dir)
+            layout = open_layout(dataset.root, readable, selection.database_dir)
             return stack.enter_context(layout), readable, problems
         except UnreadableFolderError as error:
             label = error.participant
@@ -101,7 +101,7 @@ def _participant_runs(
     selection: Selection,
 ) -> tuple[list[Run], list[Problem]]:
     if not files["bold"]:
-        reason = missing_volumes(dataset.root / f"sub-{participant}", selection)
+        reason = explain_missing_bold(dataset.root / f"sub-{participant}", selection)
         return [], [Problem(participant, f"sub-{participant}", reason)]
     chosen = [bold for bold in files["bold"] if selection.has(bold)]
     if not chosen:
@@ -109,22 +109,27 @@ def _participant_runs(
             name: sorted({v for b in files["bold"] if (v := label_in(b, name)) is not None})
             for name in ("session", "task", "run", "echo")
         }
-        existing = [f"{name}s {', '.join(labels)}" for name, labels in values.items() if labels]
+        plurals = {"session": "sessions", "task": "tasks", "run": "runs", "echo": "echoes"}
+        existing = [
+            f"{plurals[name]} {', '.join(labels)}" for name, labels in values.items() if labels
+        ]
         reason = f"no run matches your selection; this participant has {', '.join(existing)}"
         return [], [Problem(participant, f"sub-{participant}", reason)]
 
     # A run's mask and confounds are in its own folder; files in other folders are not used.
     masks, confounds = _by_folder(files["mask"]), _by_folder(files["confounds"])
     # run -> its files in several spaces and resolutions
-    variants: dict[str, list[FoundFile]] = defaultdict(list)
+    candidates_of_run: dict[str, list[FoundFile]] = defaultdict(list)
     for bold in chosen:
-        variants[_SPATIAL.sub("", stem_of(bold.filename, "_desc-"))].append(bold)
+        candidates_of_run[_SPATIAL.sub("", stem_of(bold.filename, "_desc-"))].append(bold)
 
     runs, problems = [], []
-    for name, candidates in sorted(variants.items()):
+    for name, candidates in sorted(candidates_of_run.items()):
         usable = [b for b in candidates if selection.rank(b) is not None]
         if not usable:
-            problems.append(Problem(participant, name, missing_space(candidates, selection)))
+            problems.append(
+                Problem(participant, name, explain_missing_space(candidates, selection))
+            )
             continue
         best = min(usable, key=lambda b: (selection.rank(b), b.filename))
         stem = stem_of(best.filename, "_desc-")
@@ -180,7 +185,10 @@ def _warn_unmatched(runs: Sequence[Run], problems: Sequence[Problem], selection:
         existing = {plain(entities[entity]) for entities in names if entity in entities}
         missing = [label for label in labels or () if plain(label) not in existing]
         if runs and missing:
-            _LOG.warning("no run has %s", ", ".join(f"{entity}-{label}" for label in missing))
+            _LOG.warning(
+                "no run matches %s; check for typing errors",
+                ", ".join(f"{entity}-{label}" for label in missing),
+            )
 
 
 def _mask_of(stem: str, masks: dict[str, str]) -> str:

@@ -20,9 +20,11 @@ from swift_bids.inputs.filenames import (
 SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Selection:
-    """The runs that the user selects; None means no restriction.
+    """How to find and describe the runs of a command.
+
+    None means no restriction, unless stated otherwise.
 
     Attributes
     ----------
@@ -67,8 +69,10 @@ class Selection:
         )
 
     def rank(self, bold: FoundFile) -> tuple[int, int] | None:
-        """Rank of the space and resolution of a BOLD file, best first; None if not selected. In a
-        space, 2 mm ranks first, then the native resolution, then any other."""
+        """Rank of the space and resolution of a BOLD file; smaller is better, None is not selected.
+
+        In a space, 2 mm ranks first, then the native resolution, then any other.
+        """
         resolution = label_in(bold, "res") or "native"
         if self.resolutions is not None and resolution not in map(plain, self.resolutions):
             return None

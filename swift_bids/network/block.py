@@ -144,18 +144,18 @@ class Block(nn.Module):
         for index, padded in self.pieces(grid, x.device):
             step = max(1, TOKENS_PER_PASS // (len(x) * index.shape[1])) if x.is_cpu else len(index)
             for part in index.split(step):
-                y, positions = self._attend(x, part, padded, factors)
+                y, positions = self._transform_pieces(x, part, padded, factors)
                 x.index_copy_(1, positions, y)
         return x
 
     def _functional(self, x: Tensor, grid: tuple[int, ...], factors: Factors) -> Tensor:
         """With gradients: concatenate the results of all pieces, then restore grid order."""
         pieces = self.pieces(grid, x.device)
-        results = [self._attend(x, index, padded, factors) for index, padded in pieces]
+        results = [self._transform_pieces(x, index, padded, factors) for index, padded in pieces]
         order = torch.cat([positions for _, positions in results])
         return torch.cat([y for y, _ in results], dim=1)[:, torch.argsort(order)]
 
-    def _attend(
+    def _transform_pieces(
         self, x: Tensor, index: Tensor, padded: bool, factors: Factors
     ) -> tuple[Tensor, Tensor]:
         """Return results (B, token, C) of pieces of one size, and their positions in the grid."""

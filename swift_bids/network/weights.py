@@ -28,8 +28,9 @@ REGISTRY: dict[str, dict[str, Any]] = json.loads(
 HUB_IDS = {bundle["variant"]: name for name, bundle in REGISTRY.items()}
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _REMEDY = (
-    "give --weights a Hub id, a folder with model.safetensors and config.json, a .safetensors file "
-    "beside its config.json, or an original .ckpt (or --random-weights to try the app)"
+    "give with --weights (Python: weights=) a Hub id, a folder with model.safetensors and "
+    "config.json, a .safetensors file beside its config.json, or an original .ckpt (to try the app "
+    "without any: --random-weights)"
 )
 
 
@@ -87,7 +88,7 @@ def find_weights(
         The weights do not exist, cannot be read, differ from the registry, or are random without
         `random`.
     """
-    source = source or _bundle_of_image(HUB_IDS[variant]) or HUB_IDS[variant]
+    source = source or _bundle_in_container(HUB_IDS[variant]) or HUB_IDS[variant]
     # Absolute, because every node runs in its own folder. Links are not resolved: in the Hub's
     # cache and in DataLad datasets they point to folders without config.json.
     path = Path(os.path.abspath(Path(source).expanduser()))
@@ -102,16 +103,16 @@ def find_weights(
         )
         name, commit = hub_id, file.parent.name
     else:
-        raise UsageError(f"--weights {source}: no such file or folder; {_REMEDY}")
+        raise UsageError(f"weights {source}: no such file or folder; {_REMEDY}")
     is_random = "random_weights_seed" in read_config(file)[1]
     if is_random and random is False:
         raise UsageError(
-            f"{file}: these weights are random numbers for trying the app; add --random-weights "
-            f"if you want to use them, otherwise {_REMEDY}"
+            f"{file}: these weights are random numbers for trying the app; accept them with "
+            f"--random-weights (Python: random_weights=True), or {_REMEDY}"
         )
     if random and not is_random:
         raise UsageError(
-            f"{file}: does not contain random weights; remove --random-weights to use it"
+            f"{file}: does not contain random weights; to use it, remove --random-weights"
         )
     weights = Weights(str(file), name, sha256_of(file), is_random, commit)
     registered = REGISTRY.get(name, {}).get("sha256")
@@ -123,7 +124,7 @@ def find_weights(
     return weights
 
 
-def _bundle_of_image(hub_id: str) -> str | None:
+def _bundle_in_container(hub_id: str) -> str | None:
     """Return a bundle in the folder `SWIFT_BIDS_WEIGHTS`, which `weights fetch --to` filled."""
     folder = os.environ.get("SWIFT_BIDS_WEIGHTS")
     bundle = Path(folder, hub_id.rpartition("/")[2]) if folder else None
@@ -194,11 +195,11 @@ def _local_file(path: Path) -> Path:
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
         raise UsageError(
-            f"--weights {path}: contains no model.safetensors, and not exactly one bundle or "
+            f"weights {path}: contains no model.safetensors, and not exactly one bundle or "
             f"checkpoint; {_REMEDY}"
         )
     if file.suffix not in (".safetensors", ".ckpt"):
-        raise UsageError(f"--weights {path}: is not a .safetensors or .ckpt file; {_REMEDY}")
+        raise UsageError(f"weights {path}: is not a .safetensors or .ckpt file; {_REMEDY}")
     return file
 
 

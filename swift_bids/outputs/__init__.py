@@ -1,1 +1,1 @@
-"""Results of a run -> BIDS-Derivatives files, with provenance and quality figures."""
+"""Results of a run -> BIDS-Derivatives files, with provenance and quality metrics."""

@@ -56,7 +56,8 @@ def check_output_dir(output_dir: str | Path, dataset: Dataset) -> Path:
     Raises
     ------
     UsageError
-        The folder is or lies in the input, contains another dataset, or cannot be written to.
+        The folder is the input or lies in one of its `sub-*` folders, contains another dataset, or
+        cannot be written to.
     """
     output_dir = resolved(output_dir, "output_dir")
     try:
@@ -196,7 +197,8 @@ def _generated_by() -> dict[str, Any]:
 
 
 def _link(target: Path, output_dir: Path) -> str:
-    """Relative path if both folders lie in one tree, which can then be moved, else a file URI."""
+    """Relative path if both folders share a folder at least two levels below /, so that both can be
+    moved together; otherwise a file URI."""
     common = Path(os.path.commonpath([target, output_dir]))
     if len(common.parts) > 2:
         return os.path.relpath(target, output_dir)

@@ -29,7 +29,7 @@ def write_parcels(
     ----------
     means
         (volume of the BOLD file without dummy scans, parcel), as
-        `swift_bids.steps.normalise.normalise` returns them.
+        `swift_bids.steps.normalise.normalise` writes them to `parcel_file`.
     """
     confounds = None
     if run.confounds:

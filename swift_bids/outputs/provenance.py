@@ -28,7 +28,7 @@ IMAGE = "swiftbids/swift_bids"
 
 @dataclass(frozen=True)
 class Provenance:
-    """Everything that determines the outputs of a run; part of every sidecar.
+    """Settings, weights and device behind the outputs of a run; part of every sidecar.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Results of a run -> its quality figures (qc.json), and sentences that explain them."""
+"""Results of a run -> its quality metrics (qc.json), and sentences that explain them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _Z_RANGE, _MIN_CONTRAST = (-6.0, 6.0), 1.0
 def quality(
     embeddings: Embeddings, normalisation: Normalisation, coverage: Coverage, run: Run
 ) -> dict[str, Any]:
-    """Quality figures of a run, ready for JSON; missing numbers are None."""
+    """Quality metrics of a run, ready for JSON; missing numbers are None."""
     chunks, pooled = embeddings.chunks, embeddings.run.iloc[0]
     used = np.zeros(run.n_volumes, dtype=bool)
     for start, stop in zip(chunks["start"], chunks["stop"]):
@@ -74,7 +74,7 @@ def quality(
 
 
 def verdicts_of(qc: Mapping[str, Any]) -> list[Verdict]:
-    """Explain the quality figures of a run in sentences.
+    """Explain the quality metrics of a run in sentences.
 
     Parameters
     ----------

@@ -28,10 +28,10 @@ def write_run(
     normalisation: Normalisation,
     coverage: Coverage,
     tokens: np.ndarray | None,
-    inputs: Mapping[str, str],
+    fingerprints: Mapping[str, str],
     others: Iterable[Path],
 ) -> None:
-    """Write the tables, sidecars, tokens and quality figures of one run.
+    """Write the tables, sidecars, tokens and quality metrics of one run.
 
     The sidecar of the run's embedding is written last and lists all other files with their sizes:
     if the sidecar exists, the run is complete.
@@ -40,8 +40,8 @@ def write_run(
     ----------
     tokens
         (chunk, 288, 2, 2, 2, 20) float32, or None to omit the file (`--no-tokens`).
-    inputs
-        BIDS URI of each input file -> its fingerprint; recorded in the last sidecar.
+    fingerprints
+        BIDS URI of each input file -> its fingerprint; recorded in embedding.json.
     others
         Files of the run that were written before: its figures and parcels.
     """
@@ -88,5 +88,5 @@ def write_run(
         table.insert(position, column, value)
     write_table(path("embedding", ".tsv"), table)
     sizes = {file.relative_to(output_dir).as_posix(): file.stat().st_size for file in sorted(files)}
-    made_from = {"InputFingerprint": dict(inputs), "Files": sizes}
+    made_from = {"InputFingerprint": dict(fingerprints), "Files": sizes}
     write_json(path("embedding", ".json"), described(table) | made_from)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from swift_bids.base.errors import Problem, visible
+from swift_bids.base.errors import Problem, escape_control_characters
 from swift_bids.base.locks import exclusive
 from swift_bids.inputs.run import Run
 from swift_bids.outputs.tables import write_table
@@ -44,11 +44,12 @@ def write_status(
         if not p.participant or p.name.endswith(".html"):
             continue  # a problem with a file that belongs to no run
         details = p.crash_file.relative_to(output_dir).as_posix() if p.crash_file else None
-        reason = visible(" ".join(p.reason.split()))
-        new[_key(p)] = ["failed", reason, details and visible(details), call]
+        reason = escape_control_characters(" ".join(p.reason.split()))
+        new[_key(p)] = ["failed", reason, details and escape_control_characters(details), call]
     with exclusive(file.parent):
         rows = _rows(file)
-        for run in skipped:  # also of outputs that were copied here without status.tsv
+        # a skipped run may have no row yet, if its outputs were copied here without status.tsv
+        for run in skipped:
             new.setdefault(_key(run), ["done", None, None, None])
             if rows.get(_key(run), [""])[0] == "done":
                 del new[_key(run)]
@@ -72,7 +73,7 @@ def write_status(
 
 def _key(item: Run | Problem) -> tuple[str, str]:
     """Participant and name, with control characters escaped."""
-    return visible(item.participant), visible(item.name)
+    return escape_control_characters(item.participant), escape_control_characters(item.name)
 
 
 def _rows(file: Path) -> dict[tuple[str, str], list[str | None]]:

@@ -46,19 +46,20 @@ def _columns() -> dict[str, Any]:
 
 
 def column_descriptions(
-    columns: Iterable[str], carried: Mapping[str, Any] | None = None
+    columns: Iterable[str], inherited: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Descriptions of table columns, with units (BIDS specification, tabular files).
 
     Parameters
     ----------
-    carried
+    inherited
         Descriptions of other columns, from participants.json.
     """
-    known = dict(carried or {}) | _columns()
+    known = dict(inherited or {}) | _columns()
     feature = "Feature {} of the SwiFT embedding, mean over the 2 x 2 x 2 x 20 tokens"
     from_input = {
-        "Description": "Copied from the input's participants.tsv, which does not describe it"
+        "Description": "Copied from the input's participants.tsv; participants.json does not "
+        "describe this column"
     }
 
     def describe(column: str) -> Any:

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from swift_bids import __version__
-from swift_bids.cli import values as arguments
+from swift_bids.cli import values as flag_types
 from swift_bids.cli.flags import build_parser
 from swift_bids.outputs.provenance import CODE_URL, IMAGE
 
 #: The first arguments, in the order that Boutiques' BIDS validation requires.
 _FIRST = ("bids_dir", "output_dir", "analysis_level", "participant_label", "session_label")
 _OMITTED = ("help", "version")
-_INTEGERS = (arguments.positive,)
-_NUMBERS = (arguments.millimetres, arguments.share)
+_INTEGERS = (flag_types.positive,)
+_NUMBERS = (flag_types.millimetres, flag_types.share)
 
 
 def descriptor() -> dict[str, Any]:
@@ -67,13 +67,13 @@ def descriptor() -> dict[str, Any]:
                 "id": "output",
                 "name": "Output folder",
                 "path-template": "[OUTPUT_DIR]",
-                "description": "BIDS-Derivatives: embeddings, quality figures, pages",
+                "description": "BIDS-Derivatives: embeddings, quality metrics, pages",
             }
         ],
         "suggested-resources": {"cpu-cores": 4, "ram": 4, "walltime-estimate": 3600},
         "error-codes": [
             {"code": 1, "description": "Some runs failed; the log names them"},
-            {"code": 2, "description": "The command is wrong, or there are no weights"},
+            {"code": 2, "description": "The command is wrong or there is nothing to do"},
         ],
         "tags": {"domain": ["neuroinformatics", "fmri", "bids"]},
     }
@@ -95,9 +95,9 @@ def _input(action: argparse.Action) -> dict[str, Any]:
         described["value-choices"] = list(action.choices)
     if described["type"] == "Number" and action.type in _INTEGERS:
         described |= {"integer": True, "minimum": 1}
-    elif action.type is arguments.share:
+    elif action.type is flag_types.share:
         described |= {"minimum": 0, "maximum": 1}
-    elif action.type is arguments.millimetres:
+    elif action.type is flag_types.millimetres:
         described |= {"minimum": 0, "exclusive-minimum": True}
     if action.nargs == "+":
         described |= {"list": True, "min-list-entries": 1}

@@ -31,17 +31,21 @@ _SWITCHES = ("random_weights", "no_tokens")
 def main(folder: Path) -> int:
     """Run the task in `folder` and return the exit code.
 
-    `product.json` always contains the outcome, also after an error.
+    `product.json` always contains the outcome, even after an error.
     """
+    root = folder / "work" / "fmriprep"
     try:
         config = read_json(folder / "config.json")
-        name = lay_out(config, folder / "work" / "fmriprep", folder)
+        name = lay_out(config, root, folder)
     except (OSError, ValueError, KeyError) as error:
         _write_product(folder, [_message("error", f"config.json cannot be used: {error}")])
         print(f"swift-bids: error: config.json cannot be used: {error}", file=sys.stderr)
         return 2
     output = folder / "work" / "swift_bids"
-    code = run_app([str(folder / "work" / "fmriprep"), str(output), "participant", *_flags(config)])
+    try:
+        code = run_app([str(root), str(output), "participant", *_flags(config)])
+    except SystemExit:  # from argparse: a parameter in config.json is wrong
+        code = 2
     if code != 0:
         _write_product(folder, [_message("error", "The run was not embedded; see the log.")])
         return code
@@ -123,7 +127,8 @@ def _repetition_time(config: dict[str, Any], folder: Path) -> float:
 def _flags(config: dict[str, Any]) -> list[str]:
     flags = [f"--{name.replace('_', '-')}={config[name]}" for name in _FLAGS if config.get(name)]
     flags += [f"--{name.replace('_', '-')}" for name in _SWITCHES if config.get(name)]
-    # The limits that `main` requests; PBS does not always enforce them.
+    # The limits in the #PBS lines of the script `main` at the repository root; PBS does not always
+    # enforce them.
     return [*flags, f"--nprocs={os.environ.get('PBS_NP', 4)}", "--mem=8G"]
 
 

@@ -18,6 +18,8 @@ from swift_bids.steps.aggregate import Embeddings
 
 #: Colour-blind-safe colours (Okabe and Ito).
 _BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
+#: Slices of the mosaic along each axis, and voxels between its panels.
+_N_CUTS, _GAP = 8, 4
 
 
 def draw_run(
@@ -38,7 +40,8 @@ def draw_run(
     brain_voxels
         (brain voxel,) z-scores of the first volume of the network's input.
     index, background
-        (brain voxel,) and a z-score, as in `swift_bids.steps.embed.embed_chunks`.
+        Position of each brain voxel in the 96^3 input, and z-score of all other voxels, as in
+        `swift_bids.steps.embed.embed_chunks`.
     fd_threshold
         Framewise displacement in mm above which a volume is censored.
     """
@@ -72,23 +75,29 @@ def model_input_mosaic(volume: np.ndarray, brain: np.ndarray) -> Figure:
         (96, 96, 96); x increases to the left, y forward, z up.
     """
     low, high = np.percentile(volume[brain], [1, 99])
-    figure = Figure(figsize=(12, 4.9), facecolor="black")
-    axes = figure.subplots(3, 8)
+    pitch = MODEL_SHAPE[0] + _GAP
+    # One image of all panels: separate axes would take most of the time that a page takes.
+    slices = np.full((3 * pitch, _N_CUTS * pitch), low, dtype=np.float32)
+    outlines = np.zeros(slices.shape, dtype=bool)
+    figure = Figure(figsize=(12, 12 * 3 / _N_CUTS), facecolor="black")
+    panels = figure.add_axes((0, 0, 1, 1))
     for row, axis in enumerate((2, 1, 0)):  # axial, coronal, sagittal
         present = np.flatnonzero(brain.any(axis=tuple(a for a in range(3) if a != axis)))
-        cuts = np.linspace(present[0], present[-1], 10).round().astype(int)[1:-1]
-        for panel, cut in zip(axes[row], cuts):
+        cuts = np.linspace(present[0], present[-1], _N_CUTS + 2).round().astype(int)[1:-1]
+        for column, cut in enumerate(cuts):
+            top, left = row * pitch, column * pitch
+            panel = np.s_[top : top + MODEL_SHAPE[0], left : left + MODEL_SHAPE[0]]
             # x increases to the left, so the left of the brain is on the right of the panel
-            panel.imshow(volume.take(cut, axis).T, origin="lower", cmap="gray", vmin=low, vmax=high)
-            outline = brain.take(cut, axis).T
-            if outline.any():
-                panel.contour(outline, levels=[0.5], colors=_ORANGE, linewidths=0.7)
-            panel.set_axis_off()
-            panel.text(1, 2, f"{'xyz'[axis]} = {cut}", color="0.7", fontsize=7)
+            slices[panel] = volume.take(cut, axis).T[::-1]
+            outlines[panel] = brain.take(cut, axis).T[::-1]
+            name = f"{'xyz'[axis]} = {cut}"
+            panels.text(left + 1, top + 94, name, color="0.7", fontsize=7)
         if axis != 0:
             for x, side in ((3, "R"), (92, "L")):
-                axes[row][0].text(x, 90, side, color="white", fontsize=9, ha="center", va="top")
-    figure.subplots_adjust(0, 0, 1, 1, 0.02, 0.02)
+                panels.text(x, top + 4, side, color="white", fontsize=9, ha="center", va="top")
+    panels.imshow(slices, cmap="gray", vmin=low, vmax=high)
+    panels.contour(outlines, levels=[0.5], colors=_ORANGE, linewidths=0.7)
+    panels.set_axis_off()
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Outputs of one participant -> sub-XX.html, a single file that needs no network."""
+"""Outputs of one participant -> sub-XX.html, a self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from swift_bids.outputs.paths import figure_path
 from swift_bids.outputs.quality import verdicts_of
 from swift_bids.reports.citations import REFERENCES
 
-#: File in the participant's log folder of a call; number of lines shown of a crash file.
-_PROBLEMS, _CRASH_LINES = "problems.json", 60
+#: Name of the file with a participant's problems, in its log folder of a call.
+_PROBLEMS = "problems.json"
+#: Number of lines of a crash file that the page shows.
+_CRASH_LINES = 60
 ENVIRONMENT = Environment(
     loader=PackageLoader("swift_bids", "data"),
     autoescape=True,

@@ -1,4 +1,4 @@
-"""Which participants get a page, and what happens when one cannot be written."""
+"""Write or rebuild the participants' pages; a page that cannot be written becomes a problem."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from swift_bids.base.errors import OutputError, Problem, UsageError, refusals
+from swift_bids.base.errors import OutputError, Problem, UsageError, os_errors_as_output_errors
 from swift_bids.inputs.run import Run
 from swift_bids.outputs.paths import output_path
 
@@ -36,7 +36,7 @@ def write_reports(
     failed = {p.participant for p in problems if (output_dir / f"sub-{p.participant}").is_dir()}
     for participant in sorted({run.participant for run in done} | failed | old):
         own = [p for p in problems if p.participant == participant]
-        with or_problem(problems, f"sub-{participant}.html", participant):
+        with record_problem(problems, f"sub-{participant}.html", participant):
             if own:
                 keep_problems(output_dir / f"sub-{participant}" / "log" / log_name, own)
             _write_report(output_dir, participant, own)
@@ -59,23 +59,24 @@ def remake_reports(
         raise UsageError(f"{output_dir} has no outputs of the selected participants")
     problems = list(problems)
     for participant in present:
-        with or_problem(problems, f"sub-{participant}.html", participant):
+        with record_problem(problems, f"sub-{participant}.html", participant):
             _write_report(output_dir, participant, last_problems(output_dir, participant))
     return problems
 
 
 @contextmanager
-def or_problem(problems: list[Problem], name: str, participant: str = "") -> Iterator[None]:
-    """Note a file that cannot be written, and go on: the summary is still to come."""
+def record_problem(problems: list[Problem], name: str, participant: str = "") -> Iterator[None]:
+    """Record a file that cannot be written as a problem, and continue."""
     try:
-        with refusals(name):
+        with os_errors_as_output_errors(name):
             yield
     except OutputError as error:
         problems.append(Problem(participant, name, str(error)))
 
 
 def _is_out_of_date(output_dir: Path, run: Run) -> bool:
-    """Whether the page is older than the run: the call that embedded it ended before the page."""
+    """Whether the page is older than the run: the call that embedded the run ended before it wrote
+    the page."""
     page = output_dir / f"sub-{run.participant}.html"
     last = output_path(output_dir, run.name, "embedding", ".json")
     return not page.exists() or page.stat().st_mtime_ns < last.stat().st_mtime_ns

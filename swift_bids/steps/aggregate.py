@@ -1,8 +1,8 @@
 """Tokens + chunk table -> one embedding per chunk and one per run.
 
 A chunk's embedding is the mean of its 2 x 2 x 2 x 20 tokens; a run's embedding is the mean over its
-chunks. The original classifier averages in the same way before its head, and so do published
-evaluations of the network.
+included chunks. The original classifier averages in the same way before its head, and so do
+published evaluations of the network.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ def plan_chunks(
     series
         Timing of the run's volumes.
     displacement
-        Framewise displacement (volume of the BOLD file,) in mm; NaN (as for the first volume) is
-        ignored.
+        Framewise displacement in mm, shape (n_volumes,) for the volumes of the BOLD file; NaN (as
+        for the first volume) is ignored.
     fd_threshold
         A volume with a larger displacement (mm) is censored.
     max_censored
@@ -45,7 +45,8 @@ def plan_chunks(
     tail
         One of `TAILS`, how to handle the volumes after the last whole chunk: `drop` omits them;
         `overlap` adds a chunk that ends with the run; `pad` adds a chunk that `chunk_rows` fills
-        up. Volumes that a stride above 20 skips anyway make no chunk.
+        up. With a stride above 20, volumes in the gap before the next chunk would start make no
+        chunk.
     short_runs
         One of `SHORT_RUNS`, how to handle a series of fewer than 20 volumes: `skip` raises;
         `pad` makes one chunk, which `chunk_rows` fills up.

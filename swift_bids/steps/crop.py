@@ -9,12 +9,15 @@ import numpy as np
 
 from swift_bids.geometry.frames import FSL_SHAPE, Frame
 from swift_bids.geometry.grid import slab_extent, template_brain
-from swift_bids.steps.normalise import load_mask, mask_voxels
+from swift_bids.inputs.mask import load_mask, mask_voxels
 
 
 @dataclass(frozen=True)
 class Coverage:
     """How much of the brain the network sees.
+
+    Except for `n_outside` and `size_ratio`, all values refer to the part of the mask inside the
+    frame.
 
     Attributes
     ----------
@@ -46,23 +49,23 @@ def crop(mask_file: str | Path, frame: Frame, index_file: str | Path) -> Coverag
     mask_file
         3D brain mask in a standard (MNI) space.
     frame
-        Position of the FSL grid in the 96^3 input.
+        Position of the FSL 2 mm grid in the network's 96^3 input.
     index_file
         `.npy` to write: int64 (brain voxel,), the flat C-order position in 96^3 of each column of
         the matrix that `swift_bids.steps.normalise.normalise` writes for the same mask and frame.
     """
     mask = load_mask(mask_file)
     voxels = mask_voxels(mask, mask_file, frame)
-    np.save(index_file, voxels.model)
+    np.save(index_file, voxels.model_index)
     brain = np.zeros(FSL_SHAPE, dtype=bool)
-    brain.reshape(-1)[voxels.fsl] = True
+    brain.reshape(-1)[voxels.fsl_index] = True
     template = template_brain()
     shared = int((brain & template).sum())
     return Coverage(
-        n_voxels=len(voxels.fsl),
+        n_voxels=len(voxels.fsl_index),
         n_outside=voxels.n_outside,
         template_share=shared / int(template.sum()),
-        size_ratio=(len(voxels.fsl) + voxels.n_outside) / int(template.sum()),
+        size_ratio=(len(voxels.fsl_index) + voxels.n_outside) / int(template.sum()),
         dice=2 * shared / (int(brain.sum()) + int(template.sum())),
-        extent_mm=slab_extent(voxels.fsl),
+        extent_mm=slab_extent(voxels.fsl_index),
     )

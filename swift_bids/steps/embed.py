@@ -2,7 +2,7 @@
 
 The rows of the matrix are copied to the device as they are (9 MB per chunk). The device scatters
 them into the 96^3 input, whose background is written only once. While the network processes one
-batch, a thread reads and copies the next.
+batch, a thread reads the next one into memory.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def embed_chunks(
         The network, in evaluation mode, on the device that does the work.
     batch_size
         Chunks that go through the network together; None: one on the CPU, and on a GPU as many as
-        fit in its free memory. Halved whenever the memory does run out.
+        fit in its free memory. The number is halved whenever the GPU runs out of memory.
     precision
         One of `swift_bids.network.precision.PRECISIONS`.
     on_chunks
@@ -168,7 +168,8 @@ def embed_chunks(
             _LOG.warning(
                 "%s has no memory left: continuing with %d chunk(s) per batch", device, size
             )
-        if full:  # only here: until now the exception kept the memory alive
+        # Not in the except block: there, the traceback still holds references to the tensors.
+        if full:
             torch.cuda.empty_cache()
         elif first_alone and remaining:
             size, first_alone = min(len(remaining), batch_that_fits(device)), False
@@ -193,7 +194,7 @@ def _outputs(
 ) -> Iterator[np.ndarray]:
     """Yield the tokens of each batch; a thread reads the next batch meanwhile."""
     device = positions.device
-    volumes = ModelInput(positions, background, len(batches[0]))
+    model_input = ModelInput(positions, background, len(batches[0]))
     # Two alternating buffers, pinned because only copies from pinned memory overlap with GPU work.
     shape = (2, len(batches[0]), CHUNK_VOLUMES, matrix.shape[1])
     buffers = torch.empty(shape, dtype=torch.float16, pin_memory=device.type == "cuda")
@@ -201,9 +202,9 @@ def _outputs(
     def read(number: int) -> Tensor:
         rows = buffers[number % 2][: len(batches[number])]
         for row, start in zip(rows.numpy(), batches[number]):
-            volumes = chunk_rows(start, matrix.shape[0])
-            first = volumes.min()
-            row[:] = matrix[first : volumes.max() + 1][volumes - first]
+            row_numbers = chunk_rows(start, matrix.shape[0])
+            first = row_numbers.min()
+            row[:] = matrix[first : row_numbers.max() + 1][row_numbers - first]
         return rows
 
     with (
@@ -217,4 +218,4 @@ def _outputs(
             if number + 1 < len(batches):
                 ahead = reader.submit(read, number + 1)
             # .cpu() waits for the network, so the copy out of this buffer has finished, too
-            yield network(volumes.fill(rows)).float().cpu().numpy()
+            yield network(model_input.fill(rows)).float().cpu().numpy()

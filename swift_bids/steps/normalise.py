@@ -2,8 +2,9 @@
 
 The training data were z-scored with one mean and one standard deviation over all non-zero voxels
 of all volumes of a run, and stored as float16 (preprocessing of Kim et al. 2023). This step keeps
-only the brain voxels, a quarter of the grid. It needs the statistics of the whole run for the first
-z-score, so it keeps a run whose brain voxels fit in `MAX_KEPT_BYTES`, and reads a longer run twice.
+only the brain voxels, a quarter of the grid. z-scores need the mean and standard deviation of the
+whole run. The step therefore keeps the brain voxels of a run in memory if they fit in
+`MAX_KEPT_BYTES`; it reads a longer run twice.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from swift_bids.base.errors import InputError
 from swift_bids.geometry.frames import Frame
-from swift_bids.geometry.grid import BrainVoxels, brain_voxels, is_fsl_grid
+from swift_bids.geometry.grid import BrainVoxels, is_fsl_grid
 from swift_bids.geometry.resample_time import Series, resample
-from swift_bids.inputs.bold_reader import COPY_AGAIN, brain_rows, open_bold, open_image
+from swift_bids.inputs.bold_reader import brain_rows, open_bold
+from swift_bids.inputs.mask import check_same_grid, load_mask, mask_voxels
 from swift_bids.steps.parcels import ParcelMeans, Parcels
 from swift_bids.steps.voxel_statistics import VoxelMoments
 
@@ -89,7 +90,7 @@ def normalise(
     bold_file, mask_file
         4D BOLD and 3D brain mask on the same grid, in a standard (MNI) space.
     frame
-        Position of the brain in the network's input; only voxels inside it are used.
+        Position of the FSL 2 mm grid in the network's 96^3 input; only voxels inside it are used.
     series
         The volumes to use, and the TR to interpolate them to.
     matrix_file
@@ -110,22 +111,26 @@ def normalise(
     mask_image = load_mask(mask_file)
     gaps = Gaps()
     with open_bold(bold_file) as bold:
-        _check_same_grid(bold, bold_file, mask_image, mask_file)
+        check_same_grid(bold, bold_file, mask_image, mask_file)
         if bold.shape[3] != series.n_volumes:
             raise InputError(
                 f"{bold_file}: has {bold.shape[3]} volumes, but {series.n_volumes} were expected; "
                 f"the file has changed during this call, run the same command again"
             )
         interpolated = not is_fsl_grid(bold.shape[:3], bold.affine)
+        # `swift_bids.steps.crop` makes the same call, so its index has one entry for each column of
+        # the matrix, in the same order.
         brain = mask_voxels(mask_image, mask_file, frame)
-        n_voxels = len(brain.fsl)
+        n_voxels = len(brain.fsl_index)
         moments = VoxelMoments(n_voxels)
         recorded_moments = VoxelMoments(n_voxels) if series.resampled else moments
         keep = 4 * n_voxels * series.n_volumes <= MAX_KEPT_BYTES
         kept: list[np.ndarray] = []
-        rows = gaps.mark(brain_rows(bold, bold_file, brain.fsl), series.first_volume)
+        # One pass: each block is marked, shown to the observers, resampled, and added to the
+        # moments.
+        rows = gaps.mark(brain_rows(bold, bold_file, brain.fsl_index), series.first_volume)
         if parcels is not None:
-            means = ParcelMeans(parcels.numbers[brain.fsl], len(parcels.names))
+            means = ParcelMeans(parcels.numbers[brain.fsl_index], len(parcels.names))
             rows = _observed(means.add, rows, series.first_volume)
         if series.resampled:
             rows = _observed(recorded_moments.add, rows, series.first_volume)
@@ -145,14 +150,9 @@ def normalise(
     with open(matrix_file, "wb") as file:
         header = {"descr": "<f2", "fortran_order": False, "shape": (series.length, n_voxels)}
         np.lib.format.write_array_header_1_0(file, header)
-        if keep:
-            for block in resample(_pop_blocks(kept), series):
-                file.write(z_scores.apply(block).data)
-        else:
-            with open_bold(bold_file) as bold:
-                rows = Gaps().mark(brain_rows(bold, bold_file, brain.fsl), series.first_volume)
-                for block in resample(rows, series):
-                    file.write(z_scores.apply(block).data)
+        rows = _pop_blocks(kept) if keep else _read_again(bold_file, brain, series)
+        for block in resample(rows, series):
+            file.write(z_scores.apply(block).data)
     varies = recorded_moments.std > 0
     z_of_mean_volume = (moments.mean[moments.count > 0] - mean) / std
     return Normalisation(
@@ -202,7 +202,7 @@ class Gaps:
         self.n_zero = self.n_nonfinite = 0
 
     def mark(self, blocks: Iterable[np.ndarray], first_volume: int) -> Iterator[np.ndarray]:
-        """Set zeros and infinite values to NaN, and count them from `first_volume` on."""
+        """From `first_volume` on, count zeros and non-finite values, and set them to NaN."""
         start = 0
         for block in blocks:
             used = block[max(first_volume - start, 0) :]
@@ -237,46 +237,12 @@ class _ZScores:
         self.background = np.float32(lowest)
 
     def apply(self, rows: np.ndarray) -> np.ndarray:
-        """Turn float32 (volume, voxel), in place, to float16 z-scores; NaN becomes background."""
+        """Return the float16 z-scores of a float32 (volume, voxel) block, which is overwritten; NaN
+        becomes background."""
         rows -= self._center
         rows /= self._spread
         rows[np.isnan(rows)] = self.background
         return rows.astype("<f2")
-
-
-def load_mask(mask_file: str | Path) -> nib.Nifti1Image:
-    """Read a 3D brain mask; raise InputError if the image is not 3D."""
-    with open_image(mask_file) as stored:
-        mask = nib.squeeze_image(stored) if stored.shape[3:] == (1,) else stored
-        if mask.ndim != 3:
-            raise InputError(f"{mask_file}: has {mask.ndim} dimensions, not 3; {COPY_AGAIN}")
-        return nib.Nifti1Image(np.asarray(mask.dataobj), mask.affine, dtype=mask.get_data_dtype())
-
-
-def mask_voxels(mask: nib.Nifti1Image, mask_file: str | Path, frame: Frame) -> BrainVoxels:
-    """Call `swift_bids.geometry.grid.brain_voxels`; its InputError names the file."""
-    try:
-        return brain_voxels(np.asarray(mask.dataobj), mask.affine, frame)
-    except InputError as error:
-        raise InputError(f"{mask_file}: {error}") from error
-
-
-def _grid(image: nib.Nifti1Image) -> str:
-    size = " x ".join(map(str, image.shape[:3]))
-    origin = ", ".join(f"{x:g}" for x in image.affine[:3, 3])
-    axes = "".join(code or "?" for code in nib.aff2axcodes(image.affine))  # a code may be None
-    zooms = " x ".join(f"{x:.3g}" for x in nib.affines.voxel_sizes(image.affine))
-    return f"{size} voxels of {zooms} mm, {axes}, first at {origin} mm"
-
-
-def _check_same_grid(
-    bold: nib.Nifti1Image, bold_file: str | Path, mask: nib.Nifti1Image, mask_file: str | Path
-) -> None:
-    if mask.shape != bold.shape[:3] or not np.allclose(mask.affine, bold.affine, atol=1e-3):
-        raise InputError(
-            f"{mask_file}: the brain mask ({_grid(mask)}) is not on the grid of {bold_file} "
-            f"({_grid(bold)}); take mask and BOLD from the same fMRIPrep output"
-        )
 
 
 def _observed(
@@ -296,3 +262,14 @@ def _pop_blocks(kept: list[np.ndarray]) -> Iterator[np.ndarray]:
     """Yield the blocks and drop the reference to each, so that the caller may change them."""
     while kept:
         yield kept.pop(0)
+
+
+def _read_again(bold_file: str | Path, brain: BrainVoxels, series: Series) -> Iterator[np.ndarray]:
+    """Yield the brain voxels of a run once more, with missing values as in the first pass.
+
+    A generator of its own: inside `open_bold`, an error of whoever writes the blocks would count as
+    a damaged BOLD file.
+    """
+    with open_bold(bold_file) as bold:
+        rows = brain_rows(bold, bold_file, brain.fsl_index)
+        yield from Gaps().mark(rows, series.first_volume)

@@ -175,9 +175,10 @@ class ParcelMeans:
 
 
 def denoise(means: np.ndarray, confounds: pd.DataFrame | None) -> tuple[np.ndarray, list[str]]:
-    """Regress trend and confounds out of parcel means, and scale each to standard deviation 1.
+    """Regress trend and confounds out of parcel means; scale each parcel's signal to unit variance.
 
-    Regression is linear, so denoising the mean of a parcel equals denoising each of its voxels.
+    Regression is linear, so denoising the parcel's mean gives the same result as averaging its
+    denoised voxels.
 
     Parameters
     ----------
@@ -239,7 +240,8 @@ def _parcel_names(atlas_file: Path, indices: np.ndarray) -> tuple[str, ...]:
 
 
 def _atlas_label(name: str) -> str:
-    """Return the `seg` label: the atlas, seg and desc entities of the file name, else all of it."""
+    """Return the `seg` label: the file name's atlas, seg and desc labels joined, or the whole name
+    if it has none."""
     stem = re.sub(r"\.nii(\.gz)?$", "", name)
     entities = entities_in(stem)
     parts = [entities[key] for key in ("atlas", "seg", "desc") if key in entities]

@@ -1,4 +1,6 @@
-"""Blocks of volumes -> mean, deviation and range of each voxel, and mean and deviation of all."""
+"""Blocks of volumes -> statistics of a run: mean, standard deviation and range of each voxel, and
+mean and standard deviation over all voxels.
+"""
 
 from __future__ import annotations
 

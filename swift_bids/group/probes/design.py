@@ -45,7 +45,8 @@ class Design:
 
 
 def make_folds(design: Design, seed: int) -> Folds:
-    """Folds of one repetition, stratified by class, with whole groups; none for a single group."""
+    """Folds of one repetition, stratified by class, with whole groups; an empty list if there is
+    only one group."""
     n = N_FOLDS
     if design.groups is not None:
         n = min(n, len(np.unique(design.groups)))
@@ -64,7 +65,7 @@ def reason_unusable(design: Design, repetitions: list[Folds]) -> str | None:
         return "all participants are in one group; a probe needs two groups or more"
     for folds in repetitions:
         if not _enough_of_each(design.y, design, folds):
-            return "a class has too few participants outside one of the folds or groups"
+            return "the training part of a fold has too few participants of a class"
         for train, _ in folds:
             if not design.classes and np.ptp(design.y[train]) == 0:
                 return "all participants outside one of the folds have the same value"

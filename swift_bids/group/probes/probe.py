@@ -35,7 +35,7 @@ MAX_COMPONENTS = 500
 _C, _ALPHA = np.logspace(-4, 0, 5), np.logspace(-1, 5, 7)
 
 
-def probe(
+def fit_probe(
     target: Target,
     features: Mapping[str, np.ndarray],
     covariates: np.ndarray | None = None,
@@ -85,7 +85,7 @@ def probe(
     if reason := reason_unfit(remaining, kept.sum()):
         return (
             pd.DataFrame(),
-            f"{reason}, without participants who lack a covariate, group or baseline",
+            f"after excluding participants who lack a covariate, group or baseline, {reason}",
         )
     repetitions = [make_folds(design, seed) for seed in range(N_REPETITIONS)]
     if reason := reason_unusable(design, repetitions):

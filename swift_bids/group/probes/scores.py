@@ -17,6 +17,8 @@ from swift_bids.group.columns import Target
 from swift_bids.group.probes.design import Design
 
 N_BOOTSTRAPS = 500
+#: Names of sets of features. The dummy has none: it predicts from the targets of the training part
+#: alone (scikit-learn's dummy models), and is unrelated to dummy scans.
 EMBEDDING, DUMMY = "embedding", "dummy"
 
 
@@ -50,7 +52,7 @@ def probe_table(
     predicted: Mapping[str, list[np.ndarray]],
     nulls: Mapping[str, list[dict[str, float]]],
 ) -> pd.DataFrame:
-    """Build the table that `probe` returns, with one row per set of features and metric.
+    """Build the table that `fit_probe` returns, with one row per set of features and metric.
 
     Parameters
     ----------
@@ -67,7 +69,7 @@ def probe_table(
     for name, repetitions in predicted.items():
         scores = pd.DataFrame([metrics(design.y, p, design) for p in repetitions])
         null = pd.DataFrame(nulls[name], columns=scores.columns)
-        if name == DUMMY:  # it would only show that the means of the training parts differ
+        if name == DUMMY:  # its correlation only reflects differences between the training means
             scores = scores.drop(columns="pearson_r", errors="ignore")
         for metric in scores:
             sign = -1 if metric == "mae" else 1

@@ -1,4 +1,5 @@
-"""Imports of the server that worker processes are forked from; only workers.py uses this."""
+"""What the server of the worker processes imports and sets up; loaded by workers.py as a preload
+module."""
 
 import atexit
 import logging
@@ -21,8 +22,11 @@ from swift_bids.steps import embed  # noqa: E402, F401
 
 
 def _set_up_worker() -> None:
-    """End a worker when its call ends. If the call was killed, or was interrupted before it knew of
-    the worker, the worker would wait for work, and keep its memory, forever."""
+    """Let a worker end with its call, and let the kernel kill it first when memory runs out.
+
+    If the call was killed, or was interrupted before it knew of the worker, the worker would wait
+    for work, and keep its memory, forever.
+    """
 
     def watch() -> None:
         while (call := multiprocessing.parent_process()) is None:

@@ -1,0 +1,52 @@
+"""The brain mask of a run, and which voxels of the network's input it fills."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from swift_bids.base.errors import InputError
+from swift_bids.geometry.frames import Frame
+from swift_bids.geometry.grid import BrainVoxels, brain_voxels
+from swift_bids.inputs.bold_reader import COPY_AGAIN, open_image
+
+
+def load_mask(mask_file: str | Path) -> nib.Nifti1Image:
+    """Read a 3D brain mask; raise InputError if the image is not 3D."""
+    with open_image(mask_file) as stored:
+        mask = nib.squeeze_image(stored) if stored.shape[3:] == (1,) else stored
+        if mask.ndim != 3:
+            raise InputError(f"{mask_file}: has {mask.ndim} dimensions, not 3; {COPY_AGAIN}")
+        return nib.Nifti1Image(np.asarray(mask.dataobj), mask.affine, dtype=mask.get_data_dtype())
+
+
+def mask_voxels(mask: nib.Nifti1Image, mask_file: str | Path, frame: Frame) -> BrainVoxels:
+    """Call `swift_bids.geometry.grid.brain_voxels`; its InputError names the file.
+
+    The order of these voxels is that of the columns of the matrix and of the index map.
+    """
+    try:
+        return brain_voxels(np.asarray(mask.dataobj), mask.affine, frame)
+    except InputError as error:
+        raise InputError(f"{mask_file}: {error}") from error
+
+
+def check_same_grid(
+    bold: nib.Nifti1Image, bold_file: str | Path, mask: nib.Nifti1Image, mask_file: str | Path
+) -> None:
+    """Raise InputError if a mask and its BOLD image are not on the same grid."""
+    if mask.shape != bold.shape[:3] or not np.allclose(mask.affine, bold.affine, atol=1e-3):
+        raise InputError(
+            f"{mask_file}: the brain mask ({_grid(mask)}) is not on the grid of {bold_file} "
+            f"({_grid(bold)}); take mask and BOLD from the same fMRIPrep output"
+        )
+
+
+def _grid(image: nib.Nifti1Image) -> str:
+    size = " x ".join(map(str, image.shape[:3]))
+    origin = ", ".join(f"{x:g}" for x in image.affine[:3, 3])
+    axes = "".join(code or "?" for code in nib.aff2axcodes(image.affine))  # a code may be None
+    zooms = " x ".join(f"{x:.3g}" for x in nib.affines.voxel_sizes(image.affine))
+    return f"{size} voxels of {zooms} mm, {axes}, first at {origin} mm"
