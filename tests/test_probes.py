@@ -1,9 +1,13 @@
 """Probes of planted and shuffled columns, baselines, covariates and groups."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 from joblib.externals.loky import get_reusable_executor
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score, get_scorer, roc_auc_score
 
 from swift_bids.base.errors import UsageError
 from swift_bids.group.columns import (
@@ -12,7 +16,8 @@ from swift_bids.group.columns import (
     covariate_matrix,
     group_codes,
 )
-from swift_bids.group.probes.probe import fit_probe
+from swift_bids.group.probes.probe import fit_probe, negative_log_loss
+from swift_bids.group.probes.scores import metrics
 
 N = 80
 
@@ -280,3 +285,22 @@ def test_covariates_and_groups_from_a_table():
     assert group_codes(table, "site").tolist() == [0, 1, -1, 2]
     assert covariate_matrix(table, []) is None
     assert group_codes(table, None) is None
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_scores_equal_those_of_scikit_learn(rng, n_classes):
+    """With ties, with probabilities of 0, and with classes of different sizes."""
+    y = np.sort(rng.integers(n_classes, size=60) * rng.integers(2, size=60))
+    y[:n_classes] = np.arange(n_classes)
+    x = rng.standard_normal((60, 4)) + 400 * (rng.random((60, 1)) < 0.1)
+    fitted = LogisticRegression().fit(x[:40], np.arange(40) % n_classes)
+    expected = get_scorer("neg_log_loss")(fitted, x, y)
+    assert negative_log_loss(fitted, x, y) == pytest.approx(expected, rel=1e-12)
+    chances = fitted.predict_proba(x).round(1)
+    predicted = np.column_stack([chances.argmax(axis=1), chances])
+    design = SimpleNamespace(classes=[str(i) for i in range(n_classes)])
+    found = metrics(y, predicted, design)
+    of_class = y[:, None] == np.arange(n_classes)
+    assert found["auroc"] == pytest.approx(roc_auc_score(of_class, chances), rel=1e-12)
+    accuracy = balanced_accuracy_score(y, predicted[:, 0])
+    assert found["balanced_accuracy"] == pytest.approx(accuracy, rel=1e-12)

@@ -95,7 +95,7 @@ def test_a_disk_that_fills_up(folder, small_bundle):
     assert run_files(kept) == expected
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("processes", [pytest.param("1", marks=pytest.mark.long), "2"])
 @pytest.mark.parametrize(
     ("size", "on", "sentence"),
     [
@@ -341,7 +341,7 @@ def test_names_that_are_not_utf8(folder, small_bundle, tmp_path):
     assert r"sub-2\udcfe: has no preprocessed BOLD" in done.stdout
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.long)])
 def test_names_that_nipype_cannot_tell_apart(small_bundle, tmp_path, processes):
     """In nipype's names `+`, `=`, `-` and `_` are the same."""
     place = tmp_path / "in" / "sub-1" / "func"
@@ -355,7 +355,7 @@ def test_names_that_nipype_cannot_tell_apart(small_bundle, tmp_path, processes):
     assert len(list((tmp_path / "out").rglob("*_embedding.tsv"))) == 4
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.long)])
 def test_a_run_that_disappears_during_the_call(small_bundle, tmp_path, processes):
     for label in "123":
         write_run(tmp_path / "in", label)

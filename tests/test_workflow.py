@@ -200,7 +200,9 @@ def test_every_setting_is_used_and_recorded(tmp_path, small_bundle):
     assert table[["repetition_time", "model_tr"]].values.tolist() == [[2.0, 0.8], [0.8, 0.8]]
 
 
-@pytest.mark.parametrize(("processes", "at_once"), [("1", 1), ("2", 4)])
+@pytest.mark.parametrize(
+    ("processes", "at_once"), [pytest.param("1", 1, marks=pytest.mark.long), ("2", 4)]
+)
 def test_runs_finish_before_others_start(tmp_path, small_bundle, processes, at_once):
     """Otherwise the matrices of all runs would fill the disk, and an interruption lose them all."""
     for label in "123456":
@@ -261,7 +263,7 @@ def test_workers_without_their_server(tmp_path, small_bundle):
     assert not list(temporary.iterdir())
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.long), 2])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_terminated_job_leaves_no_worker_and_no_work_folder(
     tmp_path, small_bundle, number, code, processes

@@ -12,7 +12,12 @@ from scipy.stats import rankdata
 from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.linear_model import LinearRegression, LogisticRegressionCV, RidgeCV
+from sklearn.linear_model import (
+    LinearRegression,
+    LogisticRegression,
+    LogisticRegressionCV,
+    RidgeCV,
+)
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -181,8 +186,16 @@ def _fit(
         return LogisticRegressionCV(
             Cs=_C,
             cv=inner or N_INNER_FOLDS,
-            scoring="neg_log_loss",
+            scoring=negative_log_loss,
             class_weight="balanced",
             tol=1e-3,
             max_iter=300,
         ).fit(x, y)
+
+
+def negative_log_loss(fitted: LogisticRegression, x: np.ndarray, y: np.ndarray) -> float:
+    """Score predicted probabilities as scikit-learn's scorer `neg_log_loss` does, without the
+    checks of the input that take most of its time."""
+    chances = fitted.predict_proba(x)[np.arange(len(y)), np.searchsorted(fitted.classes_, y)]
+    eps = np.finfo(chances.dtype).eps
+    return float(np.log(np.clip(chances, eps, 1 - eps)).mean())
