@@ -57,7 +57,7 @@ sif: image
 	docker/sif
 
 test-containers: $(VENV)/installed sif
-	$(BIN)/python -m pytest tests/test_container.py tests/test_apptainer.py tests/test_brainlife.py
+	$(BIN)/python -m pytest tests/platforms/test_container.py tests/platforms/test_apptainer.py tests/platforms/test_brainlife.py
 
 # The image's argument TORCH sets the version of torch. On macOS, torch requires no CUDA libraries; its
 # other requirements are the same as on Linux, and a missing package would make the image build fail.

@@ -20,6 +20,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from isal import igzip
 from nilearn.datasets import load_mni152_template
 from scipy.ndimage import gaussian_filter
 
@@ -97,19 +98,25 @@ def make_run(
     seconds = np.arange(N_VOLUMES) * REPETITION_TIME
     frequency = rng.uniform(0.01, 0.08, _N_NETWORKS)[:, None]  # Hz, like resting-state signals
     phase = rng.uniform(0, 2 * np.pi, _N_NETWORKS)[:, None]
-    courses = np.sin(2 * np.pi * frequency * seconds + phase)  # (network, volume)
-    slopes = np.gradient(head.still)  # change of intensity per voxel (2 mm)
-    data = np.empty((*FSL_SHAPE, N_VOLUMES), dtype=np.int16, order="F")
+    # (network, volume): relative changes of the signal
+    courses = (0.012 * np.sin(2 * np.pi * frequency * seconds + phase)).astype(np.float32)
+    # In the order of the file, x fastest: the axes are z, y, x.
+    still, inside = np.ascontiguousarray(head.still.T), np.ascontiguousarray(brain.T)
+    networks = np.ascontiguousarray(head.networks.transpose(0, 3, 2, 1)).reshape(_N_NETWORKS, -1)
+    slopes = np.gradient(still)[::-1]  # change of intensity per voxel (2 mm) along x, y, z
+    noise_level = np.where(inside, np.float32(6), np.float32(1))
+    stored = np.empty((N_VOLUMES, *still.shape), dtype=np.int16)
     for t in range(N_VOLUMES):
-        volume = head.still * (1.0 + 0.012 * np.tensordot(courses[:, t], head.networks, axes=1))
+        volume = still * (1 + (courses[:, t] @ networks).reshape(still.shape))
         shift = 0.3 * motion.loc[t, ["trans_x", "trans_y", "trans_z"]].to_numpy(float) / 2
         for slope, distance in zip(slopes, shift):  # residual motion after realignment
             volume -= np.float32(distance) * slope
         if t < N_DUMMY:  # before the steady state
             volume *= (1.25, 1.08)[t]
-        noise = rng.standard_normal(FSL_SHAPE, dtype=np.float32)
-        data[..., t] = np.clip(volume + np.where(brain, 6, 1) * noise, 1, None).round()
-    confounds = pd.DataFrame({"global_signal": data[brain].mean(axis=0)}).join(motion)
+        volume += noise_level * rng.standard_normal(still.shape, dtype=np.float32)
+        stored[t] = np.clip(volume, 1, None).round()
+    data = stored.T
+    confounds = pd.DataFrame({"global_signal": stored[:, inside].mean(axis=1)}).join(motion)
     for t in range(N_DUMMY):
         confounds[f"non_steady_state_outlier{t:02d}"] = (np.arange(N_VOLUMES) == t).astype(int)
     return data, confounds
@@ -185,8 +192,9 @@ def _write_run(
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     images["bold"].header.set_zooms((*images["bold"].header.get_zooms()[:3], tr))
-    images["bold"].to_filename(folder / f"{name}_{space}_desc-preproc_bold.nii.gz")
-    images["mask"].to_filename(folder / f"{name}_{space}_desc-brain_mask.nii.gz")
+    for kind, suffix in (("bold", "desc-preproc_bold"), ("mask", "desc-brain_mask")):
+        content = igzip.compress(images[kind].to_bytes())
+        (folder / f"{name}_{space}_{suffix}.nii.gz").write_bytes(content)
     task = name.split("_task-")[1].split("_")[0]
     sidecar = {"RepetitionTime": tr, "SkullStripped": False, "TaskName": task}
     _write_json(folder / f"{name}_{space}_desc-preproc_bold.json", sidecar)

@@ -1,6 +1,6 @@
 """The app, make and python accept the commands in README.md and docs, and links lead to files.
 
-test_notebook.py tests the Python blocks.
+test_api.py tests the Python blocks.
 """
 
 import importlib.util
