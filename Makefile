@@ -1,6 +1,6 @@
 # make demo   install the app, create a small dataset and process it
-# make test   run all tests except the long ones (under 10 minutes on 2 cores)
-# make test-long   run the long tests: containers, SLURM, 50 kills
+# make test   run all tests except the long ones (about 10 minutes on 2 cores)
+# make test-long   run the long tests: containers, SLURM, simulations, 50 kills
 # make lint   check style, types and the direction of imports
 # make audit  check the packages in the images for known vulnerabilities; needs internet
 # make docs   build the documentation, docs/_build/html/index.html
@@ -11,8 +11,8 @@ VENV   ?= .venv
 # On Linux, this installs PyTorch's default build, with CUDA. For another build: make demo TORCH=<wheel>.
 TORCH  ?= torch==2.13.0
 DEMO   ?= demo
-# Number of processes that run tests: one more than there are CPUs, because some tests only wait.
-JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8)))
+# Number of processes that run tests; each loads its own copy of torch.
+JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n : 8)))
 BIN    := $(VENV)/bin
 
 .PHONY: demo test test-long lint audit docs image sif test-containers lock clean

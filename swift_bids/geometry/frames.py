@@ -68,6 +68,6 @@ def space_note(space: str) -> str | None:
         return None
     return (
         f"The network was trained on {TRAINING_SPACE}. {space} is another template, whose anatomy "
-        f"differs by some mm in places. The app keeps the voxels' coordinates in mm and does not "
+        f"differs by a few mm in places. The app keeps the voxels' coordinates in mm and does not "
         f"warp them from one template to the other, so do not mix spaces in one analysis"
     )

@@ -171,11 +171,12 @@ def _sentences(results: GroupResults) -> list[tuple[bool, str]]:
     n_outliers = int(results.runs.table["outlier"].sum())
     if results.n_components:
         expected = OUTLIER_P * len(results.runs.table)
+        advice = " Look at their participants' pages." if n_outliers else ""
         sentences.append(
             (
                 n_outliers <= 3 * max(1.0, expected),
                 f"{n_outliers} run(s) lie far from the others (outliers); {expected:.1f} would be "
-                "expected by chance. Look at their participants' pages.",
+                f"expected by chance.{advice}",
             )
         )
     sentences += _identification_sentences(results.identification)
