@@ -57,10 +57,11 @@ def signal_received() -> bool:
     return _pending is not None
 
 
-def block_signals() -> None:
-    """Keep signals away from here on: while Python shuts down, it no longer calls `_handle`, and
-    another Ctrl-C would change the exit code."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+def ignore_signals() -> None:
+    """Ignore signals from here on. While Python shuts down, it gives up handlers such as `_handle`,
+    and another Ctrl-C would change the exit code; it keeps ignoring what is ignored."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

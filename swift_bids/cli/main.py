@@ -22,7 +22,7 @@ from swift_bids.base.errors import (
     describe_os_error,
     escape_control_characters,
 )
-from swift_bids.base.signals import block_signals, handle_signals, signal_received
+from swift_bids.base.signals import handle_signals, ignore_signals, signal_received
 from swift_bids.cli.parse import parse_arguments
 from swift_bids.cli.weights import ACTIONS, run_weights
 from swift_bids.execution.work_folder import check_work_dir, work_folder
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, SystemExit) as end:
         code = 130 if isinstance(end, KeyboardInterrupt) else end.code
         if signal_received() and isinstance(code, int):
-            block_signals()
+            ignore_signals()
             return code
         raise
 

@@ -90,6 +90,26 @@ raise_pending_signal()
     assert done.stderr.startswith("swift-bids: interrupted\nswift-bids: terminated\nTraceback")
 
 
+def test_a_signal_while_python_shuts_down_keeps_the_exit_code():
+    """Python has given up its own signal handlers by then: the call used to die of the signal."""
+    code = """
+import os, signal, sys
+from swift_bids.base.signals import handle_signals, ignore_signals
+
+class Late:  # removed when Python clears its modules
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGINT):
+        kill(pid, number)
+
+handle_signals()
+late = Late()
+ignore_signals()
+sys.exit(130)
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 130
+    without = code.replace("ignore_signals()\n", "")
+    assert subprocess.run([sys.executable, "-c", without], cwd=ROOT).returncode == -signal.SIGINT
+
+
 def test_a_second_signal_changes_nothing(tmp_path, small_bundle):
     """Impatient users press Ctrl-C twice; a batch system sends SIGTERM to every process."""
     job = start_job(tmp_path, small_bundle, (1000, 1000), start_new_session=True)

@@ -157,7 +157,7 @@ def test_a_full_disk_does_not_count_as_a_damaged_file(tmp_path, noise, monkeypat
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_memory_does_not_grow_with_the_run(tmp_path):
-    """160 volumes need at most 5 % more peak memory than 32 volumes."""
+    """160 volumes need hardly more peak memory than 32: a few blocks that a thread reads ahead."""
     code = (
         "import re, sys; from swift_bids.steps import normalise as n; "
         "from swift_bids.geometry.frames import FRAMES; "
@@ -174,7 +174,9 @@ def test_memory_does_not_grow_with_the_run(tmp_path):
         call = [sys.executable, "-c", code, bold, mask, tmp_path / "m.npy", str(volumes)]
         done = subprocess.run(call, capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout))
-    assert peaks[1] < 1.05 * peaks[0] < 400_000  # kB
+    more = (160 - 32) * np.prod(FSL_SHAPE) * 4 / 1024  # kB that the additional volumes would take
+    assert peaks[1] - peaks[0] < more / 8
+    assert peaks[0] < 400_000
 
 
 def test_zeros_and_nans_count_as_background(tmp_path, noise):
