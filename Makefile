@@ -33,9 +33,9 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not long"
 
-# Runs the tests one after the other: containers, SLURM and torch.compile each use the whole machine.
+# Two processes on any machine: these tests mostly wait for containers and SLURM.
 test-long: $(VENV)/installed
-	$(BIN)/python -m pytest -m long $(LONG)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m long $(LONG)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
