@@ -193,7 +193,7 @@ def _write_run(
     folder.mkdir(parents=True, exist_ok=True)
     images["bold"].header.set_zooms((*images["bold"].header.get_zooms()[:3], tr))
     for kind, suffix in (("bold", "desc-preproc_bold"), ("mask", "desc-brain_mask")):
-        content = igzip.compress(images[kind].to_bytes())
+        content = igzip.compress(images[kind].to_bytes(), mtime=0)  # the same bytes every time
         (folder / f"{name}_{space}_{suffix}.nii.gz").write_bytes(content)
     task = name.split("_task-")[1].split("_")[0]
     sidecar = {"RepetitionTime": tr, "SkullStripped": False, "TaskName": task}

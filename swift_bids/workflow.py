@@ -80,7 +80,6 @@ def workflow_of_run(
             method=settings.normalisation,
             **atlas_input,
         ),
-        # Same mask and frame as in normalise, so that the columns of both have the same order.
         "crop": Crop(mask=run.mask, frame=settings.frame),
         "chunk": Chunk(
             series=series,

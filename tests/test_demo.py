@@ -11,6 +11,8 @@ from app import PATIENCE, require_program
 from bids.layout import BIDSLayout
 from safetensors.numpy import load_file
 
+from swift_bids.demo import write_real_run
+
 RUNS = {
     "sub-01/ses-1/func/sub-01_ses-1_task-rest_run-1_space-MNI152NLin6Asym_res-2",
     "sub-01/ses-1/func/sub-01_ses-1_task-rest_run-2_space-MNI152NLin6Asym_res-2",
@@ -36,6 +38,16 @@ def test_the_data_have_the_layout_of_fmriprep(demo):
         assert len(table) == 50
         assert np.isnan(table["framewise_displacement"][0])
         assert table["non_steady_state_outlier01"].tolist() == [0, 1] + [0] * 48
+
+
+def test_the_data_have_the_same_bytes_every_time(tmp_path, monkeypatch):
+    """gzip can store the time in a file."""
+    for seconds, name in ((1e9, "first"), (1.1e9, "second")):
+        monkeypatch.setattr("time.time", lambda seconds=seconds: seconds)
+        write_real_run(tmp_path / name)
+    first = {file.name: file.read_bytes() for file in (tmp_path / "first").rglob("*.nii.gz")}
+    assert len(first) == 2
+    assert first == {f.name: f.read_bytes() for f in (tmp_path / "second").rglob("*.nii.gz")}
 
 
 def test_motion_in_the_confounds_is_visible_in_the_image(demo):

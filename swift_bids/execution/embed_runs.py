@@ -103,8 +103,9 @@ def embed_runs(
     from swift_bids.workflow import WORKFLOW_NAME
 
     # refuses wrong plugins, weights and devices before anything is written
-    plan = plan_execution(settings, len(runs), weights, call.work_dir, call.log_name)
-    execution, network_resources = plan
+    execution, network_resources = plan_execution(
+        settings, len(runs), weights, call.work_dir, call.log_name
+    )
     device = "cpu" if network_resources.device == "cpu" else "cuda"
     provenance = dataclasses.replace(provenance, device=device)
     names, steps = [run.name for run in todo], call.work_dir / WORKFLOW_NAME

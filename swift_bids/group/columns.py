@@ -178,9 +178,10 @@ def _column(table: pd.DataFrame, name: str, flag: str) -> pd.Series:
     if name in table:
         return table[name]
     near = difflib.get_close_matches(name, list(table), n=3)
-    of_file = [column for column in table if not is_reserved(column)]
-    advice = f"did you mean {' or '.join(near)}?"
-    if not near:
+    if near:
+        advice = f"did you mean {' or '.join(near)}?"
+    else:
+        of_file = [column for column in table if not is_reserved(column)]
         more = ", ..." if len(of_file) > _MAX_LISTED else ""
         advice = f"its columns are {', '.join(of_file[:_MAX_LISTED]) or 'none'}{more}"
     raise UsageError(f"{flag} {name}: there is no such column in participants.tsv; {advice}")

@@ -105,14 +105,12 @@ def _participant_runs(
         return [], [Problem(participant, f"sub-{participant}", reason)]
     chosen = [bold for bold in files["bold"] if selection.has(bold)]
     if not chosen:
-        values = {
-            name: sorted({v for b in files["bold"] if (v := label_in(b, name)) is not None})
-            for name in ("session", "task", "run", "echo")
-        }
         plurals = {"session": "sessions", "task": "tasks", "run": "runs", "echo": "echoes"}
-        existing = [
-            f"{plurals[name]} {', '.join(labels)}" for name, labels in values.items() if labels
-        ]
+        values = {
+            plural: sorted({v for b in files["bold"] if (v := label_in(b, name)) is not None})
+            for name, plural in plurals.items()
+        }
+        existing = [f"{plural} {', '.join(labels)}" for plural, labels in values.items() if labels]
         reason = f"no run matches your selection; this participant has {', '.join(existing)}"
         return [], [Problem(participant, f"sub-{participant}", reason)]
 

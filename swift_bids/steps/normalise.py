@@ -118,8 +118,6 @@ def normalise(
                 f"the file has changed during this call, run the same command again"
             )
         interpolated = not is_fsl_grid(bold.shape[:3], bold.affine)
-        # `swift_bids.steps.crop` makes the same call, so its index has one entry for each column of
-        # the matrix, in the same order.
         brain = mask_voxels(mask_image, mask_file, frame)
         n_voxels = len(brain.fsl_index)
         moments = VoxelMoments(n_voxels)

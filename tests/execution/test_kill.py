@@ -74,7 +74,7 @@ def test_kills_at_random_moments(folder, small_bundle, n_kills):
         if rng.random() < 0.3:
             shutil.rmtree(output, ignore_errors=True)
         before = count_files(output)
-        moment = before + rng.randint(0, max(1, int(0.8 * (most - before))))
+        moment = before + rng.randint(0, max(1, most - before))
         job = start_process(*arguments, start_new_session=True)
         while job.poll() is None and count_files(output) < moment:
             time.sleep(0.01)  # leaves the processor to the call

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from swift_bids.geometry.resample_time import Series, model_repetition_time, resample
+from swift_bids.base.errors import InputError
+from swift_bids.geometry.resample_time import (
+    Series,
+    model_repetition_time,
+    refuse_too_short,
+    resample,
+)
 
 
 @pytest.mark.parametrize(
@@ -90,3 +96,9 @@ def test_interpolation_at_a_long_tr_yields_small_blocks():
     blocks = list(resample([np.ones((8, 3), np.float32)] * 2, Series(16, 30.0, 0, 0.8)))
     assert max(map(len, blocks)) <= 9
     assert sum(map(len, blocks)) == Series(16, 30.0, 0, 0.8).length
+
+
+def test_more_dummy_scans_than_volumes():
+    """The message used to say that 15 of 10 volumes were dummy scans."""
+    with pytest.raises(InputError, match="has 10 volumes, and 15 are omitted as dummy scans, but"):
+        refuse_too_short(Series(10, 0.8, 15, 0.8), "pad")

@@ -417,10 +417,10 @@ def test_names_are_escaped_on_the_page(made_up, tmp_path, browser):
     known = pd.read_csv(table, sep="\t", dtype=str)
     bad = "</script><script>document.title='x'</script><img src=x onerror=\"document.title='y'\">"
     known[bad] = [bad + "a", bad + "b"] * 20
-    known["$x_1$"] = ["{{ 7 * 7 }}", bad] * 20
+    known["$x_1$"] = ["{{ 7 * 7 }}", "b"] * 20
     known.to_csv(table, sep="\t", index=False)
     call = (root / "fmriprep", root / "swift", "group", "--permutations", "1")
-    done = run_app(*call, "--target", "$x_1$")
+    done = run_app(*call, "--target", bad, "$x_1$")
     assert done.returncode == 0, done.stdout + done.stderr
     file = root / "swift" / "group.html"
     page, said, asked = open_page(browser, file)

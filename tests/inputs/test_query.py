@@ -147,6 +147,8 @@ def test_a_selected_echo_uses_the_common_mask_and_confounds(tmp_path):
     assert run.name == f"sub-1_task-a_echo-2_{SPACE}"
     assert run.mask == str(bold).replace("preproc_bold", "brain_mask")
     assert run.confounds.endswith("sub-1_task-a_desc-confounds_timeseries.tsv")
+    _, problems = query(tmp_path, tasks=["b"], echoes=["2"])
+    assert problems["sub-1"].endswith("this participant has tasks a, echoes 2")
     bold.unlink()
     _, problems = query(tmp_path)
     assert "except single echoes; choose them with --echo-idx" in problems["sub-1"]

@@ -32,10 +32,10 @@ def metrics(y: np.ndarray, predicted: np.ndarray, design: Design) -> dict[str, f
             "mae": mean_absolute_error(y, predicted),
             "pearson_r": np.nan if flat else np.corrcoef(y, predicted)[0, 1],
         }
-    if len(np.unique(y)) < len(design.classes):
-        return {"balanced_accuracy": np.nan, "auroc": np.nan}
     of_class = y[:, None] == np.arange(len(design.classes))
     n_of_class = of_class.sum(axis=0)
+    if not n_of_class.all():
+        return {"balanced_accuracy": np.nan, "auroc": np.nan}
     correct = of_class[predicted[:, 0] == y].sum(axis=0)
     rank_sum = (rankdata(predicted[:, 1:], axis=0) * of_class).sum(axis=0)
     pairs = n_of_class * (len(y) - n_of_class)
