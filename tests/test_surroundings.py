@@ -17,6 +17,7 @@ from containers import run_files
 from make_data import file_of, write_bundle, write_run
 
 from swift_bids.base.errors import PlainFormatter
+from swift_bids.execution.resume import input_fingerprint
 from swift_bids.execution.workers import share_import_path
 
 NO_ROOM = (
@@ -374,6 +375,26 @@ def test_a_run_that_disappears_during_the_call(small_bundle, tmp_path, processes
     recap = said[said.index("done: 2 run(s)\n") :].splitlines()
     assert len(recap) == 3
     assert recap[2].startswith("  sub-3_task-a_space-MNI152NLin6Asym: ")
+
+
+def test_a_run_that_disappears_while_runs_are_compared_with_earlier_outputs(
+    small_bundle, tmp_path, monkeypatch
+):
+    for label in "12":
+        write_run(tmp_path / "in", label)
+
+    def remove_first(run, provenance):
+        if run.participant == "2":
+            shutil.rmtree(tmp_path / "in" / "sub-2")
+        return input_fingerprint(run, provenance)
+
+    monkeypatch.setattr("swift_bids.execution.embed_runs.input_fingerprint", remove_first)
+    done = run_app(*call(tmp_path / "in", tmp_path / "out", small_bundle))
+    assert done.returncode == 1
+    assert "done: 1 run(s)\n" in done.stdout
+    reason = "cannot be read (No such file or directory); check the file and its disk"
+    assert f"  sub-2_task-a_space-MNI152NLin6Asym: {tmp_path}/in/sub-2/func/" in done.stdout
+    assert reason in done.stdout
 
 
 def test_a_closed_output_pipe_is_not_an_error(folder, small_bundle, tmp_path):

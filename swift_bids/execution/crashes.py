@@ -21,30 +21,23 @@ JOB_ENDED = (
 _MIN_FREE_SPACE = 100_000
 
 
-def read_crashes(
-    crash_files: Iterable[Path], unwritten: Iterable[str] = (), hint: str = ""
-) -> Crashes:
+def read_crashes(crash_files: Iterable[Path], hint: str = "") -> Crashes:
     """Find out which runs failed.
 
     Parameters
     ----------
     crash_files
         nipype's text files.
-    unwritten
-        Contents of crash files that could not be written.
     hint
         Appended to reasons that are not messages of this app.
     """
     crashed: Crashes = {}
-    texts: list[tuple[Path | None, str]] = [
+    texts = [
         (file, file.read_text(encoding="utf-8", errors="replace")) for file in sorted(crash_files)
     ]
-    texts += [(None, text) for text in unwritten]
     # When several steps of a run failed, the first one has the cause: read it last.
     texts.sort(key=lambda crash: _step_number(crash[1]), reverse=True)
     for file, text in texts:
-        if re.search(r"^\s*(KeyboardInterrupt|SystemExit)\b", text, re.MULTILINE):
-            continue  # the user ended the call; nipype mistakes that for a failure of the node
         node = re.search(rf"^Node: {WORKFLOW_NAME}\.(\w+)\.(\w+)$", text, re.MULTILINE)
         errors = re.findall(r"^\s*([\w.]+(?:Error|Exception|Interrupt)): (.*)$", text, re.MULTILINE)
         own = [message for kind, message in errors if kind.startswith("swift_bids.base.errors.")]

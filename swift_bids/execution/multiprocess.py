@@ -53,8 +53,6 @@ class RunByRun(MultiProcPlugin):
 
     def __init__(self, plugin_args: dict[str, Any]) -> None:
         super().__init__(plugin_args=plugin_args)
-        #: Contents of crash files that could not be written, usually because the disk is full.
-        self.unwritten: list[str] = []
         self._nodes: dict[int, tuple[Node, bool]] = {}  # task -> node, whether to update hashes
         self._killed_alone: set[int] = set()
 
@@ -101,14 +99,6 @@ class RunByRun(MultiProcPlugin):
             elif error is not None:  # for example a result that cannot be pickled
                 self._fail(taskid, f"RuntimeError: {error!r}")
         return super()._get_result(taskid)
-
-    def _report_crash(self, node: Node, result: dict[str, Any] | None = None) -> str:
-        try:
-            return super()._report_crash(node, result=result)
-        except OSError:
-            traceback = "".join(result["traceback"]) if result else ""
-            self.unwritten.append(f"Node: {node.fullname}\n\n{traceback}")
-            return ""
 
     def _clear_task(self, taskid: int) -> None:
         self._task_obj.pop(taskid, None)  # a node that was not restarted has none

@@ -86,11 +86,8 @@ def reason_to_rerun(
             return f"{difference} ({', '.join(keys)})"
     if removed := sorted(set(recorded["InputFingerprint"]) - set(fingerprints)):
         return f"{removed[0].rpartition('/')[2]} is no longer one of its inputs"
-    if (recorded.get("RepetitionTime"), recorded["Preprocessing"].get("DummyScansRemoved")) != (
-        run.repetition_time,
-        run.first_volume,
-    ):
-        return "its TR or its dummy scans have changed"
+    if recorded.get("RepetitionTime") != run.repetition_time:
+        return "its TR has changed"
     files = recorded.get("Files")
     if not isinstance(files, dict):
         return f"{sidecar.name} cannot be read"
@@ -107,11 +104,8 @@ def reason_to_rerun(
     if keep_tokens and not has_tokens:
         return "it has no tokens, but this command keeps them"
     parcels = find_parcels(sidecar.parent, run.name)
-    try:
-        if parcels is not None and atlas_of(parcels)[1] == atlas_sha256:
-            return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"the sidecar of {parcels} cannot be read"
+    if parcels is not None and atlas_of(parcels)[1] == atlas_sha256:
+        return None
     return "its parcels are those of another atlas"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nipype import Node, Workflow
 
-from swift_bids.base.errors import InputError, OutputError
+from swift_bids.base.errors import InputError
 from swift_bids.base.signals import interruptible, raise_pending_signal, signal_received
 from swift_bids.execution.crashes import JOB_ENDED, Crashes, full_disk_hint, read_crashes
 from swift_bids.execution.multiprocess import RunByRun
@@ -108,7 +108,7 @@ def run_workflows(
     gc.freeze()
     logging.getLogger("nipype").propagate = False  # it has its own handler
     done = Executed({})
-    processes, unwritten, hint = execution.processes, list[str](), ""
+    processes, hint = execution.processes, ""
     runs_per_workflow = _runs_per_workflow(execution, len(runs))
     for first in range(0, len(runs), runs_per_workflow):
         workers = None
@@ -117,12 +117,12 @@ def run_workflows(
         some = runs[first : first + runs_per_workflow]
         error = _run(some, make_workflow, execution, work_dir, on_node, workers, done.crashed)
         if workers is not None:
-            unwritten += workers.unwritten
             processes = workers.processors  # fewer, if one was killed
         if error is None:
             continue
         hint = hint or full_disk_hint(work_dir, output_dir)
-        done.reason_for_others = f"not processed: {_cause(error)}{hint}"
+        cause = f"nipype ended with {type(error).__name__}: {error}{hint}"
+        done.reason_for_others = f"not processed: {cause}"
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             done.reason_for_others = "not processed: the call was interrupted or terminated"
             done.stopped = error
@@ -133,7 +133,7 @@ def run_workflows(
             break
     logs = list(output_dir.glob(f"sub-*/log/{execution.log_name}"))
     crash_files = [file for folder in logs for file in folder.glob("crash-*.txt")]
-    done.crashed = read_crashes(crash_files, unwritten, hint) | done.crashed
+    done.crashed = read_crashes(crash_files, hint) | done.crashed
     if execution.remote:
         remove_empty_logs(logs)
     return done
@@ -212,15 +212,6 @@ def _on_status(on_node: OnNode) -> Callable[[Node, str], None]:
         on_node(node._hierarchy.rpartition(".")[2], node.name, status)
 
     return on_status
-
-
-def _cause(error: BaseException) -> str:
-    """Why nipype stopped. If it failed to write a crash file, return the error that the file was
-    about."""
-    first = error.__context__
-    if isinstance(error, OSError) and isinstance(first, (InputError, OutputError)):
-        return str(first)
-    return f"nipype ended with {type(error).__name__}: {error}"
 
 
 def _stop_jobs_and_workers(execution: Execution) -> None:

@@ -110,11 +110,12 @@ def refuse_too_short(series: Series, short_runs: str) -> None:
     if length >= CHUNK_VOLUMES or (short_runs == "pad" and length > 0):
         return
     remedy = "; use --short-runs pad to fill it up by reflection" if length > 0 else ""
+    omitted = f", and {series.first_volume} are omitted as dummy scans"
     left = f", which leaves {length} at the network's TR of {series.model_tr:g} s"
     raise InputError(
-        f"the run has {series.n_volumes} volumes, and {series.first_volume} are omitted as dummy "
-        f"scans{left * series.resampled}, but the network needs {CHUNK_VOLUMES}, so it is too "
-        f"short to embed{remedy}"
+        f"the run has {series.n_volumes} volumes{omitted * (series.first_volume > 0)}"
+        f"{left * series.resampled}, but the network needs {CHUNK_VOLUMES}, so it is too short to "
+        f"embed{remedy}"
     )
 
 

@@ -129,3 +129,28 @@ def test_changed_runs_are_embedded_again(folder, tmp_path, small_bundle, kind):
     assert again.stdout.endswith("\ndone: 0 run(s), skipped: 5 run(s) already done\n")
     assert again.stdout.count("report: ") == 1
     assert page.read_bytes() == made
+
+
+@pytest.mark.parametrize(
+    ("flags", "repetition_time", "why"),
+    [
+        ([], 0.9, "its TR has changed"),
+        (["--dummy-scans", "1"], 0.8, "it was made with other settings (DummyScans)"),
+        (["--no-tokens"], 0.8, "it has tokens, but this command has --no-tokens"),
+    ],
+)
+def test_other_settings_embed_a_run_again(
+    folder, tmp_path, small_bundle, flags, repetition_time, why
+):
+    for name in ("in", "plain"):
+        shutil.copytree(folder / name, tmp_path / name)
+    command = (*call(tmp_path, small_bundle, "plain"), "--participant-label", "1")
+    (sidecar,) = (tmp_path / "in" / "sub-1").rglob("*_desc-preproc_bold.json")
+    before = sidecar.read_text()
+    sidecar.write_text(json.dumps(json.loads(before) | {"RepetitionTime": repetition_time}))
+    changed = run_app(*command, *flags)
+    assert f"{NAME.format(1)}: embedding again: {why}\n" in changed.stdout
+    sidecar.write_text(before)
+    again = run_app(*command)
+    assert f"{NAME.format(1)}: embedding again: it" in again.stdout
+    assert run_files(tmp_path / "plain") == run_files(folder / "plain")
