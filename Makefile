@@ -1,5 +1,5 @@
 # make demo   install the app, create a small dataset and process it
-# make test   run all tests except the long ones (about 11 minutes on 2 cores)
+# make test   run all tests except the long ones (6 to 11 minutes on 2 cores)
 # make test-long   run the long tests: containers, SLURM, simulations, 50 kills
 # make lint   check style, types and the direction of imports
 # make audit  check the packages in the images for known vulnerabilities; needs internet
