@@ -1,5 +1,6 @@
 """kill -9 at any moment: what is there is complete, and the next call does the rest."""
 
+import math
 import os
 import random
 import shutil
@@ -42,42 +43,38 @@ def complete_runs(files):
     }
 
 
-def count_files(folder):
-    """Files that a call has made so far, in the work folder, too."""
-    return len(files_in(folder))
-
-
-def most_files(job, folder):
-    """The largest number of files while a call runs to its end."""
-    most = 0
-    while job.poll() is None:
-        most = max(most, count_files(folder))
+def wait_for_files(job, folder, n_runs=0, n_files=math.inf):
+    """Wait until runs are finished and the call has made more files since, in the work folder, too;
+    return their number."""
+    while job.poll() is None and len(files_in(folder, "*_embedding.json")) < n_runs:
+        time.sleep(0.01)  # leaves the processor to the call
+    before, made = set(files_in(folder)), set()
+    while job.poll() is None and len(made) < n_files:
         time.sleep(0.01)
-    return most
+        made |= set(files_in(folder)) - before
+    return len(made)
 
 
 @pytest.mark.parametrize("n_kills", [12, pytest.param(50, marks=pytest.mark.long)])
 def test_kills_at_random_moments(folder, small_bundle, n_kills):
-    """A moment is a number of files that the call has made: machines differ in their speed, but not
-    in that."""
+    """A moment is a number of finished runs and of files made since then: machines differ in their
+    speed, but not in that."""
     expected = run_files(folder / "plain")
     output = folder / f"killed{n_kills}"
     arguments = call(folder, output, small_bundle, "--nprocs", "2")
     job = start_process(*arguments)
-    most = most_files(job, output)
+    most = wait_for_files(job, output)
     assert job.wait() == 0, job.stdout.read()
     job.stdout.close()
     rng, kills, ended = random.Random(1), 0, 0
     stages = set()  # how many runs were done when the call was killed
     orphans = []  # sessions of workers whose call alone was killed
     while kills < n_kills:
-        if rng.random() < 0.3:
+        if rng.random() < 0.3 or len(files_in(output, "*_embedding.json")) == len(LABELS):
             shutil.rmtree(output, ignore_errors=True)
-        before = count_files(output)
-        moment = before + rng.randint(0, max(1, most - before))
         job = start_process(*arguments, start_new_session=True)
-        while job.poll() is None and count_files(output) < moment:
-            time.sleep(0.01)  # leaves the processor to the call
+        n_files = rng.randint(0, most // len(LABELS))
+        wait_for_files(job, output, kills % len(LABELS), n_files)
         if job.poll() is None:
             if rng.random() < 0.2:
                 os.kill(job.pid, signal.SIGKILL)
