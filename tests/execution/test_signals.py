@@ -8,8 +8,10 @@ import time
 
 import pytest
 from app import PATIENCE, ROOT, files_in, start_job, wait_for
+from make_data import SPACE
 
 from swift_bids.base import signals
+from swift_bids.base.locks import exclusive
 
 
 def ended(code, number, after=0.0):
@@ -125,11 +127,13 @@ def test_a_second_signal_changes_nothing(tmp_path, small_bundle):
 
 def test_a_run_that_finished_before_sighup_counts_as_done(tmp_path, small_bundle):
     """A run whose last step has just ended counts as done, and nothing follows the summary."""
-    job = start_job(tmp_path, small_bundle, (22, 1000), start_new_session=True)
     embeddings = lambda: files_in(tmp_path / "out", "*_desc-swift_embedding.json")  # noqa: E731
-    wait_for(embeddings, job)
-    os.killpg(job.pid, signal.SIGHUP)
-    said, _ = job.communicate(timeout=PATIENCE)
+    run = f"sub-2_task-a_{SPACE}"
+    with exclusive(tmp_path / "out" / "sub-2" / "func", run):  # the second run waits for this lock
+        job = start_job(tmp_path, small_bundle, (22, 22), start_new_session=True)
+        wait_for(embeddings, job)
+        os.killpg(job.pid, signal.SIGHUP)
+        said, _ = job.communicate(timeout=PATIENCE)
     assert job.returncode == 129, said
     summary = said[said.index("\ndone: ") :].splitlines()[1:]
     n_done = len(embeddings())
