@@ -11,20 +11,21 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from swift_bids.base.errors import UsageError
 from swift_bids.geometry.frames import FRAME_OF_VARIANT, FRAMES
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES, Series, model_repetition_time
 from swift_bids.inputs.bold_reader import open_bold
+from swift_bids.network.device import choose_devices
 from swift_bids.network.precision import PRECISIONS
 from swift_bids.network.swift import SwiFT
 from swift_bids.network.weights import HUB_IDS
 from swift_bids.steps.aggregate import aggregate
-from swift_bids.steps.chunk import SHORT_RUNS, TAILS, chunk_rows, plan_chunks
+from swift_bids.steps.chunk import SHORT_RUNS, TAILS, plan_chunks
+from swift_bids.steps.chunk_queue import QueuedRun
 from swift_bids.steps.crop import crop
-from swift_bids.steps.embed import ModelInput, choose_device, embed_chunks
+from swift_bids.steps.embed import ModelInput, embed_chunks
 from swift_bids.steps.normalise import METHODS, normalise
 
 
@@ -57,9 +58,9 @@ class ImageEmbedding:
 
     def volumes(self, chunk: int) -> Tensor:
         """Return the network's input for one chunk: (1, 1, 96, 96, 96, 20) float32."""
-        start = int(self.chunks["model_start"].iloc[chunk])
-        rows = torch.from_numpy(self.matrix[chunk_rows(start, len(self.matrix))])[None]
-        return ModelInput(torch.from_numpy(self.index), self.background, 1).fill(rows)
+        starts = self.chunks["model_start"].tolist()
+        run = QueuedRun(self.matrix, self.index, starts, self.background)
+        return ModelInput(batch_size=1).fill([run], [run.read_rows(chunk)])
 
 
 def embed(
@@ -132,7 +133,7 @@ def embed(
         if not right_type or not number >= minimum:
             kind = "a whole number" if whole else "a number"
             raise UsageError(f"{name} is {number!r}; give {kind} of at least {minimum}")
-    torch_device, _ = choose_device(device)
+    torch_device = choose_devices(device)[0][0]
     if isinstance(weights, SwiFT):
         network = weights.to(torch_device)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -165,7 +166,8 @@ class _EmbedInput(BaseInterfaceInputSpec):
     precision = traits.Enum(*PRECISIONS, usedefault=True)
     compiled = traits.Bool(False, usedefault=True, desc="run the network with torch.compile")
     threads = traits.Range(low=1, mandatory=True, nohash=True)
-    use_gpu = traits.Bool(False, usedefault=True, desc="nipype runs only one such node at a time")
+    use_gpu = traits.Bool(False, usedefault=True, desc="whether a job of a cluster needs a GPU")
+    workers = traits.Str(nohash=True, desc="socket of processes that own the GPUs; unset: none")
 
 
 class _EmbedOutput(TraitedSpec):
@@ -173,31 +175,49 @@ class _EmbedOutput(TraitedSpec):
 
 
 class Embed(_Step):
-    """Matrix + index map + chunks -> tokens."""
+    """Matrix + index map + chunks -> tokens, in this process or in one that owns a GPU."""
 
     input_spec, output_spec = _EmbedInput, _EmbedOutput
 
     def _run_step(self, folder: Path) -> None:
-        import torch
-
-        from swift_bids.steps.embed import choose_device, embed_chunks
-
-        torch.set_num_threads(self.inputs.threads)
-        device, _ = choose_device(self.inputs.device)  # a machine of the cluster may have no GPU
-        weights = Weights(**self.inputs.weights)
+        starts = pd.read_csv(self.inputs.chunks, sep="\t")["model_start"].tolist()
+        embed = self._embed_in_worker if isdefined(self.inputs.workers) else self._embed_here
         with open(folder / PROGRESS_FILE, "w", buffering=1) as progress:
-            tokens = embed_chunks(
-                MatrixFile(self.inputs.matrix),
-                np.load(self.inputs.index),
-                pd.read_csv(self.inputs.chunks, sep="\t")["model_start"].tolist(),
-                self.inputs.statistics["background"],
-                _load_network(weights.file, weights.sha256, device, self.inputs.compiled),
-                self.inputs.batch_size if isdefined(self.inputs.batch_size) else None,
-                self.inputs.precision,
-                on_chunks=lambda n: progress.write("chunk\n" * n),
-            )
+            tokens = embed(starts, lambda: progress.write("chunk\n"))
         self._results["tokens"] = str(folder / "tokens.npy")
         np.save(self._results["tokens"], tokens)
+
+    def _embed_in_worker(self, starts: list[int], on_chunk: Callable[[], object]) -> np.ndarray:
+        from swift_bids.steps.embedding_worker import embed_in_worker
+
+        return embed_in_worker(
+            self.inputs.workers,
+            self.inputs.matrix,
+            self.inputs.index,
+            starts,
+            self.inputs.statistics["background"],
+            on_chunk,
+        )
+
+    def _embed_here(self, starts: list[int], on_chunk: Callable[[], object]) -> np.ndarray:
+        import torch
+
+        from swift_bids.network.device import choose_devices
+        from swift_bids.steps.embed import embed_chunks
+
+        torch.set_num_threads(self.inputs.threads)
+        device = choose_devices(self.inputs.device)[0][0]  # a cluster's machine may have no GPU
+        weights = Weights(**self.inputs.weights)
+        return embed_chunks(
+            MatrixFile(self.inputs.matrix),
+            np.load(self.inputs.index),
+            starts,
+            self.inputs.statistics["background"],
+            load_network(weights.file, weights.sha256, device, self.inputs.compiled),
+            self.inputs.batch_size if isdefined(self.inputs.batch_size) else None,
+            self.inputs.precision,
+            on_chunk,
+        )
 
 
 class _AggregateInput(BaseInterfaceInputSpec):
@@ -274,7 +294,7 @@ def _parcels(atlas: str, frame: str) -> Parcels:
 
 
 @lru_cache(maxsize=1)
-def _load_network(file: str, sha256: str, device: str, compiled: bool) -> SwiFT:
+def load_network(file: str, sha256: str, device: str, compiled: bool) -> SwiFT:
     """Load the network, and keep it for all runs that this process embeds."""
     from swift_bids.network.swift import SwiFT
 

@@ -24,9 +24,9 @@ from swift_bids.base.errors import UsageError
 from swift_bids.cli import values as flag_types
 from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE
 from swift_bids.geometry.grid import template_brain
+from swift_bids.network.device import choose_devices
 from swift_bids.network.precision import PRECISIONS
 from swift_bids.network.swift import RELEASED_CONFIG, SwiFT
-from swift_bids.steps.embed import choose_device
 
 #: Largest deviation, relative to the largest feature, that rounding can explain.
 _TOLERANCE = {"float32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}
@@ -77,7 +77,7 @@ def main() -> int:
     args = parser.parse_args()
     begin = time.monotonic()
     try:
-        device, note = choose_device(args.device)
+        (device, *_), note = choose_devices(args.device)
         deviation = measure_deviation(device, args.precision)
     except UsageError as error:
         print(f"swift-bids: error: {error}", file=sys.stderr)

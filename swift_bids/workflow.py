@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,16 +32,20 @@ class NetworkResources:
 
     Attributes
     ----------
-    device, batch_size, threads
-        Torch device, chunks per pass (None: as many as fit), CPU threads.
+    devices, batch_size, threads
+        Torch devices, chunks per pass (None: as many as fit), CPU threads.
     compiled
         Whether to compile the network with torch.compile.
+    workers
+        Socket of the processes that own the GPUs; None: each node runs the network itself, on the
+        first device.
     """
 
-    device: str
+    devices: Sequence[str]
     batch_size: int | None
     threads: int
     compiled: bool = False
+    workers: str | None = None
 
 
 def workflow_of_run(
@@ -92,12 +96,13 @@ def workflow_of_run(
         ),
         "embed": Embed(
             weights=dataclasses.asdict(provenance.weights),
-            device=resources.device,
+            device=resources.devices[0],
             precision=settings.precision,
             compiled=resources.compiled,
             **({"batch_size": resources.batch_size} if resources.batch_size else {}),
             threads=resources.threads,
-            use_gpu=resources.device.startswith("cuda"),
+            use_gpu=resources.devices[0].startswith("cuda"),
+            **({"workers": resources.workers} if resources.workers else {}),
         ),
         "aggregate": Aggregate(
             run=dataclasses.asdict(run),
@@ -108,12 +113,15 @@ def workflow_of_run(
             **atlas_input,
         ),
     }
+    memory, cpus = dict(_MEMORY_GB), dict.fromkeys(STEPS, 1) | {"embed": resources.threads}
+    if resources.workers:  # the node only waits
+        memory["embed"], cpus["embed"] = 0.1, 0
     nodes = {
         name: Node(
             interface,
             name=name,
-            mem_gb=_MEMORY_GB[name],
-            n_procs=resources.threads if name == "embed" else 1,
+            mem_gb=memory[name],
+            n_procs=cpus[name],
             # Always run: its outputs lie outside the work folder, so nipype's cache cannot tell
             # whether they exist.
             overwrite=name == "aggregate" or None,

@@ -9,11 +9,11 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from app import PATIENCE, run_app, somebody_is_left, start_job, wait_for
 from make_data import SPACE, write_derivative, write_run
 from safetensors.numpy import load_file
 
+from swift_bids.steps.chunk_queue import QueuedRun
 from swift_bids.steps.embed import ModelInput
 from swift_bids.workflow import WORKFLOW_NAME
 
@@ -41,16 +41,19 @@ def output(folder, suffix, task="a"):
 def test_model_input_equals_the_reference(reference_run):
     folder, case, expected, _ = reference_run
     nodes = folder / "work" / WORKFLOW_NAME / f"sub_1_task_a_{SPACE.replace('-', '_')}_wf"
-    matrix = np.load(nodes / "normalise" / "matrix.npy")
-    index = torch.from_numpy(np.load(nodes / "crop" / "index.npy"))
+    run = QueuedRun(
+        np.load(nodes / "normalise" / "matrix.npy"),
+        np.load(nodes / "crop" / "index.npy"),
+        case["chunk_starts"],
+        case["background"],
+    )
     qc = json.loads(output(folder, "qc.json").read_text())
     assert qc["Normalised"]["mean"] == pytest.approx(case["global_mean"], rel=1e-12)
     assert qc["Normalised"]["std"] == pytest.approx(case["global_std"], rel=1e-12)
     assert qc["Normalised"]["background"] == case["background"]
     assert qc["Preprocessing"]["Frame"] == "hcp"
-    for start, reference, total in zip(case["chunk_starts"], expected, case["chunk_sums_float64"]):
-        rows = torch.from_numpy(matrix[start : start + 20])[None]
-        volumes = ModelInput(index, case["background"], 1).fill(rows)[0, 0].numpy()
+    for chunk, (reference, total) in enumerate(zip(expected, case["chunk_sums_float64"])):
+        volumes = ModelInput(1).fill([run], [run.read_rows(chunk)])[0, 0].numpy()
         assert float(volumes.sum(dtype=np.float64)) == pytest.approx(total, rel=1e-12)
         np.testing.assert_array_equal(volumes[2::4, 2::4, 2::4].astype(np.float16), reference)
         occupied = np.argwhere((volumes != case["background"]).any(-1))

@@ -243,7 +243,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     resources = parser.add_argument_group("resources")
     resources.add_argument(
-        "--device", type=flag_types.device, default="auto", help="auto, cpu, cuda, cuda:N"
+        "--device",
+        type=flag_types.device,
+        default="auto",
+        help="auto (all GPUs, or the CPU if there are none), cpu, cuda (all GPUs), or some GPUs: "
+        "cuda:N,N,...",
     )
     resources.add_argument(
         "--batch-size",

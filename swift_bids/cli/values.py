@@ -133,8 +133,8 @@ def share(text: str) -> float:
 
 def device(text: str) -> str:
     """Check that the text is a torch device that `--device` accepts."""
-    if not re.fullmatch(r"auto|cpu|cuda(?::\d+)?", text):
-        raise argparse.ArgumentTypeError(f"{text} is not auto, cpu, cuda or cuda:N")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3}(,\d{1,3})*)?", text):
+        raise argparse.ArgumentTypeError(f"{text} is not auto, cpu, cuda or cuda:N,N,...")
     return text
 
 

@@ -99,6 +99,7 @@ def embed_runs(
         return Outcome([], skipped, failed)
     # a call that has nothing to do need not wait for nipype
     from swift_bids.execution.plan import plan_execution
+    from swift_bids.execution.worker_per_gpu import worker_per_gpu
     from swift_bids.reports.citations import write_citations
     from swift_bids.workflow import WORKFLOW_NAME
 
@@ -106,7 +107,7 @@ def embed_runs(
     execution, network_resources = plan_execution(
         settings, len(runs), weights, call.work_dir, call.log_name
     )
-    device = "cpu" if network_resources.device == "cpu" else "cuda"
+    device = network_resources.devices[0].partition(":")[0]
     provenance = dataclasses.replace(provenance, device=device)
     names, steps = [run.name for run in todo], call.work_dir / WORKFLOW_NAME
     with ExitStack() as stack:
@@ -124,8 +125,12 @@ def embed_runs(
         how = f"with {execution.processes} process(es)"
         if execution.plugin is not None and execution.remote:
             how = f"as jobs of nipype's plugin {execution.plugin.name}"
-        _LOG.info("embedding %d run(s) on %s, %s", len(todo), network_resources.device, how)
+        on = ", ".join(network_resources.devices)
+        _LOG.info("embedding %d run(s) on %s, %s", len(todo), on, how)
         defer_signals()
+        if execution.gpu_workers:
+            workers = stack.enter_context(worker_per_gpu(settings, weights, network_resources))
+            network_resources = dataclasses.replace(network_resources, workers=workers)
         outcome = _execute(
             settings, todo, provenance, network_resources, execution, call, fingerprints
         )

@@ -45,14 +45,23 @@ class RunByRun(MultiProcPlugin):
     When a worker is killed, usually because memory ran out, nipype waits for it forever. This
     plugin restarts the unfinished nodes, and from then on runs one node at a time. A node that is
     killed twice while it runs alone has failed; the others go on.
+
+    Parameters
+    ----------
+    plugin_args
+        As for nipype's plugin.
+    n_waiting
+        Nodes that may wait for a GPU in addition to the nodes that use a CPU.
     """
 
     _run_numbers: np.ndarray | None = None
     pool: ProcessPoolExecutor  # set by nipype, like processors
     processors: int
 
-    def __init__(self, plugin_args: dict[str, Any]) -> None:
+    def __init__(self, plugin_args: dict[str, Any], n_waiting: int = 0) -> None:
         super().__init__(plugin_args=plugin_args)
+        if n_waiting > 0:
+            self.pool = self._make_pool(self.processors + n_waiting)
         self._nodes: dict[int, tuple[Node, bool]] = {}  # task -> node, whether to update hashes
         self._killed_alone: set[int] = set()
 
@@ -129,14 +138,17 @@ class RunByRun(MultiProcPlugin):
                 "one process (to avoid this, use --nprocs 1 or give the job more memory)"
             )
             self.processors = 1
-        self.pool = ProcessPoolExecutor(
-            max_workers=1,
+        self.pool = self._make_pool(1)
+        for taskid in unfinished:
+            self._start(taskid)
+
+    def _make_pool(self, n_workers: int) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            max_workers=n_workers,
             initializer=process_initializer,
             initargs=(self._cwd,),
             mp_context=get_context(self.plugin_args.get("mp_context")),
         )
-        for taskid in unfinished:
-            self._start(taskid)
 
     def _fail(self, taskid: int, *traceback: str) -> None:
         lines: Sequence[str] = [f"{line}\n" for line in traceback]

@@ -40,9 +40,9 @@ def plan_execution(
         check_scripts_folder(plugin, work_dir)
     # This machine need not have a GPU: the network's jobs look for one on theirs.
     requested = ("cpu", "float32") if remote else (resources.device, precision)
-    device, notes = in_worker(resources.processes, check_network, weights.file, *requested)
+    devices, notes = in_worker(resources.processes, check_network, weights.file, *requested)
     if remote and resources.device.startswith("cuda"):
-        device = resources.device
+        devices = [resources.device]
     for note in notes:
         _LOG.warning("%s", note)
     # Computed from all runs, not only the remaining ones, so that a call that continues an
@@ -50,8 +50,10 @@ def plan_execution(
     # one network.
     side_by_side = max(1, min(8, resources.processes // n_runs))
     threads = resources.threads or (NETWORK_CPUS if remote else side_by_side)
+    # one process alone reads and embeds in turn
+    use_workers = devices[0] != "cpu" and resources.processes > 1 and not remote
     network = NetworkResources(
-        device=device,
+        devices=devices,
         batch_size=resources.batch_size,
         threads=threads if remote else min(threads, resources.processes),
         compiled=resources.compiled,
@@ -60,8 +62,8 @@ def plan_execution(
         processes=1 if plugin is not None and plugin.name == "Linear" else resources.processes,
         log_name=log_name,
         memory_gb=resources.memory_gb,
-        uses_gpu=device.startswith("cuda"),
         plugin=plugin,
+        gpu_workers=len(devices) if use_workers else 0,
         stop_on_first_crash=resources.stop_on_first_crash,
     )
     return execution, network

@@ -24,7 +24,7 @@ def check_atlas(atlas_file: Path) -> None:
         raise UsageError(f"--atlas: {error}") from error
 
 
-def check_network(weights_file: str, device: str, precision: str) -> tuple[str, list[str]]:
+def check_network(weights_file: str, device: str, precision: str) -> tuple[list[str], list[str]]:
     """Check that the network can be loaded and can run on the device at this precision.
 
     This runs in a worker, so that the process that waits for the workers need not import torch.
@@ -38,8 +38,8 @@ def check_network(weights_file: str, device: str, precision: str) -> tuple[str, 
 
     Returns
     -------
-    device : str
-        `cpu`, `cuda` or `cuda:N`.
+    devices : list of str
+        `cpu` alone, or `cuda:N` for each GPU.
     notes : list of str
         Messages for the user.
 
@@ -49,9 +49,9 @@ def check_network(weights_file: str, device: str, precision: str) -> tuple[str, 
         The weights do not fit, or the device does not exist or does not support the precision.
     """
     from swift_bids.network.checkpoint import read_backbone
+    from swift_bids.network.device import choose_devices
     from swift_bids.network.precision import at_precision
     from swift_bids.network.swift import SwiFT
-    from swift_bids.steps.embed import choose_device
 
     backbone = read_backbone(weights_file, SwiFT)
     shape = [backbone.config["in_chans"], *backbone.config["img_size"]]
@@ -63,8 +63,8 @@ def check_network(weights_file: str, device: str, precision: str) -> tuple[str, 
     notes = []
     if backbone.unused:
         notes.append(f"weights: ignored, not part of the features: {', '.join(backbone.unused)}")
-    chosen, warning = choose_device(device)
+    devices, warning = choose_devices(device)
     if warning:
         notes.append(warning)
-    at_precision(precision, chosen)  # raises UsageError if the device does not support it
-    return chosen, notes
+    at_precision(precision, devices[0])  # raises UsageError if the device does not support it
+    return devices, notes

@@ -89,8 +89,9 @@ def kill_workers() -> None:
     # otherwise concurrent.futures logs that the pool is broken
     logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL)
     for worker in multiprocessing.active_children():
-        worker.kill()
-        worker.join()
+        if not worker.daemon:  # worker_per_gpu.py ends its own
+            worker.kill()
+            worker.join()
 
 
 def in_worker(processes: int, function: Callable, *arguments: Any) -> Any:

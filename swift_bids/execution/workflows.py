@@ -30,6 +30,8 @@ from swift_bids.execution.workers import kill_workers, start_method
 from swift_bids.inputs.run import Run
 from swift_bids.workflow import WORKFLOW_NAME, workflow_name
 
+#: Nodes that may wait for each GPU at a time, so that it always has a run.
+NODES_PER_GPU = 4
 #: Called with (workflow name, node name, `start`, `end` or `exception`).
 OnNode = Callable[[str, str, str], None]
 
@@ -42,8 +44,8 @@ class Execution:
     ----------
     processes, memory_gb
         CPUs and memory that nipype may use together; None: all memory.
-    uses_gpu
-        Whether the network runs on a GPU, which one process on this machine uses at a time.
+    gpu_workers
+        Processes that run the network for the nodes, one for each GPU; 0: the nodes run it.
     log_name
         Folder of this call's logs, `sub-XX/log/<log_name>`.
     plugin
@@ -55,7 +57,7 @@ class Execution:
     processes: int
     log_name: str
     memory_gb: float | None = None
-    uses_gpu: bool = False
+    gpu_workers: int = 0
     plugin: Plugin | None = None
     stop_on_first_crash: bool = False
 
@@ -263,7 +265,6 @@ def _is_visible(file: Path) -> bool:
 def _make_local_plugin(execution: Execution, processes: int, on_node: OnNode) -> RunByRun:
     arguments = {
         "status_callback": _on_status(on_node),
-        **({"n_gpu_procs": 1} if execution.uses_gpu else {}),
         "raise_insufficient": False,
         **(execution.plugin.arguments if execution.plugin is not None else {}),
     }
@@ -271,4 +272,4 @@ def _make_local_plugin(execution: Execution, processes: int, on_node: OnNode) ->
     arguments["n_procs"] = min(processes, arguments.get("n_procs", processes))
     if execution.memory_gb is not None:
         arguments["memory_gb"] = execution.memory_gb
-    return RunByRun(arguments)
+    return RunByRun(arguments, NODES_PER_GPU * execution.gpu_workers)

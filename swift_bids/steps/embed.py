@@ -1,102 +1,34 @@
 """Matrix + index map + chunk table -> tokens (chunk, 288, 2, 2, 2, 20).
 
-The rows of the matrix are copied to the device as they are (9 MB per chunk). The device scatters
-them into the 96^3 input, whose background is written only once. While the network processes one
-batch, a thread reads the next one into memory.
+The rows of the matrix are copied to the device as they are (float16, 9 MB per chunk). The device
+scatters them into the 96^3 input. While the network processes one batch, a thread reads the next
+one, and the tokens of the one before return to the CPU. A batch may have chunks of several runs.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swift_bids.base.errors import UsageError
+from swift_bids.base.errors import InputError
 from swift_bids.geometry.frames import MODEL_SHAPE
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES
 from swift_bids.network.precision import at_precision
-from swift_bids.steps.chunk import chunk_rows
+from swift_bids.steps.chunk_queue import ChunkQueue, QueuedRun
 from swift_bids.steps.normalise import MatrixFile
 
 _LOG = logging.getLogger("swift_bids")
 #: Share of a GPU's free memory that a batch may fill.
 _MEMORY_SHARE = 0.8
 #: Larger batches are not faster.
-_MAX_CHUNKS = 16
-
-
-def choose_device(device: str) -> tuple[str, str | None]:
-    """Turn `--device` into a torch device.
-
-    Parameters
-    ----------
-    device
-        `auto`, `cpu`, `cuda` or `cuda:N`.
-
-    Returns
-    -------
-    device : str
-        `cpu`, `cuda` or `cuda:N`.
-    warning : str or None
-        Message for the user if `auto` falls back to the CPU although torch was built for GPUs.
-
-    Raises
-    ------
-    UsageError
-        The requested GPU cannot be used.
-    """
-    remedy = (
-        "in a container, add --gpus all (docker) or --nv (apptainer); otherwise install a CUDA "
-        "build of torch, or use --device cpu"
-    )
-    if device == "cpu":
-        return "cpu", None
-    if not torch.cuda.is_available():
-        if device == "auto":
-            built = torch.backends.cuda.is_built()
-            return "cpu", f"found no usable GPU, using the CPU; {remedy}" if built else None
-        raise UsageError(f"--device {device}: torch sees no GPU; {remedy}")
-    wanted = torch.device("cuda" if device == "auto" else device)
-    if wanted.index is not None and wanted.index >= torch.cuda.device_count():
-        raise UsageError(
-            f"--device {device}: torch sees {torch.cuda.device_count()} GPU(s), numbered from 0; "
-            f"choose one of these"
-        )
-    return str(wanted), None
-
-
-class ModelInput:
-    """The network's input for a batch of chunks of one run, reused for every batch.
-
-    Parameters
-    ----------
-    index
-        (brain voxel,) flat C-order positions in 96^3, on the device of the network.
-    background
-        z-score of all other voxels.
-    batch_size
-        Largest number of chunks in a batch.
-
-    Notes
-    -----
-    Time is the innermost axis in memory, as the network reads it.
-    """
-
-    def __init__(self, index: Tensor, background: float, batch_size: int):
-        shape = (batch_size, math.prod(MODEL_SHAPE), CHUNK_VOLUMES)  # (B, X * Y * Z, T)
-        self._index = index
-        self._voxels = torch.full(shape, background, dtype=torch.float32, device=index.device)
-
-    def fill(self, rows: Tensor) -> Tensor:
-        """Scatter brain voxels (B, T, brain voxel) into (B, 1, 96, 96, 96, T) float32."""
-        voxels = self._voxels[: len(rows)]
-        voxels.index_copy_(1, self._index, rows.transpose(1, 2).to(torch.float32))
-        return voxels.view(len(rows), 1, *MODEL_SHAPE, CHUNK_VOLUMES)
+MAX_BATCH = 16
 
 
 def embed_chunks(
@@ -107,30 +39,16 @@ def embed_chunks(
     network: nn.Module,
     batch_size: int | None = None,
     precision: str = "float32",
-    on_chunks: Callable[[int], object] = lambda n: None,
+    on_chunk: Callable[[], object] = lambda: None,
 ) -> np.ndarray:
     """Run the network over the chunks of one run.
 
     Parameters
     ----------
-    matrix
-        (volume, brain voxel) float16 z-scores, in memory or in a file.
-    index
-        (brain voxel,) flat C-order positions in 96^3.
-    starts
-        First volume (row of the matrix) of every chunk of 20. If the matrix ends before the chunk
-        does, `swift_bids.steps.chunk.chunk_rows` fills the chunk up.
-    background
-        z-score outside the brain.
-    network
-        The network, in evaluation mode, on the device that does the work.
-    batch_size
-        Chunks that go through the network together; None: one on the CPU, and on a GPU as many as
-        fit in its free memory. The number is halved whenever the GPU runs out of memory.
-    precision
-        One of `swift_bids.network.precision.PRECISIONS`.
-    on_chunks
-        Called after each batch with the number of its chunks (progress).
+    matrix, index, starts, background, on_chunk
+        As for `swift_bids.steps.chunk_queue.QueuedRun`.
+    network, batch_size, precision
+        As for `Embedder`.
 
     Returns
     -------
@@ -139,41 +57,208 @@ def embed_chunks(
 
     Raises
     ------
-    torch.OutOfMemoryError
-        Not even one chunk fits.
+    InputError
+        The memory of the device is too small for even one chunk.
     UsageError
         The device does not support this precision.
     """
-    device = next(network.parameters()).device
-    positions = torch.from_numpy(np.asarray(index, dtype=np.int64)).to(device)
-    tokens: list[np.ndarray] = []
-    remaining = list(starts)
-    size = 1 if batch_size is None else min(batch_size, len(remaining))
-    first_alone = batch_size is None and device.type == "cuda"  # to measure its memory
-    if first_alone:
-        torch.cuda.reset_peak_memory_stats(device)
-    while remaining:
-        batches = [remaining[i : i + size] for i in range(0, len(remaining), size)]
-        batches = batches[:1] if first_alone else batches
-        full = False
+    run, queue = QueuedRun(matrix, index, starts, background, on_chunk), ChunkQueue()
+    queue.put(run)
+    queue.close()
+    Embedder(network, batch_size, precision).embed(queue)
+    return run.tokens()
+
+
+class ModelInput:
+    """The network's input for a batch of chunks, reused for every batch.
+
+    Parameters
+    ----------
+    batch_size
+        Largest number of chunks in a batch.
+    device
+        Device of the network.
+
+    Notes
+    -----
+    Time is the innermost axis in memory, as the network reads it.
+    """
+
+    def __init__(self, batch_size: int, device: torch.device | str = "cpu"):
+        self.batch_size = batch_size
+        shape = (batch_size, math.prod(MODEL_SHAPE), CHUNK_VOLUMES)  # (B, X * Y * Z, T)
+        self._voxels = torch.empty(shape, dtype=torch.float32, device=device)
+        self._runs: list[QueuedRun | None] = [None] * batch_size
+
+    def fill(self, runs: Sequence[QueuedRun], rows: Sequence[Tensor]) -> Tensor:
+        """Scatter the brain voxels (T, brain voxel) of a chunk of each run into (B, 1, 96, 96, 96,
+        T) float32.
+
+        The background is written only where the batch before had a chunk of another run.
+        """
+        device = self._voxels.device
+        for volumes, run, before, values in zip(self._voxels, runs, self._runs, rows):
+            if before is not run:
+                volumes.fill_(run.background)
+            values = values.to(device, non_blocking=True).T.to(torch.float32)
+            volumes.index_copy_(0, run.index_on(device), values)
+        self._runs[: len(runs)] = runs
+        return self._voxels[: len(runs)].view(len(runs), 1, *MODEL_SHAPE, CHUNK_VOLUMES)
+
+
+#: A run, the number of one of its chunks, and the rows of that chunk.
+_Read = tuple[QueuedRun, int, Tensor]
+
+
+@dataclass(frozen=True)
+class _Launched:
+    """A batch in the network, and its tokens on their way to the CPU.
+
+    On the CPU, `copied` is None, and the tokens are there already.
+    """
+
+    runs: Sequence[QueuedRun]
+    chunks: Sequence[int]
+    tokens: Tensor
+    copied: torch.cuda.Event | None = None
+
+    def deliver(self) -> None:
+        """Wait for the tokens and give them to the runs."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        for run, chunk, tokens in zip(self.runs, self.chunks, self.tokens.numpy()):
+            run.add(chunk, tokens)
+
+
+class Embedder:
+    """Sends the chunks of a queue through the network.
+
+    Parameters
+    ----------
+    network
+        The network, in evaluation mode, on the device that does the work.
+    batch_size
+        Chunks that go through the network together; None: one on the CPU, and on a GPU as many as
+        fit in its free memory. The number is halved whenever the GPU runs out of memory.
+    precision
+        One of `swift_bids.network.precision.PRECISIONS`.
+    """
+
+    def __init__(
+        self, network: nn.Module, batch_size: int | None = None, precision: str = "float32"
+    ):
+        self._network, self._precision = network, precision
+        self._device = next(network.parameters()).device
+        self._is_gpu = self._device.type == "cuda"
+        self._batch_size = batch_size or 1
+        # The first chunk goes alone, to measure its memory.
+        self._measured = batch_size is not None or not self._is_gpu
+        self._input: ModelInput | None = None
+
+    def embed(self, queue: ChunkQueue) -> None:
+        """Embed the chunks of a queue until it is closed and empty.
+
+        Raises
+        ------
+        UsageError
+            The device does not support the precision.
+        """
+        self._use_device()
+        with (
+            torch.inference_mode(),
+            at_precision(self._precision, self._device),
+            ThreadPoolExecutor(max_workers=1, initializer=self._use_device) as reader,
+        ):
+            try:
+                self._embed_batches(queue, reader)
+            finally:
+                queue.close()  # otherwise the reader would wait forever after an error
+
+    def _embed_batches(self, queue: ChunkQueue, reader: ThreadPoolExecutor) -> None:
+        launched: _Launched | None = None
+        ahead = reader.submit(self._read, queue)
+        while True:
+            if launched is not None and not ahead.done():
+                launched.deliver()
+                launched = None
+            batch = ahead.result()
+            if not batch:
+                break
+            ahead, before = reader.submit(self._read, queue), launched
+            launched = self._launch(batch)
+            if before is not None:
+                before.deliver()
+        if launched is not None:
+            launched.deliver()
+
+    def _read(self, queue: ChunkQueue) -> list[_Read]:
+        """Read the next batch; an empty list marks the end of the queue.
+
+        A file that cannot be read fails its run alone.
+        """
+        while chunks := queue.take(self._batch_size):
+            batch: list[_Read] = []
+            for run, chunk in chunks:
+                try:
+                    if run.error is None:
+                        batch.append((run, chunk, run.read_rows(chunk, self._is_gpu)))
+                except (OSError, ValueError) as error:
+                    run.fail(error)
+            if batch:
+                return batch
+        return []
+
+    def _launch(self, batch: Sequence[_Read]) -> _Launched | None:
+        """Start a batch. If it does not fit in memory, embed it in smaller ones and return None; a
+        run of which not even one chunk fits has failed."""
         try:
-            for output in _outputs(matrix, positions, batches, background, network, precision):
-                tokens.append(output)
-                remaining = remaining[len(output) :]
-                on_chunks(len(output))
+            launched = self._start(batch)
         except torch.OutOfMemoryError:
-            if size == 1:
-                raise
-            size, full = size // 2, True
-            _LOG.warning(
-                "%s has no memory left: continuing with %d chunk(s) per batch", device, size
-            )
+            launched = None
         # Not in the except block: there, the traceback still holds references to the tensors.
-        if full:
+        if launched is not None:
+            if not self._measured:
+                self._batch_size, self._measured = batch_that_fits(self._device), True
+            return launched
+        self._input = None
+        if self._is_gpu:
             torch.cuda.empty_cache()
-        elif first_alone and remaining:
-            size, first_alone = min(len(remaining), batch_that_fits(device)), False
-    return np.concatenate(tokens)
+        if len(batch) == 1:
+            batch[0][0].fail(
+                InputError(
+                    f"{self._device} has no memory left for even one chunk; end other programs "
+                    f"that use it, or choose another --device"
+                )
+            )
+            return None
+        self._batch_size = len(batch) // 2
+        _LOG.warning(
+            "%s has no memory left: continuing with %d chunk(s) per batch",
+            self._device,
+            self._batch_size,
+        )
+        while batch:
+            part, batch = batch[: self._batch_size], batch[self._batch_size :]
+            if (launched_part := self._launch(part)) is not None:
+                launched_part.deliver()
+        return None
+
+    def _start(self, batch: Sequence[_Read]) -> _Launched:
+        runs, chunks, rows = zip(*batch)
+        if self._input is None or self._input.batch_size < len(batch):
+            self._input = None  # its memory is free before the larger one is allocated
+            self._input = ModelInput(len(batch), self._device)
+        tokens = self._network(self._input.fill(runs, rows)).float()
+        if not self._is_gpu:
+            return _Launched(runs, chunks, tokens)
+        pinned = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
+        pinned.copy_(tokens, non_blocking=True)
+        return _Launched(runs, chunks, pinned, torch.cuda.current_stream().record_event())
+
+    def _use_device(self) -> None:
+        """Make this thread pin memory for the device of the network, not for the first GPU."""
+        if self._is_gpu:
+            torch.cuda.set_device(self._device)
 
 
 def batch_that_fits(device: torch.device) -> int:
@@ -181,41 +266,4 @@ def batch_that_fits(device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
     per_chunk = torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
     reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return max(1, min(_MAX_CHUNKS, int(_MEMORY_SHARE * (free + reserved) / max(per_chunk, 1))))
-
-
-def _outputs(
-    matrix: np.ndarray | MatrixFile,
-    positions: Tensor,
-    batches: Sequence[Sequence[int]],
-    background: float,
-    network: nn.Module,
-    precision: str,
-) -> Iterator[np.ndarray]:
-    """Yield the tokens of each batch; a thread reads the next batch meanwhile."""
-    device = positions.device
-    model_input = ModelInput(positions, background, len(batches[0]))
-    # Two alternating buffers, pinned because only copies from pinned memory overlap with GPU work.
-    shape = (2, len(batches[0]), CHUNK_VOLUMES, matrix.shape[1])
-    buffers = torch.empty(shape, dtype=torch.float16, pin_memory=device.type == "cuda")
-
-    def read(number: int) -> Tensor:
-        rows = buffers[number % 2][: len(batches[number])]
-        for row, start in zip(rows.numpy(), batches[number]):
-            row_numbers = chunk_rows(start, matrix.shape[0])
-            first = row_numbers.min()
-            row[:] = matrix[first : row_numbers.max() + 1][row_numbers - first]
-        return rows
-
-    with (
-        torch.inference_mode(),
-        at_precision(precision, device),
-        ThreadPoolExecutor(max_workers=1) as reader,
-    ):
-        ahead = reader.submit(read, 0)
-        for number in range(len(batches)):
-            rows = ahead.result().to(device, non_blocking=True)
-            if number + 1 < len(batches):
-                ahead = reader.submit(read, number + 1)
-            # .cpu() waits for the network, so the copy out of this buffer has finished, too
-            yield network(model_input.fill(rows)).float().cpu().numpy()
+    return max(1, min(MAX_BATCH, int(_MEMORY_SHARE * (free + reserved) / max(per_chunk, 1))))

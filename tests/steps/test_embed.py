@@ -5,24 +5,28 @@ import pytest
 import torch
 
 from swift_bids import SwiFT
-from swift_bids.base.errors import UsageError
+from swift_bids.base.errors import InputError, UsageError
+from swift_bids.network.device import choose_devices
 from swift_bids.network.precision import at_precision
-from swift_bids.steps.embed import ModelInput, batch_that_fits, choose_device, embed_chunks
+from swift_bids.steps.chunk_queue import ChunkQueue, QueuedRun
+from swift_bids.steps.embed import Embedder, ModelInput, batch_that_fits, embed_chunks
 
 
 def test_fill_puts_voxels_in_their_positions():
     rows = torch.arange(2 * 20 * 2, dtype=torch.float16).view(2, 20, 2)  # (B, T, voxel)
     places = [(1, 2, 3), (95, 0, 94)]
-    index = torch.tensor([np.ravel_multi_index(p, (96, 96, 96)) for p in places])
-    inputs = ModelInput(index, background=-2.5, batch_size=2)
-    inputs.fill(rows + 100)  # an earlier batch
-    volumes = inputs.fill(rows)
+    index = np.array([np.ravel_multi_index(p, (96, 96, 96)) for p in places])
+    run = QueuedRun(np.empty((20, 2)), index, [0], background=-2.5)
+    other = QueuedRun(np.empty((20, 2)), index + 7, [0], background=9.0)
+    inputs = ModelInput(batch_size=2)
+    inputs.fill([run, other], rows + 100)  # an earlier batch
+    volumes = inputs.fill([run, run], rows)
     assert volumes.shape == (2, 1, 96, 96, 96, 20)
     assert volumes.dtype == torch.float32
     for voxel, place in enumerate(places):
         assert torch.equal(volumes[:, 0][(slice(None), *place)], rows[..., voxel].float())
     assert int((volumes == -2.5).sum()) == volumes.numel() - rows.numel()
-    assert torch.equal(inputs.fill(rows[1:]), volumes[1:])
+    assert torch.equal(inputs.fill([run], rows[1:]), volumes[1:])
 
 
 class Recorder(torch.nn.Module):
@@ -54,10 +58,11 @@ def check_means_of_chunks(network, **options):
         np.testing.assert_allclose(tokens[chunk, 0, 0, 0, 0], expected, rtol=1e-5)
 
 
-def test_batches_report_progress():
+def test_chunks_report_progress():
     network, seen = Recorder(), []
-    check_means_of_chunks(network, batch_size=2, on_chunks=seen.append)
-    assert network.batches == seen == [2, 2, 1]
+    check_means_of_chunks(network, batch_size=2, on_chunk=lambda: seen.append(len(network.batches)))
+    assert network.batches == [2, 2, 1]
+    assert len(seen) == 5
 
 
 def test_the_cpu_gets_one_chunk_per_batch():
@@ -69,15 +74,37 @@ def test_the_cpu_gets_one_chunk_per_batch():
 def test_full_memory_halves_the_batch(caplog):
     """No chunk is lost or embedded twice, and the log has a line for each halving."""
     network, seen = Recorder(room=1), []
-    check_means_of_chunks(network, batch_size=4, on_chunks=seen.append)
+    check_means_of_chunks(network, batch_size=4, on_chunk=lambda: seen.append("chunk"))
     assert network.batches == [4, 2, 1, 1, 1, 1, 1]
-    assert seen == [1] * 5
+    assert len(seen) == 5
     assert [record.message for record in caplog.records] == [
         "cpu has no memory left: continuing with 2 chunk(s) per batch",
         "cpu has no memory left: continuing with 1 chunk(s) per batch",
     ]
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(InputError, match="cpu has no memory left for even one chunk"):
         check_means_of_chunks(Recorder(room=0), batch_size=2)
+
+
+def test_a_batch_has_chunks_of_several_runs():
+    """Each run has its own mask and background; a run that cannot be read fails alone."""
+    rng = np.random.default_rng(0)
+    queue, runs, expected = ChunkQueue(), [], []
+    for n_voxels, background in ((50, -1.0), (30, 2.0), (40, 0.5)):
+        matrix = rng.standard_normal((60, n_voxels)).astype(np.float16)
+        runs.append(QueuedRun(matrix, rng.permutation(96**3)[:n_voxels], [0, 20, 40], background))
+        sums = matrix.astype(float).reshape(3, 20, -1).sum(2) + background * (96**3 - n_voxels)
+        expected.append(sums / 96**3)
+        queue.put(runs[-1])
+    queue.close()
+    runs[1].read_rows = lambda *_: open("/nowhere")
+    network = Recorder()
+    Embedder(network, batch_size=4).embed(queue)
+    assert sum(network.batches) == 6
+    assert max(network.batches) > 1
+    for run, means in zip(runs[::2], expected[::2]):
+        np.testing.assert_allclose(run.tokens()[:, 0, 0, 0, 0], means, rtol=1e-5)
+    with pytest.raises(FileNotFoundError):
+        runs[1].tokens()
 
 
 @pytest.mark.parametrize(("free", "expected"), [(0, 1), (3.0, 2), (10.0, 8), (1000.0, 16)])
@@ -92,14 +119,24 @@ def test_batch_size_from_free_memory(monkeypatch, free, expected):
 
 
 def test_the_cpu_is_chosen_without_a_warning():
-    assert choose_device("cpu") == ("cpu", None)
+    assert choose_devices("cpu") == (["cpu"], None)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a CUDA GPU")
 def test_the_error_for_a_missing_gpu_says_what_to_do():
     with pytest.raises(UsageError, match=r"--gpus all .*--nv .*--device cpu"):
-        choose_device("cuda")
-    assert choose_device("auto")[0] == "cpu"
+        choose_devices("cuda")
+    assert choose_devices("auto")[0] == ["cpu"]
+
+
+def test_several_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert choose_devices("auto") == choose_devices("cuda")
+    assert choose_devices("cuda") == (["cuda:0", "cuda:1", "cuda:2"], None)
+    assert choose_devices("cuda:2,0,2") == (["cuda:2", "cuda:0"], None)
+    with pytest.raises(UsageError, match=r"cuda:1,3: torch sees 3 GPU\(s\), numbered from 0"):
+        choose_devices("cuda:1,3")
 
 
 def test_bfloat16_stays_close_to_float32(recipe, reference_state):
@@ -134,7 +171,7 @@ def test_the_gpu_result_equals_that_of_the_cpu(recipe, reference_state, precisio
     network = SwiFT(**config).eval()
     network.load_state_dict(reference_state("full"))
     volumes = torch.from_numpy(recipe.make_input(spec["shape"], spec["input_seed"]))
-    device, _ = choose_device("auto")
+    device = choose_devices("auto")[0][0]
     with torch.inference_mode(), at_precision(precision, device):
         output = network.to(device)(volumes.to(device)).float().cpu().numpy()
     assert np.abs(output - expected).max() / np.abs(expected).max() <= bound
@@ -145,4 +182,5 @@ def test_the_gpu_result_equals_that_of_the_cpu(recipe, reference_state, precisio
 def test_the_gpu_gets_one_chunk_and_then_larger_batches():
     network = Recorder().cuda()
     check_means_of_chunks(network)
-    assert network.batches == [1, 4]  # the first chunk alone, to measure its memory
+    # the first chunk alone, to measure its memory, and meanwhile the second was read
+    assert network.batches == [1, 1, 3]
