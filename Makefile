@@ -2,6 +2,7 @@
 # make test   run all tests except the long ones (6 to 11 minutes on 2 cores)
 # make test-long   run the long tests: containers, SLURM, simulations, 50 kills
 # make lint   check style, types and the direction of imports
+# make gpu-check   check and measure the app on a GPU, in at most 6 minutes (GPU="--device cpu --quick" rehearses it)
 # make audit  check the packages in the images for known vulnerabilities; needs internet
 # make docs   build the documentation, docs/_build/html/index.html
 # make image, make sif, make test-containers   build the image, build the Apptainer image, test both
@@ -15,7 +16,7 @@ DEMO   ?= demo
 JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n : 8)))
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-long lint audit docs image sif test-containers lock clean
+.PHONY: demo test test-long lint gpu-check audit docs image sif test-containers lock clean
 demo: $(VENV)/installed
 	$(BIN)/python -m swift_bids.demo $(DEMO)
 	$(BIN)/python run.py $(DEMO)/fmriprep $(DEMO)/swift_bids participant --weights $(DEMO)/weights --random-weights -w $(DEMO)/work
@@ -42,6 +43,9 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+gpu-check: $(VENV)/installed
+	$(BIN)/python -m benchmarks.gpu $(GPU)
 
 audit: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet pip-audit

@@ -1,0 +1,1 @@
+"""One command that measures the app on a GPU; see `benchmarks.gpu.__main__`."""
