@@ -69,6 +69,7 @@ lock:
 	echo "$(TORCH)" | MACOSX_DEPLOYMENT_TARGET=14.0 uv pip compile pyproject.toml --constraint - \
 		--python-version 3.11 --python-platform macos --generate-hashes --no-emit-package torch \
 		--custom-compile-command "make lock" --upgrade --output-file requirements.lock
+	docker/check-cuda "$(TORCH)"
 
 $(VENV)/installed: pyproject.toml version
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "swift_bids needs Python 3.11 or newer; make demo PYTHON=python3.11")'
