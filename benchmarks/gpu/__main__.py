@@ -24,9 +24,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 #: Stage -> its time limit in seconds. The last one gets what is left.
 LIMITS = {
-    "device": 30,
+    "device": 60,
     "parity": 60,
-    "speed": 75,
+    "speed": 80,
     "app": 150,
     "memory": 40,
     "profile": 40,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,9 +23,10 @@ def tests(stage: Stage) -> None:
     """The tests marked `gpu`."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/steps"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    stage.add("said", done.stdout.strip().splitlines()[-1])
+    said = done.stdout + done.stderr
+    stage.add("said", said.strip().splitlines()[-1])
     if done.returncode:
-        stage.add("output", done.stdout[-3000:])
+        stage.add("output", said[-3000:])
     done.check_returncode()
 
 
@@ -52,7 +54,7 @@ def app(stage: Stage) -> None:
             ]
             command += ["--nprocs", n_readers, "--precision", stage.precision, "-v", "--force"]
             command += ["--participant-label", *some]
-            with busy_share(stage) as busy:
+            with busy_share(stage, folder) as busy:
                 start = time.perf_counter()
                 done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
                 seconds = time.perf_counter() - start
@@ -70,16 +72,22 @@ def app(stage: Stage) -> None:
 
 
 @contextmanager
-def busy_share(stage: Stage) -> Iterator[dict[str, float]]:
+def busy_share(stage: Stage, folder: Path) -> Iterator[dict[str, float]]:
     """Sample how busy the GPU is; the shares of the samples are filled in at the end."""
     busy: dict[str, float] = {}
-    if not stage.is_gpu:
+    if not stage.is_gpu or shutil.which("nvidia-smi") is None:
         yield busy
         return
-    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
-    with subprocess.Popen([*query, "--loop-ms=100"], stdout=subprocess.PIPE, text=True) as sampler:
-        yield busy
-        sampler.terminate()
-        samples = [int(line) for line in sampler.stdout if line.strip().isdecimal()]
-    busy["mean"] = round(statistics.fmean(samples) / 100, 3) if samples else float("nan")
-    busy["samples above 0"] = round(sum(map(bool, samples)) / max(1, len(samples)), 3)
+    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    with open(folder / "busy", "w+") as samples:
+        sampler = subprocess.Popen([*command, "--loop-ms=200"], stdout=samples)
+        try:
+            yield busy
+        finally:
+            sampler.terminate()
+            sampler.wait()
+        samples.seek(0)
+        shares = [int(line) / 100 for line in samples if line.strip().isdecimal()]
+    if shares:
+        busy["mean"] = round(statistics.fmean(shares), 3)
+        busy["samples above 0"] = round(statistics.fmean(share > 0 for share in shares), 3)

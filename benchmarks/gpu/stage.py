@@ -54,6 +54,7 @@ class Stage:
     def network(self) -> SwiFT:
         """The released network with random weights."""
         torch.manual_seed(0)
+        torch.backends.cuda.enable_cudnn_sdp(False)  # as in the app
         return SwiFT(**RELEASED_CONFIG).eval().to(self.device)
 
     def volumes(self, batch: int) -> torch.Tensor:

@@ -127,7 +127,10 @@ class _Workers:
                 break
             ended = f"the process that runs the network on {device} ended"
             if not ready.is_set():
-                _LOG.error("%s while it started; give the job more memory", ended)
+                remedy = (
+                    "see the error above" if process.exitcode == 1 else "give the job more memory"
+                )
+                _LOG.error("%s while it started; %s", ended, remedy)
                 break
             _LOG.warning("%s, most likely because memory ran out; starting it again", ended)
         with self._lock:

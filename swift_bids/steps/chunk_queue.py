@@ -50,19 +50,23 @@ class QueuedRun:
         self.error: Exception | None = None
         self._matrix, self._on_chunk = matrix, on_chunk
         self._index = torch.from_numpy(np.asarray(index, dtype=np.int64))
+        self._index_on_device: Tensor | None = None
         self._tokens: dict[int, np.ndarray] = {}
         self._finished = threading.Event()
 
     def index_on(self, device: torch.device) -> Tensor:
         """Return the positions of the brain voxels on a device, and keep them there."""
-        self._index = self._index.to(device)
-        return self._index
+        if self._index_on_device is None:
+            self._index_on_device = self._index.to(device, non_blocking=True)
+        return self._index_on_device
 
     def read_rows(self, chunk: int, pinned: bool = False) -> Tensor:
         """Read the rows of a chunk, (20, brain voxel) float16.
 
-        Copies from pinned memory to a GPU overlap with its work.
+        Copies from pinned memory to a GPU overlap with its work; the index map is pinned, too.
         """
+        if pinned and not self._index.is_pinned():
+            self._index = self._index.pin_memory()
         numbers = chunk_rows(self.starts[chunk], self._matrix.shape[0])
         first = numbers.min()
         shape = (CHUNK_VOLUMES, self._matrix.shape[1])

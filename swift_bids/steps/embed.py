@@ -27,6 +27,8 @@ from swift_bids.steps.normalise import MatrixFile
 _LOG = logging.getLogger("swift_bids")
 #: Share of a GPU's free memory that a batch may fill.
 _MEMORY_SHARE = 0.8
+#: What errors of torch, of CUDA and of cuBLAS say when the memory is full.
+_OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")
 #: Larger batches are not faster.
 MAX_BATCH = 16
 
@@ -164,6 +166,9 @@ class Embedder:
             The device does not support the precision.
         """
         self._use_device()
+        if not self._measured:
+            # An earlier run in this process may have used more memory.
+            torch.cuda.reset_peak_memory_stats(self._device)
         with (
             torch.inference_mode(),
             at_precision(self._precision, self._device),
@@ -176,7 +181,7 @@ class Embedder:
 
     def _embed_batches(self, queue: ChunkQueue, reader: ThreadPoolExecutor) -> None:
         launched: _Launched | None = None
-        ahead = reader.submit(self._read, queue)
+        ahead = reader.submit(self._read, queue, self._batch_size)
         while True:
             if launched is not None and not ahead.done():
                 launched.deliver()
@@ -184,19 +189,19 @@ class Embedder:
             batch = ahead.result()
             if not batch:
                 break
-            ahead, before = reader.submit(self._read, queue), launched
+            ahead, before = reader.submit(self._read, queue, self._batch_size), launched
             launched = self._launch(batch)
             if before is not None:
                 before.deliver()
         if launched is not None:
             launched.deliver()
 
-    def _read(self, queue: ChunkQueue) -> list[_Read]:
-        """Read the next batch; an empty list marks the end of the queue.
+    def _read(self, queue: ChunkQueue, n: int) -> list[_Read]:
+        """Read the next batch of up to `n` chunks; an empty list marks the end of the queue.
 
         A file that cannot be read fails its run alone.
         """
-        while chunks := queue.take(self._batch_size):
+        while chunks := queue.take(n):
             batch: list[_Read] = []
             for run, chunk in chunks:
                 try:
@@ -213,7 +218,9 @@ class Embedder:
         run of which not even one chunk fits has failed."""
         try:
             launched = self._start(batch)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not any(text in str(error) for text in _OUT_OF_MEMORY):
+                raise
             launched = None
         # Not in the except block: there, the traceback still holds references to the tensors.
         if launched is not None:
@@ -253,17 +260,22 @@ class Embedder:
             return _Launched(runs, chunks, tokens)
         pinned = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
         pinned.copy_(tokens, non_blocking=True)
-        return _Launched(runs, chunks, pinned, torch.cuda.current_stream().record_event())
+        copied = torch.cuda.Event(blocking=True)  # waiting for it leaves the CPU to the readers
+        copied.record()
+        return _Launched(runs, chunks, pinned, copied)
 
     def _use_device(self) -> None:
         """Make this thread pin memory for the device of the network, not for the first GPU."""
         if self._is_gpu:
             torch.cuda.set_device(self._device)
+            # cuDNN's attention plans each new batch size for seconds
+            torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def batch_that_fits(device: torch.device) -> int:
     """Return how many chunks fit in a GPU's free memory, once one has been through the network."""
     free, _ = torch.cuda.mem_get_info(device)
     per_chunk = torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
+    per_chunk += math.prod(MODEL_SHAPE) * CHUNK_VOLUMES * 4  # its input stays allocated
     reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return max(1, min(MAX_BATCH, int(_MEMORY_SHARE * (free + reserved) / max(per_chunk, 1))))
+    return max(1, min(MAX_BATCH, int(_MEMORY_SHARE * (free + reserved) / per_chunk)))

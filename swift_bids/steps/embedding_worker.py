@@ -7,13 +7,14 @@ workers accept from the same socket, so whichever has room takes the next run.
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import socket
 import threading
-import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Client, Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -23,12 +24,14 @@ import numpy as np
 from torch import nn
 
 from swift_bids.base.errors import InputError
+from swift_bids.geometry.resample_time import CHUNK_VOLUMES
 from swift_bids.steps.chunk_queue import ChunkQueue, QueuedRun
 from swift_bids.steps.embed import MAX_BATCH, Embedder
 from swift_bids.steps.normalise import MatrixFile
 
-#: Answers to a node. After `_TOKENS` follow the shape and the values, after `_FAILED` the reason.
-_CHUNK_DONE, _TOKENS, _FAILED = b"chunk", b"tokens", b"failed"
+_LOG = logging.getLogger("swift_bids")
+#: First byte of an answer to a node. Tokens are followed by an .npy file, a failure by its reason.
+_STARTED, _CHUNK_DONE, _TOKENS, _FAILED = b"S", b"C", b"T", b"F"
 
 
 def serve(
@@ -49,18 +52,30 @@ def serve(
     batch_size, precision
         As for `swift_bids.steps.embed.Embedder`.
     ready
-        Set when the network is loaded.
+        Set when a first chunk has been through the network, which shows that the device works.
     """
-    try:
+    with _exit_after_error():
         embedder, queue = Embedder(load_network(), batch_size, precision), ChunkQueue()
-        threading.Thread(target=_accept, args=(listener, queue), daemon=True).start()
-        ready.set()
+        first = QueuedRun(np.zeros((CHUNK_VOLUMES, 1), np.float16), np.zeros(1), [0], 0.0)
+        queue.put(first)
+        queue.close()
         embedder.embed(queue)
-    except Exception:
-        # Nothing works after an error of the GPU: the other processes notice the end of this one,
-        # and ask the worker that replaces it.
-        traceback.print_exc()
-    os._exit(1)
+        first.tokens()
+        ready.set()
+        queue = ChunkQueue()
+        threading.Thread(target=_accept, args=(listener, queue), daemon=True).start()
+        embedder.embed(queue)
+
+
+@contextmanager
+def _exit_after_error() -> Iterator[None]:
+    """End the process after an error, in whichever thread: nothing works after an error of the GPU.
+    The nodes notice its end, and ask the worker that replaces it."""
+    try:
+        yield
+    except Exception as error:
+        _LOG.error("%s: %s", type(error).__name__, error)
+        os._exit(1)
 
 
 def embed_in_worker(
@@ -96,45 +111,59 @@ def embed_in_worker(
     }
     # A worker that is killed may have embedded several runs: each of them tries again alone, so
     # that only the run that needs too much fails.
-    for alone in (False, True):
-        try:
-            with Client(address, "AF_UNIX") as connection:
-                connection.send_bytes(json.dumps(run | {"alone": alone}).encode())
-                while (message := connection.recv_bytes()) == _CHUNK_DONE:
-                    on_chunk()
-                if message == _TOKENS:
-                    shape = json.loads(connection.recv_bytes())
-                    return np.frombuffer(connection.recv_bytes(), np.float32).reshape(shape)
-                raise InputError(connection.recv_bytes().decode())
-        except (EOFError, ConnectionResetError, BrokenPipeError):
-            pass
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise InputError("no process is left that runs the network; see the log") from error
-    raise InputError(
-        "the process that runs the network ended twice while it embedded this run, most likely "
-        "because memory ran out; give the job more memory, or use --batch-size 1"
-    )
+    alone = False
+    while True:
+        started = False
+        for answer in _ask(address, run | {"alone": alone}):
+            kind, content = answer[:1], answer[1:]
+            if kind == _TOKENS:
+                return np.load(io.BytesIO(content))
+            if kind == _FAILED:
+                raise InputError(content.decode())
+            started = True
+            if kind == _CHUNK_DONE:
+                on_chunk()
+        if alone and started:
+            raise InputError(
+                "the process that runs the network ended twice while it embedded this run, most "
+                "likely because memory ran out; give the job more memory, or use --batch-size 1"
+            )
+        alone = True
+
+
+def _ask(address: str, request: dict[str, Any]) -> Iterator[bytes]:
+    """Yield the answers of a worker until it closes the connection or ends."""
+    try:
+        with Client(address, "AF_UNIX") as connection:
+            connection.send_bytes(json.dumps(request).encode())
+            while True:
+                yield connection.recv_bytes()
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise InputError("no process is left that runs the network; see the log") from error
+    except (EOFError, OSError):
+        return
 
 
 def _accept(listener: socket.socket, queue: ChunkQueue) -> None:
     """Put runs into the queue as long as it is short; other workers take the rest."""
     running: list[threading.Thread] = []
-    while True:
-        queue.wait_until_shorter(than=2 * MAX_BATCH)
-        connection = Connection(listener.accept()[0].detach())
-        try:
-            request = json.loads(connection.recv_bytes())
-        except (EOFError, OSError):  # its node was killed
-            continue
-        running = [thread for thread in running if thread.is_alive()]
-        if request["alone"]:
-            for thread in running:
+    with _exit_after_error():
+        while True:
+            queue.wait_until_shorter(than=2 * MAX_BATCH)
+            connection = Connection(listener.accept()[0].detach())
+            try:
+                request = json.loads(connection.recv_bytes())
+            except (EOFError, OSError):  # its node was killed
+                continue
+            running = [thread for thread in running if thread.is_alive()]
+            if request["alone"]:
+                for thread in running:
+                    thread.join()
+            thread = threading.Thread(target=_embed, args=(connection, queue, request), daemon=True)
+            thread.start()
+            running.append(thread)
+            if request["alone"]:
                 thread.join()
-        thread = threading.Thread(target=_embed, args=(connection, queue, request), daemon=True)
-        thread.start()
-        running.append(thread)
-        if request["alone"]:
-            thread.join()
 
 
 def _embed(connection: Connection, queue: ChunkQueue, request: dict[str, Any]) -> None:
@@ -146,16 +175,16 @@ def _embed(connection: Connection, queue: ChunkQueue, request: dict[str, Any]) -
         except OSError as error:  # its node was killed
             run.fail(error)
 
-    with connection, suppress(BrokenPipeError, ConnectionResetError):
+    with _exit_after_error(), connection, suppress(BrokenPipeError, ConnectionResetError):
+        connection.send_bytes(_STARTED)
         try:
             matrix, index = MatrixFile(request["matrix"]), np.load(request["index"])
             run = QueuedRun(matrix, index, request["starts"], request["background"], report)
             queue.put(run)
             tokens = run.tokens()
         except (InputError, OSError, ValueError) as error:
-            connection.send_bytes(_FAILED)
-            connection.send_bytes(str(error).encode())
+            connection.send_bytes(_FAILED + str(error).encode())
             return
-        connection.send_bytes(_TOKENS)
-        connection.send_bytes(json.dumps(tokens.shape).encode())
-        connection.send_bytes(tokens.data)
+        content = io.BytesIO()
+        np.save(content, tokens)
+        connection.send_bytes(_TOKENS + content.getvalue())

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from app import files_in, wait_for
+from app import PATIENCE, files_in, somebody_is_left, wait_for
 from make_data import write_run
 
 from swift_bids.base.errors import InputError, UsageError
@@ -35,7 +35,7 @@ class Means(torch.nn.Module):
         if (corner == 666).any():
             os.kill(os.getpid(), signal.SIGKILL)
         if (corner == 500).any():
-            raise torch.OutOfMemoryError("full")
+            raise torch.OutOfMemoryError("CUDA out of memory")
         if (corner == 400).any():
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return x.mean(dim=(2, 3, 4), keepdim=True)
@@ -118,24 +118,44 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+def start_patched_app(folder, bundle, labels):
+    for label in labels:
+        write_run(folder / "in", label)
+    call = [folder / "in", folder / "out", "participant", "--weights", bundle]
+    call += ["--nprocs", "2", "-w", folder / "work"]
+    return subprocess.Popen(
+        [sys.executable, "-c", PATCHED_APP, *map(str, call)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
 def test_both_processes_read_while_runs_wait_for_the_gpu(small_bundle, tmp_path):
     """The network waits until all four runs are read: if the nodes that wait for it took the place
     of readers, two processes would never get there. One process embeds all runs."""
-    for label in "1234":
-        write_run(tmp_path / "in", label)
-    call = [tmp_path / "in", tmp_path / "out", "participant", "--weights", small_bundle]
-    call += ["--nprocs", "2", "-w", tmp_path / "work"]
-    done = subprocess.run(
-        [sys.executable, "-c", PATCHED_APP, *map(str, call)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert done.stdout.endswith("done: 4 run(s)\n"), done.stdout + done.stderr
+    job = start_patched_app(tmp_path, small_bundle, "1234")
+    said, _ = job.communicate(timeout=PATIENCE)
+    assert said.endswith("done: 4 run(s)\n"), said
     assert len(files_in(tmp_path / "work", "pid-*")) == 1
     for file in files_in(tmp_path / "out", "*_desc-swift_embedding.tsv"):
         table = pd.read_csv(file, sep="\t")
         assert table.filter(regex=r"^swift\d").iloc[0].tolist() == list(range(288))
+
+
+def test_ctrl_c_ends_the_worker(small_bundle, tmp_path):
+    """While the network is busy: it would wait for a fourth run forever."""
+    job = start_patched_app(tmp_path, small_bundle, "123")
+    wait_for(lambda: files_in(tmp_path / "work", "pid-*"), job)
+    os.killpg(job.pid, signal.SIGINT)
+    said, _ = job.communicate(timeout=PATIENCE)
+    assert job.returncode == 130, said
+    assert said.count("not processed: the call was interrupted or terminated") == 3
+    assert "Traceback" not in said
+    assert "starting it again" not in said
+    wait_for(lambda: not somebody_is_left(job.pid))
 
 
 def test_runs_of_several_nodes(tmp_path):
@@ -195,6 +215,19 @@ def test_workers_that_cannot_start(tmp_path, caplog):
     assert caplog.text.count("ended while it started; give the job more memory") == 2
 
 
+def fail_to_load():
+    raise RuntimeError("no kernel image is available for execution on the device")
+
+
+def test_a_gpu_that_does_not_work(tmp_path, caplog, capfd):
+    """The other one does all the work, and the reason is in the log."""
+    with embedding_workers({"bad": fail_to_load, "good": Means}) as address:
+        errors = embed_all(address, tmp_path, [1.0, 2.0])
+        wait_for(lambda: "on bad ended while it started; see the error above" in caplog.text)
+    assert max(errors) < 1e-5
+    assert "RuntimeError: no kernel image is available" in capfd.readouterr().err
+
+
 def test_a_temporary_folder_with_a_long_path(tmp_path, monkeypatch):
     folder = tmp_path / ("x" * 100)
     folder.mkdir()
@@ -210,4 +243,4 @@ def test_workers_end_with_the_call(tmp_path):
     before = threading.active_count()
     with embedding_workers({"a": Means}) as address:
         embed_all(address, tmp_path, [1.0])
-    assert threading.active_count() == before
+    assert threading.active_count() <= before

@@ -40,7 +40,7 @@ class Recorder(torch.nn.Module):
     def forward(self, x):
         self.batches.append(len(x))
         if len(x) > self.room:
-            raise torch.OutOfMemoryError("full")
+            raise torch.OutOfMemoryError("CUDA out of memory")
         return x.mean(dim=(2, 3, 4), keepdim=True)
 
 
@@ -107,9 +107,10 @@ def test_a_batch_has_chunks_of_several_runs():
         runs[1].tokens()
 
 
-@pytest.mark.parametrize(("free", "expected"), [(0, 1), (3.0, 2), (10.0, 8), (1000.0, 16)])
+@pytest.mark.parametrize(("free", "expected"), [(0, 1), (3.0, 2), (10.0, 7), (1000.0, 16)])
 def test_batch_size_from_free_memory(monkeypatch, free, expected):
-    """A chunk needs 1 GB while the network runs, and batches may fill 80 % of the free memory."""
+    """A chunk needs 1 GB while the network runs and 0.07 GB for its input; batches may fill 80 % of
+    the free memory."""
     gb = 10**9
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free * gb), 80 * gb))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: int(1.1 * gb))
@@ -180,7 +181,8 @@ def test_the_gpu_result_equals_that_of_the_cpu(recipe, reference_state, precisio
 @pytest.mark.gpu
 @needs_gpu
 def test_the_gpu_gets_one_chunk_and_then_larger_batches():
-    network = Recorder().cuda()
-    check_means_of_chunks(network)
-    # the first chunk alone, to measure its memory, and meanwhile the second was read
-    assert network.batches == [1, 1, 3]
+    for _ in range(2):  # the memory of an earlier run does not count
+        network = Recorder().cuda()
+        check_means_of_chunks(network)
+        # the first chunk alone, to measure its memory, and meanwhile the second was read
+        assert network.batches == [1, 1, 3]
