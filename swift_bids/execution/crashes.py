@@ -38,6 +38,8 @@ def read_crashes(crash_files: Iterable[Path], hint: str = "") -> Crashes:
     # When several steps of a run failed, the first one has the cause: read it last.
     texts.sort(key=lambda crash: _step_number(crash[1]), reverse=True)
     for file, text in texts:
+        if re.search(r"^\s*(KeyboardInterrupt|SystemExit)\b", text, re.MULTILINE):
+            continue  # the user ended the call; nipype mistakes that for a failure of the node
         node = re.search(rf"^Node: {WORKFLOW_NAME}\.(\w+)\.(\w+)$", text, re.MULTILINE)
         errors = re.findall(r"^\s*([\w.]+(?:Error|Exception|Interrupt)): (.*)$", text, re.MULTILINE)
         own = [message for kind, message in errors if kind.startswith("swift_bids.base.errors.")]
