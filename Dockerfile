@@ -22,7 +22,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 # Only the app: when the app changes, only this small layer on top of the large one changes.
 FROM build AS app
-COPY pyproject.toml version README.md LICENSE NOTICE /src/
+# The compiler of the kernel is not part of the image.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
+COPY pyproject.toml setup.py version README.md LICENSE NOTICE /src/
 COPY swift_bids /src/swift_bids
 RUN /opt/swift_bids/bin/pip install --no-index --no-deps --no-build-isolation --target /opt/app /src
 ARG WEIGHTS=

@@ -71,7 +71,7 @@ lock:
 		--custom-compile-command "make lock" --upgrade --output-file requirements.lock
 	docker/check-cuda "$(TORCH)"
 
-$(VENV)/installed: pyproject.toml version
+$(VENV)/installed: pyproject.toml setup.py version $(wildcard swift_bids/network/kernel/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "swift_bids needs Python 3.11 or newer; make demo PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import re
 import statistics
 import time
@@ -22,6 +23,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from swift_bids.network.compiled import kernel
 from swift_bids.network.precision import PRECISIONS, at_precision
 from swift_bids.network.swift import RELEASED_CONFIG, SwiFT
 
@@ -58,6 +60,16 @@ def peak_memory(reference: str, which: int, threads: int) -> float:
     with torch.inference_mode():
         networks[which](volumes)
     return status("VmHWM") - before
+
+
+def available_kernels() -> list[str]:
+    """Instruction sets for which this package has a kernel and this processor the instructions."""
+    found = []
+    for name in ("AVX2", "AVX-512", "NEON"):
+        os.environ["SWIFT_BIDS_KERNEL"] = name
+        if kernel() is not None:
+            found.append(name)
+    return found
 
 
 def matmul_peak() -> float:
@@ -101,10 +113,19 @@ def main() -> None:
     torch.set_num_threads(args.threads)
 
     reference, ours, volumes = load(args.reference)
+    paths = ["torch", *available_kernels()]
+    taken: dict[str, list[float]] = {path: [] for path in ["original", *paths]}
+    off = {}
     with torch.inference_mode():
-        expected, output = reference(volumes), ours(volumes)  # also the warm-up
-        pairs = [(seconds(reference, volumes), seconds(ours, volumes)) for _ in range(args.rounds)]
-    theirs, mine = (statistics.median(times) for times in zip(*pairs))
+        expected = reference(volumes)
+        for path in paths:
+            os.environ["SWIFT_BIDS_KERNEL"] = path
+            off[path] = deviation(ours(volumes), expected)  # also the warm-up
+        for _ in range(args.rounds):
+            taken["original"].append(seconds(reference, volumes))
+            for path in paths:
+                os.environ["SWIFT_BIDS_KERNEL"] = path
+                taken[path].append(seconds(ours, volumes))
     # With gradients, the network does the same work with operators that the counter knows.
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     count = {attention: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)}
@@ -112,16 +133,21 @@ def main() -> None:
         ours(volumes)
     flop = counter.get_total_flops() / 1e9
     spawn = multiprocessing.get_context("spawn")
-    with spawn.Pool(1, maxtasksperchild=1) as pool:
-        memory = [pool.apply(peak_memory, (args.reference, i, args.threads)) for i in (0, 1)]
-
     print(f"one chunk (20 volumes), float32, {args.threads} threads, {args.rounds} rounds, medians")
-    print(f"reference  {theirs:6.3f} s  peak memory {memory[0]:5.0f} MB")
-    print(f"ours       {mine:6.3f} s  peak memory {memory[1]:5.0f} MB")
-    print(f"ratio      {statistics.median(a / b for a, b in pairs):6.2f} (median of pairs)")
-    print(f"deviation  {deviation(output, expected):.1e} (max-abs over max-abs)")
-    print(f"ours does {flop:.1f} GFLOP at {flop / mine:.0f} GFLOP/s;", end=" ")
-    print(f"a large matrix product reaches {matmul_peak():.0f} GFLOP/s")
+    print("runs in    seconds  ratio (median of pairs)  deviation  GFLOP/s  peak memory, MB")
+    for path, times in taken.items():
+        os.environ["SWIFT_BIDS_KERNEL"] = path
+        with spawn.Pool(1, maxtasksperchild=1) as pool:
+            which = 0 if path == "original" else 1
+            memory = pool.apply(peak_memory, (args.reference, which, args.threads))
+        ratio = statistics.median(a / b for a, b in zip(taken["original"], times))
+        speed = flop / statistics.median(times) if path in paths else float("nan")
+        print(
+            f"{path:9}  {statistics.median(times):7.3f}  {ratio:23.2f}  {off.get(path, 0):9.1e}  "
+            f"{speed:7.0f}  {memory:15.0f}"
+        )
+    print(f"ours does {flop:.1f} GFLOP; a large matrix product: {matmul_peak():.0f} GFLOP/s")
+    os.environ["SWIFT_BIDS_KERNEL"] = paths[-1]
     if args.precision:
         print_precisions(ours, volumes)
 

@@ -172,6 +172,7 @@ class _EmbedInput(BaseInterfaceInputSpec):
 
 class _EmbedOutput(TraitedSpec):
     tokens = File(exists=True, desc="(chunk, C, x, y, z, t) float32 .npy")
+    kernel = traits.Str(desc="what ran the network: torch, or an instruction set")
 
 
 class Embed(_Step):
@@ -190,6 +191,7 @@ class Embed(_Step):
     def _embed_in_worker(self, starts: list[int], on_chunk: Callable[[], object]) -> np.ndarray:
         from swift_bids.steps.embedding_worker import embed_in_worker
 
+        self._results["kernel"] = "torch"
         return embed_in_worker(
             self.inputs.workers,
             self.inputs.matrix,
@@ -202,18 +204,22 @@ class Embed(_Step):
     def _embed_here(self, starts: list[int], on_chunk: Callable[[], object]) -> np.ndarray:
         import torch
 
+        from swift_bids.network.compiled import kernel_name
         from swift_bids.network.device import choose_devices
         from swift_bids.steps.embed import embed_chunks
 
         torch.set_num_threads(self.inputs.threads)
         device = choose_devices(self.inputs.device)[0][0]  # a cluster's machine may have no GPU
         weights = Weights(**self.inputs.weights)
+        network = load_network(weights.file, weights.sha256, device, self.inputs.compiled)
+        plain = device == "cpu" and self.inputs.precision == "float32" and not self.inputs.compiled
+        self._results["kernel"] = kernel_name(network) if plain else "torch"
         return embed_chunks(
             MatrixFile(self.inputs.matrix),
             np.load(self.inputs.index),
             starts,
             self.inputs.statistics["background"],
-            load_network(weights.file, weights.sha256, device, self.inputs.compiled),
+            network,
             self.inputs.batch_size if isdefined(self.inputs.batch_size) else None,
             self.inputs.precision,
             on_chunk,
@@ -224,6 +230,7 @@ class _AggregateInput(BaseInterfaceInputSpec):
     matrix = File(exists=True, mandatory=True)
     index = File(exists=True, mandatory=True)
     tokens = File(exists=True, mandatory=True)
+    kernel = traits.Str(mandatory=True)
     chunks = File(exists=True, mandatory=True)
     statistics = traits.Dict(mandatory=True)
     coverage = traits.Dict(mandatory=True)
@@ -256,7 +263,7 @@ class Aggregate(_Step):
     def _write(self, run: Run) -> None:
         from swift_bids.reports.figures import draw_run
 
-        provenance = Provenance.from_dict(self.inputs.provenance)
+        provenance = Provenance.from_dict(self.inputs.provenance | {"kernel": self.inputs.kernel})
         tokens = np.load(self.inputs.tokens)
         statistics = Normalisation(**self.inputs.statistics)
         embeddings = aggregate(tokens, pd.read_csv(self.inputs.chunks, sep="\t"))

@@ -39,6 +39,8 @@ class NetworkResources:
     workers
         Socket of the processes that own the GPUs; None: each node runs the network itself, on the
         first device.
+    label
+        Devices, and what runs the network on the CPU, for the log.
     """
 
     devices: Sequence[str]
@@ -46,6 +48,7 @@ class NetworkResources:
     threads: int
     compiled: bool = False
     workers: str | None = None
+    label: str = ""
 
 
 def workflow_of_run(
@@ -137,7 +140,7 @@ def workflow_of_run(
             (nodes["normalise"], nodes["embed"], [("statistics", "statistics")]),
             (nodes["crop"], nodes["embed"], [("index", "index")]),
             (nodes["chunk"], nodes["embed"], [("chunks", "chunks")]),
-            (nodes["embed"], nodes["aggregate"], [("tokens", "tokens")]),
+            (nodes["embed"], nodes["aggregate"], [("tokens", "tokens"), ("kernel", "kernel")]),
             (nodes["chunk"], nodes["aggregate"], [("chunks", "chunks")]),
             (nodes["crop"], nodes["aggregate"], [("coverage", "coverage"), ("index", "index")]),
             (nodes["normalise"], nodes["aggregate"], [("matrix", "matrix")]),

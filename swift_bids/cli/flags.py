@@ -22,6 +22,18 @@ there is nothing to do, 130 interrupted, 143 terminated.
 """
 
 
+class _Version(argparse.Action):
+    """Prints the version and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, *_: Any) -> None:
+        print(f"swift_bids {__version__}")
+        if namespace.verbose:
+            from swift_bids.network.compiled import kernel_name
+
+            print(f"network on the CPU: {kernel_name()}")
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Define the flags, with hyphens; `parse_arguments` also accepts underscores."""
     parser = argparse.ArgumentParser(
@@ -38,7 +50,12 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("participant", "group"),
         help="participant: embed runs; group: compare all runs embedded so far",
     )
-    parser.add_argument("--version", action="version", version=f"swift_bids {__version__}")
+    parser.add_argument(
+        "--version",
+        action=_Version,
+        nargs=0,
+        help="print the version; with -v before it, also what runs the network on the CPU",
+    )
     parser.add_argument(
         "--config-file",
         type=Path,

@@ -125,8 +125,7 @@ def embed_runs(
         how = f"with {execution.processes} process(es)"
         if execution.plugin is not None and execution.remote:
             how = f"as jobs of nipype's plugin {execution.plugin.name}"
-        on = ", ".join(network_resources.devices)
-        _LOG.info("embedding %d run(s) on %s, %s", len(todo), on, how)
+        _LOG.info("embedding %d run(s) on %s, %s", len(todo), network_resources.label, how)
         defer_signals()
         if execution.gpu_workers:
             workers = stack.enter_context(worker_per_gpu(settings, weights, network_resources))

@@ -40,7 +40,7 @@ def plan_execution(
         check_scripts_folder(plugin, work_dir)
     # This machine need not have a GPU: the network's jobs look for one on theirs.
     requested = ("cpu", "float32") if remote else (resources.device, precision)
-    devices, notes = in_worker(resources.processes, check_network, weights.file, *requested)
+    devices, kernel, notes = in_worker(resources.processes, check_network, weights.file, *requested)
     if remote and resources.device.startswith("cuda"):
         devices = [resources.device]
     for note in notes:
@@ -57,6 +57,7 @@ def plan_execution(
         batch_size=resources.batch_size,
         threads=threads if remote else min(threads, resources.processes),
         compiled=resources.compiled,
+        label=", ".join(devices) if remote or devices != ["cpu"] else f"cpu ({kernel})",
     )
     execution = Execution(
         processes=1 if plugin is not None and plugin.name == "Linear" else resources.processes,

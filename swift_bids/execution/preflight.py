@@ -24,7 +24,9 @@ def check_atlas(atlas_file: Path) -> None:
         raise UsageError(f"--atlas: {error}") from error
 
 
-def check_network(weights_file: str, device: str, precision: str) -> tuple[list[str], list[str]]:
+def check_network(
+    weights_file: str, device: str, precision: str
+) -> tuple[list[str], str, list[str]]:
     """Check that the network can be loaded and can run on the device at this precision.
 
     This runs in a worker, so that the process that waits for the workers need not import torch.
@@ -40,6 +42,8 @@ def check_network(weights_file: str, device: str, precision: str) -> tuple[list[
     -------
     devices : list of str
         `cpu` alone, or `cuda:N` for each GPU.
+    kernel : str
+        What runs the network on the CPU: `torch`, or the instruction set of the compiled kernel.
     notes : list of str
         Messages for the user.
 
@@ -49,6 +53,7 @@ def check_network(weights_file: str, device: str, precision: str) -> tuple[list[
         The weights do not fit, or the device does not exist or does not support the precision.
     """
     from swift_bids.network.checkpoint import read_backbone
+    from swift_bids.network.compiled import kernel_name
     from swift_bids.network.device import choose_devices
     from swift_bids.network.precision import at_precision
     from swift_bids.network.swift import SwiFT
@@ -67,4 +72,4 @@ def check_network(weights_file: str, device: str, precision: str) -> tuple[list[
     if warning:
         notes.append(warning)
     at_precision(precision, devices[0])  # raises UsageError if the device does not support it
-    return devices, notes
+    return devices, kernel_name(), notes

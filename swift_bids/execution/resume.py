@@ -110,11 +110,12 @@ def reason_to_rerun(
 
 
 def _changed_keys(recorded: Any, wanted: Any) -> list[str]:
-    """Keys of `wanted` with another recorded value. Ignores `Device`, and recorded keys that
-    `wanted` lacks."""
+    """Keys of `wanted` with another recorded value. Ignores `Device` and `Kernel`, and recorded
+    keys that `wanted` lacks."""
     if isinstance(wanted, list):
         recorded, wanted = (x[0] if isinstance(x, list) and x else None for x in (recorded, wanted))
     if not isinstance(recorded, dict):
         return ["unknown"]
-    names = [key for key in wanted if key != "Device" and recorded.get(key) != wanted[key]]
+    kept = wanted.keys() - {"Device", "Kernel"}
+    names = [key for key in wanted if key in kept and recorded.get(key) != wanted[key]]
     return [name.rpartition("/")[2] for name in names]

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from swift_bids.network import compiled
 from swift_bids.network.block import Block
 from swift_bids.network.checkpoint import read_backbone
 from swift_bids.network.fused_linear import linear
@@ -262,6 +263,8 @@ class SwiFT(nn.Module):
                 f"the input must be (B, {', '.join(map(str, expected[:4]))}, 1 to {expected[4]}), "
                 f"not {tuple(x.shape)}"
             )
+        if kernel := compiled.kernel_for(self, x):
+            return compiled.forward(kernel, self, x)
         first, *others = self.pos_embeds
         x = self.layers[0](self.pos_drop(self.patch_embed(x, first)))  # (B, x, y, z, t, C)
         for position, layer in zip(others, self.layers[1:]):

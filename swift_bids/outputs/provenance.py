@@ -40,12 +40,16 @@ class Provenance:
         `cpu` or `cuda`: the last digits of float32 results differ between them.
     dataset_root
         Folder that BIDS URIs are relative to.
+    kernel
+        What ran the network: `torch`, or the instruction set of the compiled kernel; the last
+        digits differ, too.
     """
 
     settings: EmbeddingSettings
     weights: Weights
     device: str
     dataset_root: str
+    kernel: str = "torch"
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Provenance:
@@ -56,6 +60,7 @@ class Provenance:
             Weights(**weights),
             content["device"],
             content["dataset_root"],
+            content["kernel"],
         )
 
 
@@ -103,6 +108,7 @@ def settings_metadata(provenance: Provenance) -> dict[str, Any]:
             "RandomWeights": weights.random,
             "Precision": settings.precision,
             "Device": provenance.device,
+            "Kernel": provenance.kernel,
         },
         "Preprocessing": {
             "Frame": settings.frame,

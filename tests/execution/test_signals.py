@@ -130,7 +130,9 @@ def test_a_run_that_finished_before_sighup_counts_as_done(tmp_path, small_bundle
     embeddings = lambda: files_in(tmp_path / "out", "*_desc-swift_embedding.json")  # noqa: E731
     run = f"sub-2_task-a_{SPACE}"
     with exclusive(tmp_path / "out" / "sub-2" / "func", run):  # the second run waits for this lock
-        job = start_job(tmp_path, small_bundle, (22, 22), start_new_session=True)
+        # the tests may run under nohup, which ignores SIGHUP in all that they start
+        options = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)}
+        job = start_job(tmp_path, small_bundle, (22, 22), start_new_session=True, **options)
         wait_for(embeddings, job)
         os.killpg(job.pid, signal.SIGHUP)
         said, _ = job.communicate(timeout=PATIENCE)

@@ -1,0 +1,184 @@
+"""The compiled kernel (`kernel/*.c`): the whole network on a CPU, for inference in float32.
+
+The library is part of the wheel if a C compiler was there when it was built. torch computes
+everything else: gradients, training, autocast, GPUs, other number formats and sizes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from swift_bids.network.fused_linear import is_plain_inference
+
+#: `torch` turns the kernel off; `AVX2`, `AVX-512` or `NEON` asks for an instruction set.
+_VARIABLE = "SWIFT_BIDS_KERNEL"
+_Pointer, _Long, _Int = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+#: Module -> what the kernel needs of its parameters.
+_prepared: WeakKeyDictionary[nn.Module, dict[object, Any]] = WeakKeyDictionary()
+
+
+class _Block(ctypes.Structure):
+    """`struct block` of kernel.h."""
+
+    _fields_ = [
+        *((name, _Pointer) for name in (
+            "norm1_gain", "norm1_bias", "qkv", "qkv_bias", "proj", "proj_bias",
+            "norm2_gain", "norm2_bias", "linear1", "linear1_bias", "linear2", "linear2_bias",
+        )),
+        *((name, _Int) for name in ("features", "hidden", "heads")),
+    ]  # fmt: skip
+
+
+class _Kernel(ctypes.Structure):
+    """`struct kernel` of kernel.h."""
+
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("rows", _Int),
+        (
+            "block",
+            ctypes.CFUNCTYPE(None, _Pointer, _Pointer, _Long, _Long, _Pointer, _Long, _Int, _Int),
+        ),
+        (
+            "patches",
+            ctypes.CFUNCTYPE(
+                None, _Pointer, _Pointer, _Pointer, _Pointer, _Long, _Pointer, _Int, _Int
+            ),
+        ),
+        (
+            "merge",
+            ctypes.CFUNCTYPE(None, *[_Pointer] * 6, _Long, _Pointer, _Int, _Int, _Int),
+        ),
+    ]
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """Load the library; None if the package was built without a compiler."""
+    for file in Path(__file__).parent.glob("_kernel*.so"):
+        library = ctypes.CDLL(str(file))
+        library.swift_kernel.restype = ctypes.POINTER(_Kernel)
+        library.swift_kernel.argtypes = [ctypes.c_char_p]
+        return library
+    return None
+
+
+def kernel() -> _Kernel | None:
+    """Return the kernel for this processor, or None if torch runs the network."""
+    name = os.environ.get(_VARIABLE, "")
+    library = _library()
+    if name == "torch" or library is None:
+        return None
+    found = library.swift_kernel(name.encode() or None)
+    return found.contents if found else None
+
+
+def kernel_for(network: Any, x: Tensor) -> _Kernel | None:
+    """Return the kernel that runs this network on this input, or None if torch runs it."""
+    if not (x.is_cpu and x.dtype == torch.float32 and is_plain_inference(network)):
+        return None
+    if network.in_chans != 1 or network.patch_embed.patch_size[3] != 1:
+        return None
+    layers = [layer.blocks[0].attn.qkv for layer in network.layers]
+    if any(qkv.bias is None or qkv.in_features % 4 for qkv in layers):
+        return None
+    return kernel()
+
+
+def kernel_name(network: nn.Module | None = None) -> str:
+    """Return the instruction set of the kernel that runs this network in plain inference on the
+    CPU (None: the released network), or `torch`."""
+    with torch.inference_mode():
+        found = kernel_for(network, torch.empty(0)) if network else kernel()
+    return found.name.decode() if found else "torch"
+
+
+def forward(chosen: _Kernel, network: Any, x: Tensor) -> Tensor:
+    """Run the network with a kernel from `kernel_for`; see `SwiFT.forward`."""
+    threads, rows = torch.get_num_threads(), chosen.rows
+    x = x.contiguous()
+    (b, _, nx, ny, nz, t), embed = x.shape, network.patch_embed
+    grid = [n // p for n, p in zip((nx, ny, nz), embed.patch_size)]
+    first, *positions = network.pos_embeds
+    weight = _kept(embed, [embed.fc.weight], lambda: _pack(embed.fc.weight, rows), rows)
+    offsets = [*first.parameters(), embed.fc.bias]
+    table = _kept(first, offsets, lambda: first.table(t) + embed.fc.bias, t)
+    y = x.new_empty(b, *grid, t, len(embed.fc.bias))
+    shape = (_Int * 7)(nx, ny, nz, t, *embed.patch_size[:3])
+    chosen.patches(*_addresses(x, weight, table, y), b, shape, y.shape[-1], threads)
+    for layer, position in zip(network.layers, [*positions, None]):
+        for block in layer.blocks:
+            _run_block(chosen, block, y, threads)
+        if position is not None:
+            y = _merge(chosen, layer.downsample, position, y, threads)
+    return y.permute(0, 5, 1, 2, 3, 4)
+
+
+def _run_block(chosen: _Kernel, block: Any, x: Tensor, threads: int) -> None:
+    """Run a block in place on (B, x, y, z, t, C) tokens."""
+    (b, *grid, features), rows = x.shape, chosen.rows
+    norms = [block.norm1, block.norm2]
+    layers = [block.attn.qkv, block.attn.proj, block.mlp.linear1, block.mlp.linear2]
+
+    def prepare() -> tuple[_Block, list[Tensor]]:
+        norm1, norm2 = ([norm.weight, norm.bias] for norm in norms)
+        qkv, proj, linear1, linear2 = ([_pack(layer.weight, rows), layer.bias] for layer in layers)
+        tensors = [t.detach().contiguous() for t in norm1 + qkv + proj + norm2 + linear1 + linear2]
+        sizes = features, len(block.mlp.linear1.bias), block.attn.num_heads
+        return _Block(*_addresses(*tensors), *sizes), tensors  # keeps the tensors alive
+
+    weights, _ = _kept(block, list(block.parameters()), prepare, rows)
+    for index, _ in block.pieces(tuple(grid), x.device):
+        chosen.block(
+            ctypes.addressof(weights),
+            x.data_ptr(),
+            b,
+            x[0].numel() // features,
+            index.data_ptr(),
+            *index.shape,
+            threads,
+        )
+
+
+def _merge(chosen: _Kernel, layer: Any, position: Any, x: Tensor, threads: int) -> Tensor:
+    """Merge 2x2x2 tokens and add the embeddings of their new positions."""
+    (b, nx, ny, nz, t, features), rows = x.shape, chosen.rows
+    reduction = layer.reduction.weight
+    weight = _kept(layer, [reduction], lambda: _pack(reduction, rows), rows)
+    table = _kept(position, list(position.parameters()), lambda: position.table(t), t)
+    y = x.new_empty(b, nx // 2, ny // 2, nz // 2, t, len(reduction))
+    gain, bias = layer.norm.weight.detach(), layer.norm.bias.detach()
+    shape = (_Int * 4)(nx, ny, nz, t)
+    addresses = _addresses(x, gain, bias, weight, table, y)
+    chosen.merge(*addresses, b, shape, features, y.shape[-1], threads)
+    return y
+
+
+def _pack(weight: Tensor, rows: int) -> Tensor:
+    """(out, in) -> blocks of up to `rows` outputs, each (in, rows), one after the other."""
+    return torch.cat([block.T.flatten() for block in weight.detach().split(rows)])
+
+
+def _addresses(*tensors: Tensor) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors]
+
+
+def _kept(
+    module: nn.Module, parameters: Sequence[Tensor], make: Callable[[], Any], key: object = None
+) -> Any:
+    """Return `make()`, made once for each key and again after a parameter has changed."""
+    version = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters]
+    made = _prepared.setdefault(module, {})
+    if key not in made or made[key][0] != version:
+        with torch.no_grad():
+            made[key] = version, make()
+    return made[key][1]
