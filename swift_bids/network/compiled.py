@@ -22,6 +22,7 @@ from swift_bids.network.fused_linear import is_plain_inference
 #: `torch` turns the kernel off; `AVX2`, `AVX-512` or `NEON` asks for an instruction set.
 _VARIABLE = "SWIFT_BIDS_KERNEL"
 _Pointer, _Long, _Int = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+_LAYERS = (nn.Linear, nn.LayerNorm, nn.Dropout, nn.ModuleList)
 #: Module -> what the kernel needs of its parameters.
 _prepared: WeakKeyDictionary[nn.Module, dict[object, Any]] = WeakKeyDictionary()
 
@@ -65,7 +66,10 @@ class _Kernel(ctypes.Structure):
 def _library() -> ctypes.CDLL | None:
     """Load the library; None if the package was built without a compiler."""
     for file in Path(__file__).parent.glob("_kernel*.so"):
-        library = ctypes.CDLL(str(file))
+        try:
+            library = ctypes.CDLL(str(file))
+        except OSError:  # built for another processor, in a checkout that machines share
+            return None
         library.swift_kernel.restype = ctypes.POINTER(_Kernel)
         library.swift_kernel.argtypes = [ctypes.c_char_p]
         return library
@@ -91,7 +95,21 @@ def kernel_for(network: Any, x: Tensor) -> _Kernel | None:
     layers = [layer.blocks[0].attn.qkv for layer in network.layers]
     if any(qkv.bias is None or qkv.in_features % 4 for qkv in layers):
         return None
+    weight = network.patch_embed.fc.weight
+    if not (weight.is_cpu and weight.dtype == torch.float32 and _is_unchanged(network)):
+        return None
     return kernel()
+
+
+def _is_unchanged(network: nn.Module) -> bool:
+    """Return whether all parts are ours and have no hooks: the kernel would ignore what adapters,
+    parametrisations and hooks do."""
+    package = __name__.rpartition(".")[0]
+    return all(
+        (type(part) in _LAYERS or type(part).__module__.startswith(f"{package}."))
+        and (part is network or not (part._forward_hooks or part._forward_pre_hooks))
+        for part in network.modules()
+    )
 
 
 def kernel_name(network: nn.Module | None = None) -> str:

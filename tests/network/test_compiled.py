@@ -207,6 +207,34 @@ def test_everything_but_plain_inference_runs_in_torch(monkeypatch):
     assert compiled.kernel_for(network, x) is None  # with gradients
 
 
+def test_a_library_for_another_processor(monkeypatch, tmp_path):
+    (tmp_path / "_kernel.abi3.so").write_text("not for this processor")
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
+    assert compiled._library.__wrapped__() is None
+
+
+def test_hooks_and_adapters_are_not_bypassed(kernel):
+    """The kernel would compute the network without them."""
+    network, x = small_network(), small_input()
+    with torch.inference_mode():
+        expected = network(x)
+        seen = []
+        hook = network.layers[0].register_forward_hook(lambda *_: seen.append(1))
+        network(x)
+        assert seen == [1]
+        hook.remove()
+        assert torch.equal(network(x), expected)
+        network.register_forward_pre_hook(lambda *_: seen.append(2))
+        assert torch.equal(network(x), expected)
+        assert seen == [1, 2]
+    mlp = network.layers[0].blocks[0].mlp
+    torch.nn.utils.parametrizations.weight_norm(mlp.linear1)
+    mlp.linear1.parametrizations.weight.original0.data *= 3
+    with torch.inference_mode():
+        assert compiled.kernel_for(network, x) is None
+        assert deviation(network(x), expected) > 1e-3
+
+
 def test_structures_have_the_size_of_those_in_c(tmp_path):
     require_program("gcc")
     source = tmp_path / "sizes.c"
@@ -281,7 +309,8 @@ def test_the_wheel_with_and_without_a_compiler(tmp_path, compiler):
     )
     for name in ("pyproject.toml", "setup.py", "version", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, source]
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    command += ["--no-build-isolation", "-w", tmp_path, source]
     subprocess.run(command, check=True, env=os.environ | {"CC": compiler})
     (wheel,) = tmp_path.glob("*.whl")
     names = subprocess.run(

@@ -16,6 +16,7 @@ static int asked_for(const struct kernel *kernel, const char *name) {
 
 __attribute__((visibility("default"))) const struct kernel *swift_kernel(const char *name) {
 #if defined(__x86_64__)
+    __builtin_cpu_init(); /* clang's __builtin_cpu_supports needs it */
     if (__builtin_cpu_supports("avx512f") && asked_for(&swift_kernel_avx512, name))
         return &swift_kernel_avx512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
