@@ -13,6 +13,7 @@ from app import PATIENCE, run_app, somebody_is_left, start_job, wait_for
 from make_data import SPACE, write_derivative, write_run
 from safetensors.numpy import load_file
 
+from swift_bids.network.compiled import kernel_name
 from swift_bids.steps.chunk_queue import QueuedRun
 from swift_bids.steps.embed import ModelInput
 from swift_bids.workflow import WORKFLOW_NAME
@@ -52,6 +53,7 @@ def test_model_input_equals_the_reference(reference_run):
     assert qc["Normalised"]["std"] == pytest.approx(case["global_std"], rel=1e-12)
     assert qc["Normalised"]["background"] == case["background"]
     assert qc["Preprocessing"]["Frame"] == "hcp"
+    assert qc["Model"]["Kernel"] == kernel_name()
     for chunk, (reference, total) in enumerate(zip(expected, case["chunk_sums_float64"])):
         volumes = ModelInput(1).fill([run], [run.read_rows(chunk)])[0, 0].numpy()
         assert float(volumes.sum(dtype=np.float64)) == pytest.approx(total, rel=1e-12)

@@ -129,7 +129,7 @@ def forward(chosen: _Kernel, network: Any, x: Tensor) -> Tensor:
     first, *positions = network.pos_embeds
     weight = _kept(embed, [embed.fc.weight], lambda: _pack(embed.fc.weight, rows), rows)
     offsets = [*first.parameters(), embed.fc.bias]
-    table = _kept(first, offsets, lambda: first.table(t) + embed.fc.bias, t)
+    table = _kept(first, offsets, lambda: (first.table(t) + embed.fc.bias).contiguous(), t)
     y = x.new_empty(b, *grid, t, len(embed.fc.bias))
     shape = (_Int * 7)(nx, ny, nz, t, *embed.patch_size[:3])
     chosen.patches(*_addresses(x, weight, table, y), b, shape, y.shape[-1], threads)
@@ -172,7 +172,7 @@ def _merge(chosen: _Kernel, layer: Any, position: Any, x: Tensor, threads: int) 
     (b, nx, ny, nz, t, features), rows = x.shape, chosen.rows
     reduction = layer.reduction.weight
     weight = _kept(layer, [reduction], lambda: _pack(reduction, rows), rows)
-    table = _kept(position, list(position.parameters()), lambda: position.table(t), t)
+    table = _kept(position, list(position.parameters()), lambda: position.table(t).contiguous(), t)
     y = x.new_empty(b, nx // 2, ny // 2, nz // 2, t, len(reduction))
     gain, bias = layer.norm.weight.detach(), layer.norm.bias.detach()
     shape = (_Int * 4)(nx, ny, nz, t)

@@ -29,6 +29,13 @@ def test_version_is_that_of_the_version_file():
     assert module.stdout == answer.stdout
 
 
+def test_version_says_what_runs_the_network(monkeypatch):
+    monkeypatch.setenv("SWIFT_BIDS_KERNEL", "torch")
+    answer = run_app("-v", "--version")
+    expected = f"swift_bids {__version__}\nnetwork on the CPU: torch\n"
+    assert (answer.returncode, answer.stdout) == (0, expected)
+
+
 def test_help_needs_no_heavy_import():
     """These imports make --help slow."""
     code = (
