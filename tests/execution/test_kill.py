@@ -86,7 +86,9 @@ def test_kills_at_random_moments(folder, small_bundle, n_kills):
         else:
             ended += 1
             assert job.returncode == 0, job.stdout.read()
-            assert run_files(output) == expected
+            # the workers of a call that was killed alone may still be writing to its work folder
+            files = run_files(output).items()
+            assert {n: c for n, c in files if not n.startswith(".swift_bids_work/")} == expected
         job.stdout.close()
         files = run_files(output) if output.exists() else {}
         stages.add(len(complete_runs(files)))
