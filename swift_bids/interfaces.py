@@ -212,8 +212,7 @@ class Embed(_Step):
         device = choose_devices(self.inputs.device)[0][0]  # a cluster's machine may have no GPU
         weights = Weights(**self.inputs.weights)
         network = load_network(weights.file, weights.sha256, device, self.inputs.compiled)
-        plain = device == "cpu" and self.inputs.precision == "float32" and not self.inputs.compiled
-        self._results["kernel"] = kernel_name(network) if plain else "torch"
+        self._results["kernel"] = kernel_name(network, self.inputs.precision, self.inputs.compiled)
         return embed_chunks(
             MatrixFile(self.inputs.matrix),
             np.load(self.inputs.index),

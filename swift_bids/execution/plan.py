@@ -40,7 +40,9 @@ def plan_execution(
         check_scripts_folder(plugin, work_dir)
     # This machine need not have a GPU: the network's jobs look for one on theirs.
     requested = ("cpu", "float32") if remote else (resources.device, precision)
-    devices, kernel, notes = in_worker(resources.processes, check_network, weights.file, *requested)
+    devices, kernel, notes = in_worker(
+        resources.processes, check_network, weights.file, *requested, resources.compiled
+    )
     if remote and resources.device.startswith("cuda"):
         devices = [resources.device]
     for note in notes:

@@ -25,7 +25,7 @@ def check_atlas(atlas_file: Path) -> None:
 
 
 def check_network(
-    weights_file: str, device: str, precision: str
+    weights_file: str, device: str, precision: str, compiled: bool
 ) -> tuple[list[str], str, list[str]]:
     """Check that the network can be loaded and can run on the device at this precision.
 
@@ -35,8 +35,8 @@ def check_network(
     ----------
     weights_file
         A file that `swift_bids.network.checkpoint.read_backbone` accepts.
-    device, precision
-        `--device` and `--precision`.
+    device, precision, compiled
+        `--device`, `--precision`, and whether torch.compile compiles the network.
 
     Returns
     -------
@@ -72,4 +72,4 @@ def check_network(
     if warning:
         notes.append(warning)
     at_precision(precision, devices[0])  # raises UsageError if the device does not support it
-    return devices, kernel_name(), notes
+    return devices, kernel_name(None, precision, compiled), notes

@@ -22,6 +22,7 @@ from swift_bids.network.fused_linear import is_plain_inference
 #: `torch` turns the kernel off; `AVX2`, `AVX-512` or `NEON` asks for an instruction set.
 _VARIABLE = "SWIFT_BIDS_KERNEL"
 _Pointer, _Long, _Int = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+#: Parts of the network that are torch's own.
 _LAYERS = (nn.Linear, nn.LayerNorm, nn.Dropout, nn.ModuleList)
 #: Module -> what the kernel needs of its parameters.
 _prepared: WeakKeyDictionary[nn.Module, dict[object, Any]] = WeakKeyDictionary()
@@ -112,9 +113,20 @@ def _is_unchanged(network: nn.Module) -> bool:
     )
 
 
-def kernel_name(network: nn.Module | None = None) -> str:
-    """Return the instruction set of the kernel that runs this network in plain inference on the
-    CPU (None: the released network), or `torch`."""
+def kernel_name(
+    network: nn.Module | None = None, precision: str = "float32", compiled: bool = False
+) -> str:
+    """Return what runs a network for inference: the instruction set of the kernel, or `torch`.
+
+    Parameters
+    ----------
+    network
+        A network on its device; None: the released network on the CPU.
+    precision, compiled
+        `--precision`, and whether torch.compile compiles the network.
+    """
+    if precision != "float32" or compiled:
+        return "torch"
     with torch.inference_mode():
         found = kernel_for(network, torch.empty(0)) if network else kernel()
     return found.name.decode() if found else "torch"
@@ -191,7 +203,7 @@ def _addresses(*tensors: Tensor) -> list[int]:
 
 
 def _kept(
-    module: nn.Module, parameters: Sequence[Tensor], make: Callable[[], Any], key: object = None
+    module: nn.Module, parameters: Sequence[Tensor], make: Callable[[], Any], key: object
 ) -> Any:
     """Return `make()`, made once for each key and again after a parameter has changed."""
     version = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters]

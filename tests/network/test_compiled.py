@@ -15,19 +15,20 @@ from app import ROOT, require_program
 from swift_bids import SwiFT
 from swift_bids.network import compiled
 from swift_bids.network.block import Block
+from swift_bids.network.swift import RELEASED_CONFIG
 
 SOURCES = ROOT / "swift_bids" / "network" / "kernel"
 FLAGS = ["-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-Wall", "-Wextra"]
 #: Windows that cover a whole axis, that fit, and that need padding; 12 features per head.
-SMALL = {
+SMALL = RELEASED_CONFIG | {
     "img_size": (24, 36, 12, 20),
-    "in_chans": 1,
     "embed_dim": 24,
     "window_size": (2, 3, 2, 4),
     "first_window_size": (2, 4, 4, 6),
     "patch_size": (6, 6, 3, 1),
     "depths": (2, 2),
     "num_heads": (2, 4),
+    "last_layer_full_MSA": False,
 }
 
 
@@ -199,6 +200,8 @@ def test_everything_but_plain_inference_runs_in_torch(monkeypatch):
         assert compiled.kernel_for(network, x.double()) is None
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert compiled.kernel_for(network, x) is None
+        assert compiled.kernel_name(network, "bf16") == "torch"  # as the log and the sidecars say
+        assert compiled.kernel_name(network, compiled=True) == "torch"
         assert compiled.kernel_for(network.train(), x) is None
         network.eval()
         monkeypatch.setattr(compiled, "_library", lambda: None)  # built without a compiler

@@ -62,7 +62,7 @@ static void layer_norm(const float *x, float *y, int features, const float *gain
     }
 }
 
-enum epilogue { STORE, ADD, GELU };
+enum epilogue { STORE, ADD };
 
 /* `rows` rows of y = w x + bias; w is packed as w[inputs][rows]. */
 INLINE void linear_rows(const float *restrict w, const float *restrict bias, int rows, int inputs,
@@ -83,7 +83,7 @@ INLINE void linear_rows(const float *restrict w, const float *restrict bias, int
     }
 }
 
-/* y = w x + bias, then GELU, or added to y. w is packed in blocks of ROWS outputs; the last block has
+/* y = w x + bias, stored or added to y. w is packed in blocks of ROWS outputs; the last block has
  * the rows that are left. */
 INLINE void linear(const float *w, const float *bias, int outputs, int inputs, const float *x,
                    float *y, enum epilogue epilogue) {
