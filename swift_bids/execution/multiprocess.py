@@ -14,7 +14,9 @@ import numpy as np
 from nipype import Node
 from nipype.pipeline.plugins import MultiProcPlugin
 from nipype.pipeline.plugins.base import DistributedPluginBase, PluginBase
-from nipype.pipeline.plugins.multiproc import process_initializer, run_node
+from nipype.pipeline.plugins.multiproc import run_node
+
+from swift_bids.execution.workers import start_worker
 
 _LOG = logging.getLogger("swift_bids")
 #: Unfinished runs per process: each of them keeps a matrix in the work folder.
@@ -145,7 +147,7 @@ class RunByRun(MultiProcPlugin):
     def _make_pool(self, n_workers: int) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
             max_workers=n_workers,
-            initializer=process_initializer,
+            initializer=start_worker,
             initargs=(self._cwd,),
             mp_context=get_context(self.plugin_args.get("mp_context")),
         )

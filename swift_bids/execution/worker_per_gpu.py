@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift_bids.base.errors import UsageError
-from swift_bids.execution.workers import start_method
+from swift_bids.execution.workers import start_method, start_worker
 from swift_bids.interfaces import load_network
 from swift_bids.network.weights import Weights
 from swift_bids.settings import ParticipantSettings
@@ -146,6 +146,7 @@ def _serve(
     batch_size: int | None,
     precision: str,
 ) -> None:
+    start_worker()
     from swift_bids.steps.embedding_worker import serve
 
     serve(listener, load_network, batch_size, precision, ready)

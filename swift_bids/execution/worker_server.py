@@ -3,13 +3,8 @@ module."""
 
 import atexit
 import logging
-import multiprocessing
 import os
 import sys
-import threading
-import time
-from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 
 # A call may end while matplotlib writes its font cache, and matplotlib would log that it could not.
@@ -17,30 +12,11 @@ logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 # The nodes import these modules when they run; a forked worker already has them.
 from swift_bids import interfaces  # noqa: E402, F401
+from swift_bids.execution.workers import set_up_worker  # noqa: E402
 from swift_bids.reports import figures  # noqa: E402, F401
 from swift_bids.steps import embed  # noqa: E402, F401
 
-
-def _set_up_worker() -> None:
-    """Let a worker end with its call, and let the kernel kill it first when memory runs out.
-
-    If the call was killed, or was interrupted before it knew of the worker, the worker would wait
-    for work, and keep its memory, forever.
-    """
-
-    def watch() -> None:
-        while (call := multiprocessing.parent_process()) is None:
-            time.sleep(0.1)
-        call.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    # When memory runs out, the kernel should kill a worker, not the process that reports it.
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("500")
-
-
-os.register_at_fork(after_in_child=_set_up_worker)
+os.register_at_fork(after_in_child=set_up_worker)
 
 
 def _print_error(

@@ -8,10 +8,12 @@ import multiprocessing.forkserver
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from swift_bids.base.errors import UsageError
 # started threads.
 _start_method = "spawn"
 #: The import takes seconds: the server does it once, while this process still looks for its runs.
-_PRELOADED = ["swift_bids.execution.worker_server"]
+_SERVER = "swift_bids.execution.worker_server"
 
 
 def count_cpus() -> int:
@@ -59,7 +61,7 @@ def start_server() -> None:
     global _start_method
     if sys.platform != "linux":  # the system libraries of macOS do not support forking
         return
-    multiprocessing.set_forkserver_preload(_PRELOADED)
+    multiprocessing.set_forkserver_preload([_SERVER])
     try:
         with _signals_blocked():
             resource_tracker.ensure_running()  # this call unblocks Ctrl-C again
@@ -84,6 +86,32 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def set_up_worker() -> None:
+    """Let this worker end with its call, and let Linux kill it first when memory runs out.
+
+    If the call was killed, or was interrupted before it knew of the worker, the worker would wait
+    for work, and keep its memory, forever. And only the process that started the workers can
+    report that memory ran out.
+    """
+
+    def watch() -> None:
+        while (call := multiprocessing.parent_process()) is None:
+            time.sleep(0.1)
+        call.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
+def start_worker(folder: str = ".") -> None:
+    """First call in each worker, which will run in `folder`."""
+    if _SERVER not in sys.modules:  # the server has set up the workers that it forks
+        set_up_worker()
+    os.chdir(folder)
+
+
 def kill_workers() -> None:
     """Kill the workers; otherwise this process would wait until they have finished."""
     # otherwise concurrent.futures logs that the pool is broken
@@ -101,7 +129,7 @@ def in_worker(processes: int, function: Callable, *arguments: Any) -> Any:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(start_method())) as pool:
         try:
             return pool.submit(function, *arguments).result()
-        except BrokenProcessPool as error:
+        except (BrokenProcessPool, EOFError) as error:  # EOFError: the server was killed
             raise UsageError(
                 "a worker process was killed while it started, most likely because memory ran out; "
                 "give the job 2 GB or more"

@@ -2,6 +2,8 @@
 
 import json
 import re
+import tempfile
+from pathlib import Path
 
 import pytest
 from containers import IMAGE, call, engine_with_image, run_files, run_image
@@ -88,16 +90,27 @@ def test_without_a_writable_folder(engine, demo):
     assert "error: output_dir /out: / cannot be written to" in done.stderr
 
 
-def test_too_little_memory_is_reported(engine, demo, tmp_path):
-    tmp_path.chmod(0o777)
-    weights = demo / "weights"
-    mounts = [(demo / "fmriprep", "ro"), (weights, "ro"), (tmp_path, "rw")]
-    arguments = (demo / "fmriprep", tmp_path, "participant", "--weights", weights)
-    arguments += ("--random-weights", "--participant-label", "01")
-    limit = ("--memory", "350m", "--memory-swap", "350m")
-    done = run_image(engine, *arguments, mounts=mounts, options=limit)
-    assert done.returncode not in (0, -9, 137), done.stdout + done.stderr
+@pytest.mark.parametrize(
+    "memory, length",
+    [
+        ("250m", 0),  # too little to start
+        ("400m", 0),
+        ("400m", 100),  # too long for the server's socket: workers are spawned, not forked
+    ],
+)
+def test_too_little_memory_is_reported(engine, demo, memory, length):
+    with tempfile.TemporaryDirectory(suffix="x" * length) as folder:
+        Path(folder).chmod(0o777)
+        weights = demo / "weights"
+        mounts = [(demo / "fmriprep", "ro"), (weights, "ro"), (folder, "rw")]
+        arguments = (demo / "fmriprep", folder, "participant", "--weights", weights)
+        arguments += ("--random-weights", "--participant-label", "01")
+        limit = ("--memory", memory, "--memory-swap", memory)
+        done = run_image(engine, *arguments, mounts=mounts, options=limit)
+    assert done.returncode in (1, 2), done.stdout + done.stderr
+    assert "was killed" in done.stdout + done.stderr
     assert "memory ran out" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_image_labels(engine):
