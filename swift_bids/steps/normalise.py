@@ -3,8 +3,8 @@
 The training data were z-scored with one mean and one standard deviation over all non-zero voxels
 of all volumes of a run, and stored as float16 (preprocessing of Kim et al. 2023). This step keeps
 only the brain voxels, a quarter of the grid. z-scores need the mean and standard deviation of the
-whole run. The step therefore keeps the brain voxels of a run in memory if they fit in
-`MAX_KEPT_BYTES`; it reads a longer run twice.
+whole run. The step therefore keeps the brain voxels until the run has been read: the first
+`MAX_BYTES_IN_MEMORY` in memory, the rest in a temporary file next to the matrix.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ import numpy as np
 
 from swift_bids.base.errors import InputError
 from swift_bids.geometry.frames import Frame
-from swift_bids.geometry.grid import BrainVoxels, is_fsl_grid
+from swift_bids.geometry.grid import is_fsl_grid
 from swift_bids.geometry.resample_time import Series, resample
 from swift_bids.inputs.bold_reader import brain_rows, open_bold
 from swift_bids.inputs.mask import check_same_grid, load_mask, mask_voxels
+from swift_bids.steps.kept_rows import KeptRows
 from swift_bids.steps.parcels import ParcelMeans, Parcels
 from swift_bids.steps.voxel_statistics import VoxelMoments
 
 #: Choices of `--normalisation`.
 METHODS = ("global", "voxel+global")
-#: Memory for the brain voxels of a run as float32; 320 MB are enough for 340 volumes of a brain.
-MAX_KEPT_BYTES = 320_000_000
 
 
 @dataclass(frozen=True)
@@ -108,8 +107,69 @@ def normalise(
     InputError
         A file cannot be read, is not a 4D image, does not fit its mask, or contains no signal.
     """
+    with KeptRows(Path(matrix_file).parent) as kept:
+        run = _read(bold_file, mask_file, frame, series, kept, parcels)
+        if run.parcels is not None:
+            if parcel_file is None:
+                raise TypeError("parcels need a parcel_file")
+            np.save(parcel_file, run.parcels.values)
+        z_scores = _ZScores(run.moments, method)
+        with open(matrix_file, "wb") as file:
+            shape = (series.length, len(run.moments.mean))
+            header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for block in resample(kept.pop_all(), series):
+                file.write(z_scores.apply(block).data)
+    mean, std = run.moments.overall()
+    recorded, varies = run.recorded_moments, run.recorded_moments.std > 0
+    z_of_mean_volume = (run.moments.mean[run.moments.count > 0] - mean) / std
+    return Normalisation(
+        method=method,
+        mean=mean,
+        std=std,
+        background=float(np.float16(z_scores.background)),
+        z_percentiles=tuple(np.percentile(z_of_mean_volume, [1, 50, 99]).tolist()),
+        negative=float((run.moments.mean < 0).mean()),
+        tsnr=float(np.median(recorded.mean[varies] / recorded.std[varies])),
+        n_volumes=series.length,
+        n_constant=int(recorded.constant.sum()),
+        n_zero=run.gaps.n_zero,
+        n_nonfinite=run.gaps.n_nonfinite,
+        interpolated=run.interpolated,
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is known of a run once it has been read.
+
+    Attributes
+    ----------
+    moments, recorded_moments
+        Of the series, and of the used volumes of the BOLD file.
+    parcels
+        Mean signals, if parcels were requested.
+    """
+
+    moments: VoxelMoments
+    recorded_moments: VoxelMoments
+    gaps: Gaps
+    parcels: ParcelMeans | None
+    interpolated: bool
+
+
+def _read(
+    bold_file: str | Path,
+    mask_file: str | Path,
+    frame: Frame,
+    series: Series,
+    kept: KeptRows,
+    parcels: Parcels | None,
+) -> _Run:
+    """Read a run once: keep its brain voxels, and compute everything that needs all of them."""
     mask_image = load_mask(mask_file)
     gaps = Gaps()
+    means = None
     with open_bold(bold_file) as bold:
         check_same_grid(bold, bold_file, mask_image, mask_file)
         if bold.shape[3] != series.n_volumes:
@@ -119,54 +179,23 @@ def normalise(
             )
         interpolated = not is_fsl_grid(bold.shape[:3], bold.affine)
         brain = mask_voxels(mask_image, mask_file, frame)
-        n_voxels = len(brain.fsl_index)
-        moments = VoxelMoments(n_voxels)
-        recorded_moments = VoxelMoments(n_voxels) if series.resampled else moments
-        keep = 4 * n_voxels * series.n_volumes <= MAX_KEPT_BYTES
-        kept: list[np.ndarray] = []
-        # One pass: each block is marked, shown to the observers, resampled, and added to the
-        # moments.
+        moments = VoxelMoments(len(brain.fsl_index))
+        recorded_moments = VoxelMoments(len(brain.fsl_index)) if series.resampled else moments
+        # Each block is marked, shown to the observers, resampled, and added to the moments.
         rows = gaps.mark(brain_rows(bold, bold_file, brain.fsl_index), series.first_volume)
         if parcels is not None:
             means = ParcelMeans(parcels.numbers[brain.fsl_index], len(parcels.names))
             rows = _observed(means.add, rows, series.first_volume)
         if series.resampled:
             rows = _observed(recorded_moments.add, rows, series.first_volume)
-        for block in resample(_observed(kept.append, rows, 0) if keep else rows, series):
+        for block in resample(_observed(kept.append, rows, 0), series):
             moments.add(block)
-    if parcels is not None:
-        if parcel_file is None:
-            raise TypeError("parcels need a parcel_file")
-        np.save(parcel_file, means.values)
-    mean, std = moments.overall()
     if not (moments.high > moments.low).any():
         raise InputError(
             f"{bold_file}: the data do not vary within the brain mask; check that it is the "
             f"preprocessed BOLD and that {mask_file} belongs to it"
         )
-    z_scores = _ZScores(moments, method)
-    with open(matrix_file, "wb") as file:
-        header = {"descr": "<f2", "fortran_order": False, "shape": (series.length, n_voxels)}
-        np.lib.format.write_array_header_1_0(file, header)
-        rows = _pop_blocks(kept) if keep else _read_again(bold_file, brain, series)
-        for block in resample(rows, series):
-            file.write(z_scores.apply(block).data)
-    varies = recorded_moments.std > 0
-    z_of_mean_volume = (moments.mean[moments.count > 0] - mean) / std
-    return Normalisation(
-        method=method,
-        mean=mean,
-        std=std,
-        background=float(np.float16(z_scores.background)),
-        z_percentiles=tuple(np.percentile(z_of_mean_volume, [1, 50, 99]).tolist()),
-        negative=float((moments.mean < 0).mean()),
-        tsnr=float(np.median(recorded_moments.mean[varies] / recorded_moments.std[varies])),
-        n_volumes=series.length,
-        n_constant=int(recorded_moments.constant.sum()),
-        n_zero=gaps.n_zero,
-        n_nonfinite=gaps.n_nonfinite,
-        interpolated=interpolated,
-    )
+    return _Run(moments, recorded_moments, gaps, means, interpolated)
 
 
 class MatrixFile:
@@ -254,20 +283,3 @@ def _observed(
         if len(used):
             observer(used)
         yield block
-
-
-def _pop_blocks(kept: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield the blocks and drop the reference to each, so that the caller may change them."""
-    while kept:
-        yield kept.pop(0)
-
-
-def _read_again(bold_file: str | Path, brain: BrainVoxels, series: Series) -> Iterator[np.ndarray]:
-    """Yield the brain voxels of a run once more, with missing values as in the first pass.
-
-    A generator of its own: inside `open_bold`, an error of whoever writes the blocks would count as
-    a damaged BOLD file.
-    """
-    with open_bold(bold_file) as bold:
-        rows = brain_rows(bold, bold_file, brain.fsl_index)
-        yield from Gaps().mark(rows, series.first_volume)

@@ -91,7 +91,7 @@ def test_without_a_writable_folder(engine, demo):
 
 
 @pytest.mark.parametrize(
-    "memory, length",
+    ("memory", "length"),
     [
         ("250m", 0),  # too little to start
         ("400m", 0),

@@ -12,10 +12,11 @@ import pytest
 from make_data import FSL_AFFINE, write_derivative
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from swift_bids.base.errors import InputError
+from swift_bids.base.errors import InputError, OutputError
 from swift_bids.geometry.frames import FRAMES, FSL_SHAPE
 from swift_bids.geometry.grid import brain_voxels
 from swift_bids.geometry.resample_time import Series
+from swift_bids.steps import kept_rows
 from swift_bids.steps import normalise as module
 from swift_bids.steps.crop import crop
 from swift_bids.steps.normalise import MatrixFile, normalise
@@ -129,40 +130,43 @@ def test_global_counts_and_keeps_a_constant_voxel(tmp_path, noise):
 
 
 @pytest.mark.parametrize("method", module.METHODS)
-def test_a_long_run_is_read_twice_with_the_same_result(tmp_path, noise, method, monkeypatch):
+@pytest.mark.parametrize("in_memory", [0, 1_000_000])
+def test_a_long_run_that_does_not_fit_into_memory(tmp_path, noise, method, in_memory, monkeypatch):
+    """The same result, and no file left."""
     data = noise.copy()
     data[45, 54, 45, 3], data[46, 54, 45, 4] = 0, np.nan
     bold, mask = files(tmp_path, data)
     series = Series(19, 2.0, 2, 0.8)
-    once = normalise(bold, mask, FRAMES["hcp"], series, tmp_path / "a.npy", method)
-    reads = []
-    monkeypatch.setattr(module, "MAX_KEPT_BYTES", 1000)
-    original = module.open_bold
-    monkeypatch.setattr(module, "open_bold", lambda file: reads.append(file) or original(file))
-    twice = normalise(bold, mask, FRAMES["hcp"], series, tmp_path / "b.npy", method)
-    assert reads == [bold, bold]
-    assert once == twice
+    kept = normalise(bold, mask, FRAMES["hcp"], series, tmp_path / "a.npy", method)
+    monkeypatch.setattr(kept_rows, "MAX_BYTES_IN_MEMORY", in_memory)
+    before = set(tmp_path.iterdir())
+    assert normalise(bold, mask, FRAMES["hcp"], series, tmp_path / "b.npy", method) == kept
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+    assert set(tmp_path.iterdir()) == before | {tmp_path / "b.npy"}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="writes to Linux's /dev/full")
-@pytest.mark.parametrize("kept", [0, 2**30])
-def test_a_full_disk_does_not_count_as_a_damaged_file(tmp_path, noise, monkeypatch, kept):
-    """For a run that was read twice, the message used to be that the BOLD file was damaged."""
-    monkeypatch.setattr(module, "MAX_KEPT_BYTES", kept)
+@pytest.mark.parametrize("full", ["matrix", "temporary file"])
+def test_a_full_disk_does_not_count_as_a_damaged_file(tmp_path, noise, monkeypatch, full):
     bold, mask = files(tmp_path, noise)
-    with pytest.raises(OSError, match="No space left on device"):
-        normalise(bold, mask, FRAMES["hcp"], Series(19, 2.0, 2, 0.8), "/dev/full")
+    matrix = tmp_path / "m.npy"
+    if full == "matrix":
+        matrix = "/dev/full"
+    else:
+        monkeypatch.setattr(kept_rows, "MAX_BYTES_IN_MEMORY", 0)
+        monkeypatch.setattr(kept_rows, "TemporaryFile", lambda dir: open("/dev/full", "wb"))
+    with pytest.raises((OSError, OutputError), match="No space left on device"):
+        normalise(bold, mask, FRAMES["hcp"], Series(19, 2.0, 2, 0.8), matrix)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_memory_does_not_grow_with_the_run(tmp_path):
     """160 volumes need hardly more peak memory than 32: a few blocks that a thread reads ahead."""
     code = (
-        "import re, sys; from swift_bids.steps import normalise as n; "
+        "import re, sys; from swift_bids.steps import kept_rows, normalise as n; "
         "from swift_bids.geometry.frames import FRAMES; "
         "from swift_bids.geometry.resample_time import Series; "
-        "n.MAX_KEPT_BYTES = 0; bold, mask, out, volumes = sys.argv[1:]; "
+        "kept_rows.MAX_BYTES_IN_MEMORY = 0; bold, mask, out, volumes = sys.argv[1:]; "
         "n.normalise(bold, mask, FRAMES['ukb'], Series(int(volumes), 0.8, 0, 0.8), out); "
         "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )
