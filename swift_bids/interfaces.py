@@ -1,4 +1,4 @@
-"""The five steps as nipype interfaces, thin wrappers around plain functions."""
+"""The steps as nipype interfaces, thin wrappers around plain functions."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ from swift_bids.base.errors import os_errors_as_output_errors
 from swift_bids.base.locks import exclusive
 from swift_bids.geometry.frames import FRAMES
 from swift_bids.geometry.resample_time import Series
-from swift_bids.inputs.confounds import framewise_displacement, read_confounds
+from swift_bids.inputs.confounds import displacement_in, read_confounds
+from swift_bids.inputs.raw_header import affine_of, load_header
 from swift_bids.inputs.run import Run
+from swift_bids.inputs.run_confounds import motion_confounds
+from swift_bids.inputs.transforms import Transforms
 from swift_bids.network.precision import PRECISIONS
 from swift_bids.network.weights import Weights
 from swift_bids.outputs.parcels import write_parcels
@@ -35,6 +38,7 @@ from swift_bids.outputs.run import write_run
 from swift_bids.steps.aggregate import aggregate
 from swift_bids.steps.chunk import SHORT_RUNS, TAILS, plan_chunks
 from swift_bids.steps.crop import Coverage, crop
+from swift_bids.steps.locate import RawPoints, locate
 from swift_bids.steps.normalise import METHODS, MatrixFile, Normalisation, normalise
 from swift_bids.steps.parcels import Parcels, cubes, read_atlas
 
@@ -54,9 +58,41 @@ class _Step(SimpleInterface):
         return runtime
 
 
+class _LocateInput(BaseInterfaceInputSpec):
+    bold = File(exists=True, mandatory=True, desc="raw run")
+    mask = File(exists=True, mandatory=True)
+    transforms = traits.Dict(mandatory=True, desc="fields of Transforms")
+    files = traits.List(File(exists=True), mandatory=True, desc="of the transforms")
+    frame = traits.Enum(*FRAMES, mandatory=True)
+
+
+class _LocateOutput(TraitedSpec):
+    mask = File(exists=True, desc="brain mask on the FSL 2 mm grid")
+    points = File(exists=True, desc="where its voxels are in the raw run, .npz")
+
+
+class Locate(_Step):
+    """Raw BOLD + transforms -> brain mask in the template, and its voxels in the run."""
+
+    input_spec, output_spec = _LocateInput, _LocateOutput
+
+    def _run_step(self, folder: Path) -> None:
+        mask, points = locate(
+            affine_of(load_header(self.inputs.bold)),
+            self.inputs.mask,
+            Transforms.from_dict(self.inputs.transforms),
+            FRAMES[self.inputs.frame],
+        )
+        self._results["mask"] = str(folder / "mask.nii.gz")
+        self._results["points"] = str(folder / "points.npz")
+        mask.to_filename(self._results["mask"])
+        points.save(self._results["points"])
+
+
 class _NormaliseInput(BaseInterfaceInputSpec):
     bold = File(exists=True, mandatory=True)
     mask = File(exists=True, mandatory=True)
+    points = File(exists=True, desc="where the brain voxels are in a raw run")
     frame = traits.Enum(*FRAMES, mandatory=True)
     series = traits.Dict(mandatory=True, desc="fields of Series")
     method = traits.Enum(*METHODS, usedefault=True)
@@ -85,6 +121,7 @@ class Normalise(_Step):
             self.inputs.method,
             _parcels(self.inputs.atlas, self.inputs.frame),
             parcels,
+            RawPoints.load(self.inputs.points) if isdefined(self.inputs.points) else None,
         )
         self._results |= {
             "matrix": matrix,
@@ -120,6 +157,8 @@ class Crop(_Step):
 class _ChunkInput(BaseInterfaceInputSpec):
     series = traits.Dict(mandatory=True, desc="fields of Series")
     confounds = File(exists=True)
+    head_motion = File(exists=True, desc="transforms, if there is no confounds table")
+    reference = File(exists=True, desc="the BOLD reference that they belong to")
     fd_threshold = traits.Float(mandatory=True)
     max_censored = traits.Float(mandatory=True)
     stride = traits.Range(low=1, mandatory=True)
@@ -139,9 +178,12 @@ class Chunk(_Step):
     def _run_step(self, folder: Path) -> None:
         series = Series(**self.inputs.series)
         displacement = None
-        if self.inputs.confounds:
+        if isdefined(self.inputs.confounds):
             file = self.inputs.confounds
-            displacement = framewise_displacement(read_confounds(file), series.n_volumes, file)
+            displacement = displacement_in(read_confounds(file), series.n_volumes, file)
+        elif isdefined(self.inputs.head_motion):
+            motion = motion_confounds(self.inputs.head_motion, self.inputs.reference)
+            displacement = displacement_in(motion, series.n_volumes, self.inputs.head_motion)
         table = plan_chunks(
             series,
             displacement,
@@ -252,7 +294,7 @@ class Aggregate(_Step):
     input_spec, output_spec = _AggregateInput, _AggregateOutput
 
     def _run_step(self, folder: Path) -> None:
-        run = Run(**self.inputs.run)
+        run = Run.from_dict(self.inputs.run)
         sidecar = output_path(self.inputs.output_dir, run.name, "embedding", ".json")
         # the outputs must not be a mixture of two calls
         with exclusive(sidecar.parent, run.name):

@@ -1,4 +1,4 @@
-"""A run -> its nipype workflow: (normalise, crop, chunk) -> embed -> aggregate."""
+"""A run -> its nipype workflow: [locate] -> (normalise, crop, chunk) -> embed -> aggregate."""
 
 from __future__ import annotations
 
@@ -14,16 +14,23 @@ from nipype import Node, Workflow
 
 from swift_bids import __version__
 from swift_bids.inputs.run import Run
-from swift_bids.interfaces import Aggregate, Chunk, Crop, Embed, Normalise
+from swift_bids.interfaces import Aggregate, Chunk, Crop, Embed, Locate, Normalise
 from swift_bids.outputs.provenance import Provenance
 
 #: With the version in it, so that nipype does not reuse the cache of another version.
 WORKFLOW_NAME = "swift_bids_" + re.sub(r"\W", "_", __version__) + "_wf"
-#: The steps; each comes after the steps whose results it needs.
-STEPS = ("normalise", "crop", "chunk", "embed", "aggregate")
+#: The steps; each comes after the steps whose results it needs. Only raw runs need `locate`.
+STEPS = ("locate", "normalise", "crop", "chunk", "embed", "aggregate")
 #: Memory that a step needs in addition to the imported libraries, in GB; measured with
 #: 91 x 109 x 91 voxels.
-_MEMORY_GB = {"normalise": 0.7, "crop": 0.5, "chunk": 0.2, "embed": 1.2, "aggregate": 0.6}
+_MEMORY_GB = {
+    "locate": 0.9,
+    "normalise": 0.7,
+    "crop": 0.5,
+    "chunk": 0.2,
+    "embed": 1.2,
+    "aggregate": 0.6,
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ def workflow_of_run(
     keep_tokens: bool,
     atlas: Path | None = None,
 ) -> Workflow:
-    """The five nodes of one run, from its BOLD file to its files in `output_dir`.
+    """The nodes of one run, from its BOLD file to its files in `output_dir`.
 
     Parameters
     ----------
@@ -78,16 +85,24 @@ def workflow_of_run(
     # nipype's inputs are plain dicts; interfaces.py rebuilds the dataclasses
     series = dataclasses.asdict(run.series)
     atlas_input = {"atlas": str(atlas)} if atlas else {}
+    mask = {"mask": run.mask}
+    motion = {"confounds": run.confounds} if run.confounds else {}
+    if run.transforms:
+        mask = {}  # comes from `locate`
+        motion = {
+            "head_motion": run.transforms.head_motion,
+            "reference": run.transforms.reference,
+        }
     interfaces = {
         "normalise": Normalise(
             bold=run.bold,
-            mask=run.mask,
+            **mask,
             frame=settings.frame,
             series=series,
             method=settings.normalisation,
             **atlas_input,
         ),
-        "crop": Crop(mask=run.mask, frame=settings.frame),
+        "crop": Crop(**mask, frame=settings.frame),
         "chunk": Chunk(
             series=series,
             fd_threshold=settings.fd_threshold,
@@ -95,7 +110,7 @@ def workflow_of_run(
             stride=settings.chunk_stride,
             tail=settings.tail,
             short_runs=settings.short_runs,
-            **({"confounds": run.confounds} if run.confounds else {}),
+            **motion,
         ),
         "embed": Embed(
             weights=dataclasses.asdict(provenance.weights),
@@ -116,6 +131,14 @@ def workflow_of_run(
             **atlas_input,
         ),
     }
+    if run.transforms:
+        interfaces["locate"] = Locate(
+            bold=run.bold,
+            mask=run.mask,
+            transforms=dataclasses.asdict(run.transforms),
+            files=run.transforms.files,
+            frame=settings.frame,
+        )
     memory, cpus = dict(_MEMORY_GB), dict.fromkeys(STEPS, 1) | {"embed": resources.threads}
     if resources.workers:  # the node only waits
         memory["embed"], cpus["embed"] = 0.1, 0
@@ -134,6 +157,13 @@ def workflow_of_run(
     for node in nodes.values():
         node.config = {"execution": {"crashdump_dir": str(log_dir)}}
     workflow = Workflow(name=workflow_name(run))
+    if run.transforms:
+        workflow.connect(
+            [
+                (nodes["locate"], nodes["normalise"], [("mask", "mask"), ("points", "points")]),
+                (nodes["locate"], nodes["crop"], [("mask", "mask")]),
+            ]
+        )
     workflow.connect(
         [
             (nodes["normalise"], nodes["embed"], [("matrix", "matrix")]),

@@ -72,6 +72,19 @@ def build_parser() -> argparse.ArgumentParser:
 
     choice = parser.add_argument_group("which runs")
     choice.add_argument("-d", "--derivatives", type=Path, metavar="PATH", help="fMRIPrep output")
+    choice.add_argument(
+        "--raw",
+        type=Path,
+        metavar="PATH",
+        help="the raw dataset that fMRIPrep processed; its runs are resampled where fMRIPrep "
+        "--level minimal wrote only transforms (default: bids_dir if -d is given, else "
+        "sourcedata/raw, or the SourceDatasets of the derivatives)",
+    )
+    choice.add_argument(
+        "--from-raw",
+        action="store_true",
+        help="resample the raw BOLD also where a preprocessed one exists",
+    )
     several: dict[str, Any] = {"nargs": "+", "metavar": "LABEL"}
     choice.add_argument(
         "--participant-label",

@@ -149,4 +149,5 @@ def _selection(args: argparse.Namespace, dataset: Dataset) -> Selection:
         short_runs=args.short_runs,
         filters=read_filter_file(args.bids_filter_file) if args.bids_filter_file else {},
         database_dir=check_database_dir(args.bids_database_dir, dataset),
+        from_raw=args.from_raw,
     )

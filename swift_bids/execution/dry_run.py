@@ -17,9 +17,9 @@ from swift_bids.settings import EmbeddingSettings, ParticipantSettings
 from swift_bids.steps.chunk import count_chunks
 
 _LOG = logging.getLogger("swift_bids")
-#: Seconds that one CPU needs to read and normalise a volume of 2 mm, and to embed a chunk
-#: (docs/performance.md); a GPU is faster.
-_SECONDS_PER_VOLUME, _SECONDS_PER_CHUNK = 0.007, 0.35
+#: Seconds that one CPU needs to read and normalise a volume of 2 mm, to resample a raw one, and to
+#: embed a chunk (docs/performance.md); a GPU is faster.
+_SECONDS_PER_VOLUME, _SECONDS_PER_RAW_VOLUME, _SECONDS_PER_CHUNK = 0.007, 0.06, 0.35
 #: Memory in GB for the app, and for each run that is processed at the same time.
 _APP_GB, _RUN_GB = 0.4, 0.6
 
@@ -62,12 +62,14 @@ def print_runs(
 
 def _row(run: Run, dataset: Dataset, settings: EmbeddingSettings) -> dict[str, Any]:
     n_chunks = count_chunks(run.series, settings)
+    per_volume = _SECONDS_PER_RAW_VOLUME if run.transforms else _SECONDS_PER_VOLUME
     return {
         "name": run.name,
         **{
             kind: path and os.path.relpath(path, dataset.root)
             for kind, path in (("bold", run.bold), ("mask", run.mask), ("confounds", run.confounds))
         },
+        "level": "full" if run.transforms is None else "minimal",
         "space": run.space,
         "frame": settings.frame,
         "repetition_time": run.repetition_time,
@@ -75,7 +77,7 @@ def _row(run: Run, dataset: Dataset, settings: EmbeddingSettings) -> dict[str, A
         "volumes": run.n_volumes,
         "dummy": run.first_volume,
         "chunks": n_chunks,
-        "seconds": round(run.n_volumes * _SECONDS_PER_VOLUME + n_chunks * _SECONDS_PER_CHUNK, 1),
+        "seconds": round(run.n_volumes * per_volume + n_chunks * _SECONDS_PER_CHUNK, 1),
         "others": list(run.others),
         "warnings": list(run.warnings),
     }

@@ -91,8 +91,11 @@ def embed_runs(
     UsageError
         The weights, the device or the plugin cannot be used. Nothing has been written then.
     """
+    raw_root = str(dataset.raw) if dataset.raw else None
     # placeholder: `reason_to_rerun` ignores the device
-    provenance = Provenance(settings.embedding, weights, "cpu", str(dataset.root))
+    provenance = Provenance(
+        settings.embedding, weights, "cpu", str(dataset.root), raw_root=raw_root
+    )
     fingerprints, failed = _fingerprints(runs, provenance)
     todo, skipped = _split_done(settings, call, runs, provenance, fingerprints)
     if not todo:
@@ -249,7 +252,7 @@ def _workflow_maker(
     The function raises InputError if the run's files have disappeared.
     """
     from swift_bids.execution.slurm import request_resources
-    from swift_bids.workflow import STEPS, workflow_of_run
+    from swift_bids.workflow import workflow_of_run
 
     def make_workflow(run: Run) -> Workflow:
         for file in run.files:
@@ -267,7 +270,7 @@ def _workflow_maker(
         )
         if plugin is not None and plugin.slurm:
             options = plugin.arguments.get("sbatch_args"), plugin.network_args
-            for step in STEPS:
+            for step in workflow.list_node_names():
                 request_resources(workflow.get_node(step), *options, call.log_name, log_dir)
         return workflow
 

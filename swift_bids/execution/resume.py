@@ -27,7 +27,7 @@ def input_fingerprint(run: Run, provenance: Provenance) -> dict[str, str]:
     the checksum of the content) and 64 places in between. It stays the same when the file is
     copied, or dropped and fetched again.
     """
-    return {bids_uri(file, provenance.dataset_root): _digest(Path(file)) for file in run.files}
+    return {bids_uri(file, provenance): _digest(Path(file)) for file in run.files}
 
 
 def _digest(file: Path) -> str:

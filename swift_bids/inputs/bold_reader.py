@@ -129,12 +129,40 @@ def brain_rows(
         linearly at these positions; values outside its field of view are 0.
     """
     values_at = _voxel_reader(bold, fsl_index)
+    return volume_rows(bold, bold_file, len(fsl_index), lambda _, volume: values_at(volume))
+
+
+def volume_rows(
+    bold: nib.Nifti1Image,
+    bold_file: str | Path,
+    n_values: int,
+    values_at: Callable[[int, np.ndarray], np.ndarray],
+) -> Iterator[np.ndarray]:
+    """Yield some values of each volume of a run in blocks, float32 (volume, value), in order.
+
+    Parameters
+    ----------
+    bold, bold_file
+        The image opened by `open_bold`, and its name for messages.
+    n_values, values_at
+        Number of values, and a function that takes the number of a volume and its stored voxels
+        (X * Y * Z,), x fastest, and returns the values.
+    """
+    number = 0
     for block in _read_ahead(_volumes(bold, bold_file)):
-        rows = np.empty((len(block), len(fsl_index)), dtype=np.float32)
+        rows = np.empty((len(block), n_values), dtype=np.float32)
         for row, volume in zip(rows, block):
             with np.errstate(over="ignore"):  # values too large for float32 become infinite
-                row[:] = values_at(volume)
+                row[:] = values_at(number, volume)
+            number += 1
         yield rows
+
+
+def scaling(bold: nib.Nifti1Image) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function that turns stored values of an image into real ones."""
+    stored = _stored(bold)
+    slope, inter = np.float64(stored.slope), np.float64(stored.inter)
+    return lambda values: values if (slope, inter) == (1, 0) else values * slope + inter
 
 
 def _stored(bold: nib.Nifti1Image) -> ArrayProxy:
@@ -147,12 +175,7 @@ def _voxel_reader(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function that maps a flat stored volume to the values of its brain voxels."""
     shape, affine = bold.shape[:3], bold.affine
-    stored = _stored(bold)
-    slope, inter = np.float64(stored.slope), np.float64(stored.inter)
-
-    def scaled(values: np.ndarray) -> np.ndarray:
-        return values if (slope, inter) == (1, 0) else values * slope + inter
-
+    scaled = scaling(bold)
     if is_fsl_grid(shape, affine):
         storage = flat_storage_index(shape, affine, fsl_index)
         return lambda volume: scaled(volume[storage])

@@ -45,7 +45,7 @@ def count_dummy_scans(confounds: pd.DataFrame) -> int:
     return sum(bool(_DUMMY_SCAN.match(column)) for column in confounds.columns)
 
 
-def framewise_displacement(
+def displacement_in(
     confounds: pd.DataFrame, n_volumes: int, confounds_file: str | Path
 ) -> np.ndarray | None:
     """Return the framewise displacement (volume,) in mm, or None if the table lacks the column.

@@ -82,8 +82,10 @@ class Dataset:
         return [label for label in wanted if label in existing], problems
 
 
-def find_derivatives(bids_dir: str | Path, derivatives: str | Path | None = None) -> Dataset:
-    """Find out which of the given folders contains the derivatives.
+def find_derivatives(
+    bids_dir: str | Path, derivatives: str | Path | None = None, raw: str | Path | None = None
+) -> Dataset:
+    """Find out which of the given folders contains the derivatives, and where the raw dataset is.
 
     Parameters
     ----------
@@ -91,6 +93,9 @@ def find_derivatives(bids_dir: str | Path, derivatives: str | Path | None = None
         fMRIPrep's output folder, or a raw BIDS dataset together with `derivatives`.
     derivatives
         fMRIPrep's output folder, `-d/--derivatives`.
+    raw
+        The raw dataset, `--raw`. By default it is `bids_dir` if `derivatives` is given, else
+        `sourcedata/raw` in the derivatives or a folder that their SourceDatasets name.
 
     Raises
     ------
@@ -104,9 +109,9 @@ def find_derivatives(bids_dir: str | Path, derivatives: str | Path | None = None
             f"bids_dir {bids_dir} is the raw dataset, and --derivatives {root} is read as fMRIPrep "
             f"derivatives"
         )
-        raw = bids_dir
+        raw_dir: Path | None = bids_dir
     else:
-        root, raw = bids_dir, None
+        root, raw_dir = bids_dir, None
         interpretation = f"bids_dir {bids_dir} is read as fMRIPrep derivatives"
     description = read_description(root)
     if description and _is_raw(description):
@@ -121,14 +126,34 @@ def find_derivatives(bids_dir: str | Path, derivatives: str | Path | None = None
             f"{root} is an output folder of swift_bids; give fMRIPrep's output as bids_dir, and "
             f"this folder as output_dir"
         )
-    if raw is not None:  # fMRIPrep does not copy the authors and the licence of the data
-        description = read_description(raw) | {k: v for k, v in description.items() if v}
-    dataset = Dataset(root, raw, description, interpretation)
+    if raw is not None:
+        raw_dir = _existing_folder(raw, "--raw")
+        if not any(raw_dir.glob("sub-*")):
+            raise UsageError(f"--raw {raw_dir}: contains no sub-* folder; give the raw dataset")
+    elif raw_dir is None:
+        raw_dir = _raw_of(root, description)
+    if raw_dir not in (None, bids_dir):
+        interpretation += f", made from the raw dataset {raw_dir}"
+    if raw_dir is not None:  # fMRIPrep does not copy the authors and the licence of the data
+        description = read_description(raw_dir) | {k: v for k, v in description.items() if v}
+    dataset = Dataset(root, raw_dir, description, interpretation)
     if not dataset.participants:
         inside = sorted({p.parent for p in root.glob("*/sub-*")})
         hint = f"; {inside[0]} does, so give that folder" if inside else ""
         raise UsageError(f"{root} contains no sub-* folder{hint} ({interpretation})")
     return dataset
+
+
+def _raw_of(root: Path, description: dict[str, Any]) -> Path | None:
+    """The raw dataset of derivatives, in their own folder or named by their SourceDatasets."""
+    sources = description.get("SourceDatasets")
+    sources = sources if isinstance(sources, list) else []
+    urls = [str(source.get("URL") or "") for source in sources if isinstance(source, dict)]
+    named = [url.removeprefix("file://") for url in urls if url and not url.startswith("http")]
+    for folder in (root / "sourcedata" / "raw", *(root / path for path in named)):
+        if any(folder.glob("sub-*")) and _is_raw(read_description(folder)):
+            return folder.resolve()
+    return None
 
 
 def made_by_this_app(description: dict[str, Any]) -> bool:

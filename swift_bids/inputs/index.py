@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from swift_bids.base.errors import UsageError
 from swift_bids.inputs.dataset import Dataset, resolved
+from swift_bids.inputs.filenames import FoundFile
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
@@ -141,6 +142,39 @@ def _layout(root: Path, ignore: Sequence[str], **options: Any) -> BIDSLayout:
         if inside is None:
             raise
         raise UnreadableFolderError(inside.group(1)) from error
+
+
+def moved(path: str, root: str | Path, new_root: Path) -> str:
+    """Return the path of a file under another path of its root (see `open_layout`)."""
+    return str(new_root / os.path.relpath(path, root))
+
+
+def inherited_sidecars(root: Path, layout: BIDSLayout, bold: FoundFile) -> list[str]:
+    """Return the sidecars that apply to a BOLD file, from its own folder and those above it.
+
+    A sidecar applies if the BOLD file's name contains all entities of the sidecar's name.
+
+    Parameters
+    ----------
+    root, layout
+        The dataset, and its layout from `open_layout`.
+    bold
+        A file of this dataset.
+    """
+    from bids.layout import Query
+
+    found = layout.get_nearest(
+        moved(bold.path, root, Path(layout.root)),
+        all_=True,
+        subject=[bold.entities["subject"], Query.NONE],
+        suffix="bold",
+        extension=".json",
+    )
+    own = set(bold.filename.split("_"))
+    apply = [f for f in found if set(os.path.basename(f).split("_")[:-1]) <= own]
+    # in one folder, the sidecar with more entities takes precedence
+    apply.sort(key=lambda f: (f.count(os.sep), f.count("_")), reverse=True)
+    return [moved(file, layout.root, root) for file in apply]
 
 
 def _hash(content: list) -> str:

@@ -13,13 +13,15 @@ from swift_bids.geometry.grid import BrainVoxels, brain_voxels
 from swift_bids.inputs.bold_reader import COPY_AGAIN, open_image
 
 
-def load_mask(mask_file: str | Path) -> nib.Nifti1Image:
-    """Read a 3D brain mask; raise InputError if the image is not 3D."""
-    with open_image(mask_file) as stored:
-        mask = nib.squeeze_image(stored) if stored.shape[3:] == (1,) else stored
-        if mask.ndim != 3:
-            raise InputError(f"{mask_file}: has {mask.ndim} dimensions, not 3; {COPY_AGAIN}")
-        return nib.Nifti1Image(np.asarray(mask.dataobj), mask.affine, dtype=mask.get_data_dtype())
+def load_image(file: str | Path) -> nib.Nifti1Image:
+    """Read a 3D image, such as a brain mask; raise InputError if it is not 3D."""
+    with open_image(file) as stored:
+        image = nib.squeeze_image(stored) if stored.shape[3:] == (1,) else stored
+        if image.ndim != 3:
+            raise InputError(f"{file}: has {image.ndim} dimensions, not 3; {COPY_AGAIN}")
+        return nib.Nifti1Image(
+            np.asarray(image.dataobj), image.affine, dtype=image.get_data_dtype()
+        )
 
 
 def mask_voxels(mask: nib.Nifti1Image, mask_file: str | Path, frame: Frame) -> BrainVoxels:

@@ -49,7 +49,7 @@ def explain_missing_bold(folder: Path, selection: Selection) -> str:
         return f"{reason}, only surface or CIFTI files, which the network cannot read; {_REMEDY}"
     if any(name.endswith(("_boldref.nii.gz", "_xfm.txt", "_xfm.h5")) for name in names):
         return (
-            f"{reason}, only the references and transforms that fMRIPrep --level minimal or "
-            f"resampling writes; {_REMEDY} --level full"
+            f"{reason}, only the references and transforms that fMRIPrep --level minimal writes; "
+            f"give the raw dataset with --raw, so that the app can resample it"
         )
     return f"{reason}; {_REMEDY}"

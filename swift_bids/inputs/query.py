@@ -9,7 +9,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift_bids.base.errors import InputError, Problem, UsageError
@@ -23,7 +22,8 @@ from swift_bids.inputs.filenames import (
     stem_of,
 )
 from swift_bids.inputs.filters import check_entities, entities_of, io_spec
-from swift_bids.inputs.index import UnreadableFolderError, open_layout
+from swift_bids.inputs.index import UnreadableFolderError, inherited_sidecars, moved, open_layout
+from swift_bids.inputs.minimal_runs import add_minimal_runs
 from swift_bids.inputs.missing import explain_missing_bold, explain_missing_space
 from swift_bids.inputs.run import Run, complete_run
 from swift_bids.inputs.selection import Selection
@@ -66,6 +66,7 @@ def find_runs(
             for participant in labels:
                 own = {kind: found[participant] for kind, found in files.items()}
                 found, unusable = _participant_runs(dataset, layout, participant, own, selection)
+                found, unusable = add_minimal_runs(dataset, participant, found, unusable, selection)
                 runs += found
                 problems += unusable
     _warn_unmatched(runs, problems, selection)
@@ -147,7 +148,7 @@ def _participant_runs(
             runs.append(
                 complete_run(
                     run,
-                    partial(_inherited_sidecars, dataset, layout, best),
+                    partial(inherited_sidecars, dataset.root, layout, best),
                     selection.dummy_scans,
                     selection.target_tr,
                     selection.short_runs,
@@ -164,11 +165,6 @@ def _by_folder(files: Iterable[FoundFile]) -> dict[str, dict[str, str]]:
     for file in files:
         found[os.path.dirname(file.path)][stem_of(file.filename, "_desc-")] = file.path
     return found
-
-
-def _moved(path: str, root: Path, new_root: Path) -> str:
-    """Return the path of a file under another path of its root (see `swift_bids.inputs.index`)."""
-    return str(new_root / os.path.relpath(path, root))
 
 
 def _warn_unmatched(runs: Sequence[Run], problems: Sequence[Problem], selection: Selection) -> None:
@@ -223,28 +219,7 @@ def _by_participant(
         raise UsageError(f"--bids-filter-file: {kind}: {str(error).splitlines()[0]}") from error
     files: dict[str, list[FoundFile]] = defaultdict(list)
     for file in found:
-        path = _moved(file.path, layout.root, dataset.root)
+        path = moved(file.path, layout.root, dataset.root)
         participant = file.filename.split("_")[0].removeprefix("sub-")
         files[participant].append(FoundFile(path, file.filename, file.entities))
     return files
-
-
-def _inherited_sidecars(dataset: Dataset, layout: BIDSLayout, bold: FoundFile) -> Iterable[str]:
-    """Return the sidecars that apply to a BOLD file, from its own folder and those above it.
-
-    A sidecar applies if the BOLD file's name contains all entities of the sidecar's name.
-    """
-    from bids.layout import Query
-
-    found = layout.get_nearest(
-        _moved(bold.path, dataset.root, Path(layout.root)),
-        all_=True,
-        subject=[bold.entities["subject"], Query.NONE],
-        suffix="bold",
-        extension=".json",
-    )
-    own = set(bold.filename.split("_"))
-    apply = [f for f in found if set(os.path.basename(f).split("_")[:-1]) <= own]
-    # in one folder, the sidecar with more entities takes precedence
-    apply.sort(key=lambda f: (f.count(os.sep), f.count("_")), reverse=True)
-    return [_moved(file, layout.root, dataset.root) for file in apply]

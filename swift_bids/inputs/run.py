@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,9 +14,12 @@ import numpy as np
 
 from swift_bids.base.errors import InputError
 from swift_bids.base.files import read_json
+from swift_bids.geometry.itk import read_affines
 from swift_bids.geometry.resample_time import Series, model_repetition_time, refuse_too_short
-from swift_bids.inputs.bold_reader import COPY_AGAIN, UNREADABLE, check_image_size
+from swift_bids.inputs.bold_reader import COPY_AGAIN, check_image_size
 from swift_bids.inputs.confounds import count_dummy_scans, read_confounds
+from swift_bids.inputs.raw_header import count_raw_dummy_scans, load_header
+from swift_bids.inputs.transforms import Transforms
 
 #: Units of time in a NIfTI header, in s.
 _SECONDS = {"sec": 1, "msec": 1e-3, "usec": 1e-6}
@@ -46,6 +49,8 @@ class Run:
         One sentence for each doubt about the inputs.
     others
         Names of the same run in other spaces and resolutions, which the app does not use.
+    transforms
+        How to resample `bold` if it is a raw file; None if fMRIPrep has resampled it.
     """
 
     name: str
@@ -60,11 +65,20 @@ class Run:
     model_tr: float
     warnings: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    transforms: Transforms | None = None
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Run:
+        """Build a `Run` from the output of `dataclasses.asdict`."""
+        transforms = content["transforms"]
+        return cls(**{**content, "transforms": transforms and Transforms.from_dict(transforms)})
 
     @property
     def files(self) -> list[str]:
-        """Paths of the BOLD file, the mask and, if the run has one, the confounds table."""
-        return [self.bold, self.mask, *filter(None, [self.confounds])]
+        """Paths of the BOLD file, the mask and, if the run has them, the confounds table and the
+        transforms."""
+        transforms = self.transforms.files if self.transforms else []
+        return [self.bold, self.mask, *filter(None, [self.confounds]), *transforms]
 
     @property
     def series(self) -> Series:
@@ -85,7 +99,7 @@ def complete_run(
     ----------
     run
         The fields of `Run` from the file names: `name`, `participant`, `bold`, `mask`,
-        `confounds`, `space`, `others`.
+        `confounds`, `space`, `others`, and for a raw run `transforms` and `warnings`.
     inherited
         Returns the sidecars that the BOLD file inherits from, nearest first; called only if the
         file's own sidecar does not contain the TR.
@@ -97,24 +111,30 @@ def complete_run(
     InputError
         The run cannot be embedded.
     """
-    for path in filter(None, (run["bold"], run["mask"], run["confounds"])):
+    transforms = run.get("transforms")
+    files = [run["bold"], run["mask"], run["confounds"], *(transforms.files if transforms else [])]
+    for path in filter(None, files):
         refuse_unreadable(path)
     repetition_time = _repetition_time(run["bold"], inherited)
     header, n_volumes = _header(run["bold"])
     header_tr = header.get_zooms()[3] * _seconds_per_unit(header)
-    warnings = []
+    warnings = list(run.get("warnings", ()))
     if abs(header_tr - repetition_time) > 0.001:
         warnings.append(
             f"the header's TR ({header_tr:g} s) differs from the sidecar's ({repetition_time:g} "
             f"s); the app uses the sidecar's, so check that it is right"
         )
+    if transforms is not None:
+        _check_head_motion(transforms.head_motion, n_volumes)
     complete = Run(
-        repetition_time=repetition_time,
-        n_volumes=n_volumes,
-        first_volume=_first_volume(run["confounds"], dummy_scans),
-        model_tr=model_repetition_time(target_tr, repetition_time),
-        warnings=tuple(warnings),
-        **run,
+        **run
+        | {
+            "repetition_time": repetition_time,
+            "n_volumes": n_volumes,
+            "first_volume": _first_volume(run, dummy_scans),
+            "model_tr": model_repetition_time(target_tr, repetition_time),
+            "warnings": tuple(warnings),
+        }
     )
     refuse_too_short(complete.series, short_runs)
     return complete
@@ -139,11 +159,10 @@ def refuse_unreadable(file: str | Path) -> None:
 
 def _repetition_time(bold: str, inherited: Callable[[], Iterable[str]]) -> float:
     """Return the TR in s from the BOLD file's own sidecar, or else from an inherited one."""
-    own = Path(bold.removesuffix(".gz")).with_suffix(".json")
+    own = _own_sidecar(bold)
     metadata = _read_json(own) if os.path.lexists(own) else {}
     if "RepetitionTime" not in metadata:
-        for file in inherited():
-            metadata = _read_json(file) | metadata
+        metadata = sidecar_metadata(bold, inherited())
     value = metadata.get("RepetitionTime")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 30:
         instead = "" if value is None else f" (found {value!r})"
@@ -153,16 +172,45 @@ def _repetition_time(bold: str, inherited: Callable[[], Iterable[str]]) -> float
     return float(value)
 
 
+def sidecar_metadata(bold: str, inherited: Iterable[str]) -> dict[str, Any]:
+    """Return the content of a BOLD file's own sidecar and of those that it inherits from.
+
+    Parameters
+    ----------
+    bold
+        Path of the BOLD file.
+    inherited
+        Sidecars that apply to it, nearest first.
+
+    Raises
+    ------
+    InputError
+        A sidecar cannot be read.
+    """
+    own = _own_sidecar(bold)
+    metadata = _read_json(own) if os.path.lexists(own) else {}
+    for file in inherited:
+        metadata = _read_json(file) | metadata
+    return metadata
+
+
+def _own_sidecar(bold: str) -> Path:
+    return Path(bold.removesuffix(".gz")).with_suffix(".json")
+
+
+def _check_head_motion(file: str, n_volumes: int) -> None:
+    n_transforms = len(read_affines(file))
+    if n_transforms != n_volumes:
+        raise InputError(
+            f"{file}: has {n_transforms} transforms, but the raw run has {n_volumes} volumes; give "
+            f"the dataset that fMRIPrep processed with --raw"
+        )
+
+
 def _header(bold: str) -> tuple[nib.Nifti1Header, int]:
     """Return the header of a 4D image with a valid affine, and its number of volumes."""
-    try:
-        header = cast(nib.Nifti1Image, nib.load(bold)).header
-        shape, affine = header.get_data_shape(), header.get_best_affine()
-    except UNREADABLE as error:
-        raise InputError(
-            f"{bold}: cannot be read ({error}) because it is damaged or not a NIfTI file; fetch it "
-            f"or create it again"
-        ) from error
+    header = load_header(bold)
+    shape, affine = header.get_data_shape(), header.get_best_affine()
     check_image_size(bold, header)
     if len(shape) != 4:
         raise InputError(f"{bold}: has {len(shape)} dimensions, not 4; {COPY_AGAIN}")
@@ -171,10 +219,14 @@ def _header(bold: str) -> tuple[nib.Nifti1Header, int]:
     return header, shape[3]
 
 
-def _first_volume(confounds: str | None, dummy_scans: int | None) -> int:
+def _first_volume(run: dict[str, Any], dummy_scans: int | None) -> int:
     if dummy_scans is not None:
         return dummy_scans
-    return count_dummy_scans(read_confounds(confounds, n_rows=0)) if confounds else 0
+    if run["confounds"]:
+        return count_dummy_scans(read_confounds(run["confounds"], n_rows=0))
+    if run.get("transforms"):
+        return count_raw_dummy_scans(cast(nib.Nifti1Image, nib.load(run["bold"])))
+    return 0
 
 
 def _seconds_per_unit(header: nib.Nifti1Header) -> float:

@@ -44,6 +44,8 @@ class Selection:
         Content of `--bids-filter-file`.
     database_dir
         `--bids-database-dir`.
+    from_raw
+        `--from-raw`: resample raw BOLD files also where preprocessed ones exist.
     """
 
     sessions: Sequence[str] | None = None
@@ -57,6 +59,7 @@ class Selection:
     short_runs: str = "skip"
     filters: dict[str, dict[str, Any]] = field(default_factory=dict)
     database_dir: Path | None = None
+    from_raw: bool = False
 
     def has(self, bold: FoundFile) -> bool:
         """Whether the session, task, run and echo of a BOLD file are selected."""

@@ -13,7 +13,7 @@ from swift_bids import __version__
 from swift_bids.base.errors import UsageError
 from swift_bids.base.files import read_json, write_json, write_text
 from swift_bids.inputs.dataset import Dataset, made_by_this_app, read_description, resolved
-from swift_bids.outputs.provenance import BIDS_VERSION, GENERATED_BY, INPUT_DATASET
+from swift_bids.outputs.provenance import BIDS_VERSION, GENERATED_BY, INPUT_DATASET, RAW_DATASET
 from swift_bids.outputs.tables import column_descriptions, write_table
 
 _LOG = logging.getLogger("swift_bids")
@@ -95,7 +95,7 @@ def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
     """Write dataset_description.json, README.md, .bidsignore, and descriptions.tsv and .json."""
     links = {INPUT_DATASET: _link(dataset.root, output_dir)}
     if dataset.raw is not None:
-        links["raw"] = _link(dataset.raw, output_dir)
+        links[RAW_DATASET] = _link(dataset.raw, output_dir)
     authors = dataset.description.get("Authors") or []
     description: dict[str, Any] = {
         "Name": "SwiFT embeddings",

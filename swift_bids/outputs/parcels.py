@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from swift_bids.base.files import read_json, write_json
-from swift_bids.inputs.confounds import read_confounds
 from swift_bids.inputs.run import Run
+from swift_bids.inputs.run_confounds import confounds_of
 from swift_bids.outputs.paths import run_folder
 from swift_bids.outputs.provenance import GENERATED_BY, Provenance, source_uris
 from swift_bids.outputs.tables import write_table
@@ -31,9 +31,9 @@ def write_parcels(
         (volume of the BOLD file without dummy scans, parcel), as
         `swift_bids.steps.normalise.normalise` writes them to `parcel_file`.
     """
-    confounds = None
-    if run.confounds:
-        confounds = read_confounds(run.confounds).iloc[run.first_volume :]
+    confounds = confounds_of(run)
+    if confounds is not None:
+        confounds = confounds.iloc[run.first_volume :]
     denoised, regressors = denoise(means, confounds)
     folder = run_folder(output_dir, run.name)
     file = folder / f"{_stem(run.name, parcels.label)}.tsv"

@@ -12,12 +12,15 @@ from swift_bids.geometry.frames import space_note
 from swift_bids.geometry.grid import INTERPOLATION
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES
 from swift_bids.inputs.run import Run
+from swift_bids.inputs.transforms import Transforms
 from swift_bids.network.weights import Weights
 from swift_bids.settings import EmbeddingSettings
 from swift_bids.steps.normalise import Normalisation
 
 #: Name of the input dataset in BIDS URIs, `bids:fmriprep:sub-01/...`.
 INPUT_DATASET = "fmriprep"
+#: Name of the raw dataset in BIDS URIs.
+RAW_DATASET = "raw"
 BIDS_VERSION = "1.10.0"
 CODE_URL = "https://github.com/swift-bids/swift_bids"
 #: Software, in the form that BIDS asks for in sidecars and dataset_description.json.
@@ -38,8 +41,9 @@ class Provenance:
         Weights of the network.
     device
         `cpu` or `cuda`: the last digits of float32 results differ between them.
-    dataset_root
-        Folder that BIDS URIs are relative to.
+    dataset_root, raw_root
+        Derivatives and raw dataset, to which BIDS URIs are relative; `raw_root` is None if the app
+        does not know it.
     kernel
         What ran the network: `torch`, or the instruction set of the compiled kernel; the last
         digits differ, too.
@@ -50,6 +54,7 @@ class Provenance:
     device: str
     dataset_root: str
     kernel: str = "torch"
+    raw_root: str | None = None
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Provenance:
@@ -61,17 +66,22 @@ class Provenance:
             content["device"],
             content["dataset_root"],
             content["kernel"],
+            content["raw_root"],
         )
 
 
-def bids_uri(path: str, dataset_root: str) -> str:
-    """BIDS URI of an input file: `bids:fmriprep:<path relative to the derivatives>`."""
-    return f"bids:{INPUT_DATASET}:{Path(path).relative_to(dataset_root).as_posix()}"
+def bids_uri(path: str, provenance: Provenance) -> str:
+    """BIDS URI of an input file: `bids:fmriprep:<path in the derivatives>` or `bids:raw:<path>`."""
+    roots = {INPUT_DATASET: provenance.dataset_root, RAW_DATASET: provenance.raw_root}
+    # one dataset may lie in the other
+    inside = [(len(r), n, r) for n, r in roots.items() if r and Path(path).is_relative_to(r)]
+    _, name, root = max(inside)
+    return f"bids:{name}:{Path(path).relative_to(root).as_posix()}"
 
 
 def source_uris(run: Run, provenance: Provenance) -> list[str]:
     """BIDS URIs of the input files of a run."""
-    return [bids_uri(file, provenance.dataset_root) for file in run.files]
+    return [bids_uri(file, provenance) for file in run.files]
 
 
 def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation) -> dict[str, Any]:
@@ -82,6 +92,7 @@ def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation)
         **({"SpaceNote": note} if (note := space_note(run.space)) else {}),
         "ResampledToFSL2mm": normalisation.interpolated,
         "SpatialInterpolation": INTERPOLATION if normalisation.interpolated else "none",
+        **(_resampling_metadata(run.transforms) if run.transforms else {}),
         "DummyScansRemoved": run.first_volume,
         "ModelRepetitionTime": run.model_tr,
         "TemporalInterpolation": "linear" if run.series.resampled else "none",
@@ -91,6 +102,18 @@ def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation)
         **settings,
         "Preprocessing": of_run | settings["Preprocessing"],
         "RepetitionTime": run.repetition_time,
+    }
+
+
+def _resampling_metadata(transforms: Transforms) -> dict[str, Any]:
+    """How the app resampled a raw run."""
+    return {
+        "SpatialInterpolation": "cubic B-spline, one resampling from the raw BOLD",
+        "BrainMask": "functional" if transforms.functional_mask else "anatomical",
+        "HeadMotionCorrected": True,
+        "DistortionCorrected": transforms.fieldmap is not None,
+        "JacobianModulated": False,
+        "SliceTimingCorrected": False,
     }
 
 

@@ -56,7 +56,7 @@ def quality(
             "distance_from_run": [number(d) for d in chunks["distance"]],
         },
         "Motion": {
-            "confounds": run.confounds is not None,
+            "confounds": run.confounds is not None or run.transforms is not None,
             "mean_fd": number(chunks["mean_fd"].mean()),
             "max_chunk_fd": number(chunks["mean_fd"].max()),
             "censored": number(chunks["censored"].mean()),

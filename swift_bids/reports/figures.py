@@ -11,8 +11,9 @@ from matplotlib.ticker import MaxNLocator
 
 from swift_bids.base.files import write_atomically
 from swift_bids.geometry.frames import MODEL_SHAPE
-from swift_bids.inputs.confounds import framewise_displacement, read_confounds
+from swift_bids.inputs.confounds import displacement_in
 from swift_bids.inputs.run import Run
+from swift_bids.inputs.run_confounds import confounds_of
 from swift_bids.outputs.paths import figure_path
 from swift_bids.steps.aggregate import Embeddings
 
@@ -108,9 +109,8 @@ def motion_trace(run: Run, embeddings: Embeddings, fd_threshold: float) -> Figur
     tr, end = run.repetition_time, run.n_volumes * run.repetition_time
     top = 1.3 * fd_threshold
     displacement = None
-    if run.confounds:
-        confounds = read_confounds(run.confounds)
-        displacement = framewise_displacement(confounds, run.n_volumes, run.confounds)
+    if (confounds := confounds_of(run)) is not None:
+        displacement = displacement_in(confounds, run.n_volumes, run.confounds or run.bold)
     if displacement is None:
         axis.text(end / 2, top / 2, "no framewise displacement", ha="center")
     else:

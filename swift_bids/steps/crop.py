@@ -9,7 +9,7 @@ import numpy as np
 
 from swift_bids.geometry.frames import FSL_SHAPE, Frame
 from swift_bids.geometry.grid import slab_extent, template_brain
-from swift_bids.inputs.mask import load_mask, mask_voxels
+from swift_bids.inputs.mask import load_image, mask_voxels
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def crop(mask_file: str | Path, frame: Frame, index_file: str | Path) -> Coverag
         `.npy` to write: int64 (brain voxel,), the flat C-order position in 96^3 of each column of
         the matrix that `swift_bids.steps.normalise.normalise` writes for the same mask and frame.
     """
-    mask = load_mask(mask_file)
+    mask = load_image(mask_file)
     voxels = mask_voxels(mask, mask_file, frame)
     np.save(index_file, voxels.model_index)
     brain = np.zeros(FSL_SHAPE, dtype=bool)

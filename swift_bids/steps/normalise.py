@@ -20,8 +20,9 @@ from swift_bids.geometry.frames import Frame
 from swift_bids.geometry.grid import is_fsl_grid
 from swift_bids.geometry.resample_time import Series, resample
 from swift_bids.inputs.bold_reader import brain_rows, open_bold
-from swift_bids.inputs.mask import check_same_grid, load_mask, mask_voxels
+from swift_bids.inputs.mask import check_same_grid, load_image, mask_voxels
 from swift_bids.steps.kept_rows import KeptRows
+from swift_bids.steps.locate import RawPoints
 from swift_bids.steps.parcels import ParcelMeans, Parcels
 from swift_bids.steps.voxel_statistics import VoxelMoments
 
@@ -81,13 +82,15 @@ def normalise(
     method: str = "global",
     parcels: Parcels | None = None,
     parcel_file: str | Path | None = None,
+    points: RawPoints | None = None,
 ) -> Normalisation:
     """Write the z-scored brain voxels of a run and return its statistics.
 
     Parameters
     ----------
     bold_file, mask_file
-        4D BOLD and 3D brain mask on the same grid, in a standard (MNI) space.
+        4D BOLD and 3D brain mask on the same grid, in a standard (MNI) space; or a raw BOLD run
+        with `points`, and its mask on the FSL 2 mm grid.
     frame
         Position of the FSL 2 mm grid in the network's 96^3 input; only voxels inside it are used.
     series
@@ -101,6 +104,8 @@ def normalise(
     parcels, parcel_file
         Parcels whose mean signals are computed while the run is read, and the `.npy` to write:
         float32 (used volume of the BOLD file, parcel), in its units and at its TR.
+    points
+        Where the brain voxels are in a raw run.
 
     Raises
     ------
@@ -108,7 +113,7 @@ def normalise(
         A file cannot be read, is not a 4D image, does not fit its mask, or contains no signal.
     """
     with KeptRows(Path(matrix_file).parent) as kept:
-        run = _read(bold_file, mask_file, frame, series, kept, parcels)
+        run = _read(bold_file, mask_file, frame, series, kept, parcels, points)
         if run.parcels is not None:
             if parcel_file is None:
                 raise TypeError("parcels need a parcel_file")
@@ -165,24 +170,30 @@ def _read(
     series: Series,
     kept: KeptRows,
     parcels: Parcels | None,
+    points: RawPoints | None,
 ) -> _Run:
     """Read a run once: keep its brain voxels, and compute everything that needs all of them."""
-    mask_image = load_mask(mask_file)
+    mask_image = load_image(mask_file)
     gaps = Gaps()
     means = None
     with open_bold(bold_file) as bold:
-        check_same_grid(bold, bold_file, mask_image, mask_file)
+        if points is None:
+            check_same_grid(bold, bold_file, mask_image, mask_file)
         if bold.shape[3] != series.n_volumes:
             raise InputError(
                 f"{bold_file}: has {bold.shape[3]} volumes, but {series.n_volumes} were expected; "
                 f"the file has changed during this call, run the same command again"
             )
-        interpolated = not is_fsl_grid(bold.shape[:3], bold.affine)
+        interpolated = points is None and not is_fsl_grid(bold.shape[:3], bold.affine)
         brain = mask_voxels(mask_image, mask_file, frame)
         moments = VoxelMoments(len(brain.fsl_index))
         recorded_moments = VoxelMoments(len(brain.fsl_index)) if series.resampled else moments
         # Each block is marked, shown to the observers, resampled, and added to the moments.
-        rows = gaps.mark(brain_rows(bold, bold_file, brain.fsl_index), series.first_volume)
+        if points is None:
+            rows = brain_rows(bold, bold_file, brain.fsl_index)
+        else:
+            rows = points.rows(bold, bold_file)
+        rows = gaps.mark(rows, series.first_volume)
         if parcels is not None:
             means = ParcelMeans(parcels.numbers[brain.fsl_index], len(parcels.names))
             rows = _observed(means.add, rows, series.first_volume)

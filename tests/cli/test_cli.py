@@ -49,6 +49,8 @@ def test_help_needs_no_heavy_import():
 
 FLAGS = {
     "--derivatives": ("x", Path("x")),
+    "--raw": ("x", Path("x")),
+    "--from-raw": (None, True),
     "--participant-label": ("01", ["01"]),
     "--exclude-participant-label": ("sub-02", ["02"]),
     "--batch": ("2/3", (2, 3)),

@@ -18,7 +18,7 @@ from swift_bids.execution.plugins import _read_plugin_file
 from swift_bids.geometry.frames import FRAMES
 from swift_bids.geometry.resample_time import Series
 from swift_bids.inputs import filenames as names
-from swift_bids.inputs.confounds import count_dummy_scans, framewise_displacement, read_confounds
+from swift_bids.inputs.confounds import count_dummy_scans, displacement_in, read_confounds
 from swift_bids.inputs.dataset import find_derivatives
 from swift_bids.inputs.filters import read_filter_file
 from swift_bids.inputs.run import complete_run
@@ -75,7 +75,7 @@ def try_run(bold, matrix):
     about = {"name": "sub-1_task-a_space-MNI152NLin6Asym", "participant": "1", "others": ()}
     files = {"bold": str(bold), "mask": str(mask), "confounds": str(confounds)}
     run = complete_run(about | files | {"space": "MNI152NLin6Asym"}, list, None, "native", "skip")
-    framewise_displacement(read_confounds(confounds), run.n_volumes, confounds)
+    displacement_in(read_confounds(confounds), run.n_volumes, confounds)
     done = normalise(bold, mask, FRAMES["ukb"], Series(22, 0.8, 0, 0.8), matrix)
     assert np.load(matrix).shape[0] == done.n_volumes == 22
 
@@ -134,7 +134,7 @@ def test_random_confounds(tmp_path, text):
     def read():
         table = read_confounds(file)
         assert 0 <= count_dummy_scans(table) <= len(table.columns)
-        displacement = framewise_displacement(table, len(table), file)
+        displacement = displacement_in(table, len(table), file)
         assert displacement is None or displacement.shape == (len(table),)
 
     assert app_error(read) != ""

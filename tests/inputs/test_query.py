@@ -301,8 +301,8 @@ def test_unreadable_and_3d_images(tmp_path):
                 "task-a_from-boldref_to-T1w_mode-image_desc-coreg_xfm.txt",
                 "task-a_desc-brain_mask.nii.gz",
             ],
-            "the references and transforms that fMRIPrep --level minimal or resampling writes; run "
-            "fMRIPrep with --output-spaces MNI152NLin6Asym:res-2 --level full",
+            "only the references and transforms that fMRIPrep --level minimal writes; give the raw "
+            "dataset with --raw, so that the app can resample it",
         ),
     ],
 )

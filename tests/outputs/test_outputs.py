@@ -11,7 +11,7 @@ from swift_bids.base.errors import OutputError
 from swift_bids.base.files import write_atomically
 from swift_bids.geometry.resample_time import Series
 from swift_bids.outputs.paths import figure_path, output_path
-from swift_bids.outputs.provenance import bids_uri
+from swift_bids.outputs.provenance import Provenance, bids_uri
 from swift_bids.outputs.tables import write_table
 from swift_bids.steps.aggregate import aggregate
 from swift_bids.steps.chunk import plan_chunks
@@ -26,8 +26,18 @@ def test_output_names_keep_every_entity_of_the_bold_file():
     assert figure == Path("/out/sub-1/figures/sub-1_ses-b_task-a_desc-input_bold.png")
 
 
-def test_bids_uri():
-    assert bids_uri("/data/sub-1/func/a.nii.gz", "/data") == "bids:fmriprep:sub-1/func/a.nii.gz"
+@pytest.mark.parametrize(
+    ("root", "raw", "uri"),
+    [
+        ("/data", None, "bids:fmriprep:sub-1/func/a.nii.gz"),
+        ("/derivatives", "/data", "bids:raw:sub-1/func/a.nii.gz"),
+        ("/data", "/data/sub-1", "bids:raw:func/a.nii.gz"),  # the raw dataset lies inside
+        ("/data/sub-1", "/data", "bids:fmriprep:func/a.nii.gz"),
+    ],
+)
+def test_bids_uri(root, raw, uri):
+    provenance = Provenance(None, None, "cpu", root, raw_root=raw)
+    assert bids_uri("/data/sub-1/func/a.nii.gz", provenance) == uri
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from swift_bids.base.errors import InputError
 from swift_bids.geometry.resample_time import Series
-from swift_bids.inputs.confounds import count_dummy_scans, framewise_displacement, read_confounds
+from swift_bids.inputs.confounds import count_dummy_scans, displacement_in, read_confounds
 from swift_bids.steps.chunk import chunk_rows, plan_chunks
 
 
@@ -114,12 +114,12 @@ def test_confounds_table(tmp_path):
     file = tmp_path / "confounds.tsv"
     file.write_text("\ufeffframewise_displacement\tcsf\nn/a\t1\n0.25\tn/a\n", encoding="utf-8")
     confounds = read_confounds(file)
-    moved = framewise_displacement(confounds, 2, file)
+    moved = displacement_in(confounds, 2, file)
     assert np.isnan(moved[0])
     assert moved[1] == 0.25
     with pytest.raises(InputError, match=r"has 2 rows but the run has 3 volumes"):
-        framewise_displacement(confounds, 3, file)
-    assert framewise_displacement(confounds.drop(columns="framewise_displacement"), 2, file) is None
+        displacement_in(confounds, 3, file)
+    assert displacement_in(confounds.drop(columns="framewise_displacement"), 2, file) is None
 
 
 def test_a_missing_confounds_table_is_rejected(tmp_path):

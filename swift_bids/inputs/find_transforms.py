@@ -1,0 +1,225 @@
+"""fMRIPrep's minimal level + the raw dataset -> the runs that one resampling takes to the template.
+
+Files belong together by the entities in their names. The sidecars of fMRIPrep 23.2 name the sources
+of a transform as paths of the machine that made it; the app does not read them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from swift_bids.base.errors import InputError
+from swift_bids.geometry.frames import TRAINING_SPACE
+from swift_bids.inputs.filenames import entities_in
+from swift_bids.inputs.raw_header import load_header, readout_time
+from swift_bids.inputs.transforms import Fieldmap, Transforms
+
+#: End of the file name of a run's head-motion transforms.
+_HEAD_MOTION = re.compile(r"_from-orig_to-boldref_mode-image(_desc-[^_]+)?_xfm\.txt$")
+#: A transform from the BOLD reference; `to` is the anatomical image or the ID of a fieldmap.
+_FROM_REFERENCE = re.compile(r"_from-boldref_to-([^_]+)_mode-image(_desc-[^_]+)?_xfm\.txt$")
+_ANATOMY = ("T1w", "T2w", "anat")
+_TEMPLATE = re.compile(
+    rf"_from-({'|'.join(_ANATOMY)})_to-{TRAINING_SPACE}_mode-image(_desc-[^_]+)?_xfm\.h5$"
+)
+_REMEDY = "run fMRIPrep --level minimal again"
+
+
+def stem_of_transforms(filename: str) -> str | None:
+    """Return the name of the run to which head-motion transforms belong; None for other files."""
+    match = _HEAD_MOTION.search(filename)
+    return filename[: match.start()] if match else None
+
+
+def list_files(root: Path, participant: str) -> list[Path]:
+    """Return the files of a participant that a minimal run may need, in order."""
+    folder = root / f"sub-{participant}"
+    kinds = ("*_xfm.txt", "*_xfm.h5", "*_boldref.nii*", "*_mask.nii*", "*_fieldmap.nii*")
+    return sorted(file for kind in kinds for file in folder.rglob(kind))
+
+
+def find_transforms(
+    head_motion: Path, files: Sequence[Path], metadata: Mapping[str, Any], bold: str
+) -> tuple[Transforms, str, list[str]]:
+    """Find the files that take a run to the template.
+
+    Parameters
+    ----------
+    head_motion
+        The run's head-motion transforms.
+    files
+        The participant's files, from `list_files`.
+    metadata, bold
+        Content of the raw run's sidecars; the raw run.
+
+    Returns
+    -------
+    transforms : Transforms
+    mask : str
+        The brain mask that belongs to them.
+    warnings : list of str
+        One sentence for each doubt.
+
+    Raises
+    ------
+    InputError
+        A file is missing.
+    """
+    stem = stem_of_transforms(head_motion.name)
+    own = {
+        file.name.removeprefix(str(stem)): file
+        for file in files
+        if file.parent == head_motion.parent and file.name.startswith(f"{stem}_")
+    }
+    targets = {
+        match.group(1): str(file)
+        for end, file in own.items()
+        if (match := _FROM_REFERENCE.match(end))
+    }
+    coregistration = next((targets[name] for name in _ANATOMY if name in targets), None)
+    if coregistration is None:
+        raise InputError(
+            f"has no transform to the anatomical image ({stem}_from-boldref_to-T1w_..._xfm.txt); "
+            f"{_REMEDY}"
+        )
+    references = [own[end] for end in own if re.match(r"_desc-(hmc|coreg)_boldref\.nii", end)]
+    if not references:
+        raise InputError(f"has no BOLD reference ({stem}_desc-hmc_boldref.nii.gz); {_REMEDY}")
+    reference = max(references)  # hmc before coreg
+    template = _template_transform(str(stem), files)
+    functional = next((f for end, f in own.items() if end.startswith("_desc-brain_mask.nii")), None)
+    anatomical = _anatomical_mask(template, files)
+    if functional is None and anatomical is None:
+        raise InputError(
+            f"has no brain mask, neither its own ({stem}_desc-brain_mask.nii.gz) nor an anatomical "
+            f"one next to {template.name}; {_REMEDY}"
+        )
+    fieldmap_ids = [name for name in targets if name not in _ANATOMY]
+    fieldmap: Fieldmap | None = None
+    warnings: list[str] = []
+    if fieldmap_ids:
+        label = fieldmap_ids[0]
+        fieldmap, warnings = _fieldmap(str(stem), label, targets[label], files, metadata, bold)
+    transforms = Transforms(
+        head_motion=str(head_motion),
+        reference=str(reference),
+        coregistration=coregistration,
+        template=str(template),
+        functional_mask=functional is not None,
+        fieldmap=fieldmap,
+    )
+    return transforms, str(functional or anatomical), warnings
+
+
+def _template_transform(stem: str, files: Iterable[Path]) -> Path:
+    """The transform to the template: from the run's session, from none, or from another one."""
+    found = [file for file in files if _TEMPLATE.search(file.name)]
+    if not found:
+        others = sorted(
+            {m.group(1) for f in files if (m := re.search(r"_from-T1w_to-(MNI[^_]+)_", f.name))}
+        )
+        instead = f" (available: {', '.join(others)})" if others else ""
+        raise InputError(
+            f"has no transform from the anatomical image to {TRAINING_SPACE}{instead}; run "
+            f"fMRIPrep --level minimal with --output-spaces {TRAINING_SPACE}"
+        )
+    session = entities_in(stem).get("ses")
+    sessions = [entities_in(file.name).get("ses") for file in found]
+    for wanted in (session, None):
+        if wanted in sessions:
+            return found[sessions.index(wanted)]
+    if len(found) > 1:
+        listed = ", ".join(str(file.name) for file in found)
+        raise InputError(
+            f"there are several anatomical images, none of them of its session ({listed}); keep "
+            f"only one of these transforms"
+        )
+    return found[0]
+
+
+def _anatomical_mask(template: Path, files: Iterable[Path]) -> Path | None:
+    start = template.name[: template.name.index("_from-")]
+    for file in files:
+        if file.parent == template.parent and re.fullmatch(
+            re.escape(start) + r"_desc-brain_mask\.nii(\.gz)?", file.name
+        ):
+            return file
+    return None
+
+
+def _fieldmap(
+    stem: str,
+    label: str,
+    registration: str,
+    files: Iterable[Path],
+    metadata: Mapping[str, Any],
+    bold: str,
+) -> tuple[Fieldmap | None, list[str]]:
+    """The fieldmap of a run, or the reason why it is not applied, as a warning."""
+    session = entities_in(stem).get("ses")
+    own = [
+        file
+        for file in files
+        if _letters(entities_in(file.name).get("fmapid", "")) == _letters(label)
+        and entities_in(file.name).get("ses") in (session, None)
+    ]
+    # sdcflows names the levels coeff, or coeff0 and coeff1
+    levels = [f for f in own if re.search(r"_desc-coeff\d*_fieldmap\.nii", f.name)]
+    references = [f for f in own if re.search(r"_desc-(epi|magnitude)_fieldmap\.nii", f.name)]
+    if not levels or not references:
+        raise InputError(
+            f"its fieldmap {label} is incomplete (desc-coeff_fieldmap.nii.gz, and "
+            f"desc-epi_fieldmap.nii.gz or desc-magnitude_fieldmap.nii.gz); copy the folder fmap "
+            f"again from fMRIPrep's output"
+        )
+    direction = metadata.get("PhaseEncodingDirection")
+    time = None
+    if isinstance(direction, str) and re.fullmatch("[ijk]-?", direction):
+        time = readout_time(metadata, load_header(bold).get_data_shape())
+    if time is None:
+        return None, [
+            f"its fieldmap {label} is not applied, because the raw sidecars contain no "
+            f"PhaseEncodingDirection or no TotalReadoutTime; fMRIPrep would leave it out, too"
+        ]
+    fieldmap = Fieldmap(
+        registration, tuple(map(str, levels)), str(references[0]), str(direction), time
+    )
+    return fieldmap, []
+
+
+def _letters(label: str) -> str:
+    """fMRIPrep removes some or all non-alphanumeric characters from the IDs of fieldmaps."""
+    return re.sub(r"[^A-Za-z0-9]", "", label)
+
+
+def find_raw_bold(raw_files: Mapping[str, str], stem: str, raw: Path) -> str:
+    """Return the raw BOLD file of a run.
+
+    Parameters
+    ----------
+    raw_files
+        Name of a raw run -> its BOLD file.
+    stem, raw
+        Name of the run in the derivatives; root of the raw dataset.
+
+    Raises
+    ------
+    InputError
+        It does not exist, or the run has several echoes.
+    """
+    if stem in raw_files:
+        return raw_files[stem]
+    echoes = [name for name in raw_files if re.sub(r"_echo-[^_]+", "", name) == stem]
+    if echoes:
+        raise InputError(
+            f"has {len(echoes)} echoes, which fMRIPrep combines after the minimal level; run "
+            f"fMRIPrep --level full with --output-spaces {TRAINING_SPACE}:res-2"
+        )
+    raise InputError(
+        f"its raw BOLD file {stem}_bold.nii.gz is not in {raw}{os.sep}{stem.split('_')[0]}; give "
+        f"the dataset that fMRIPrep processed with --raw"
+    )

@@ -1,0 +1,77 @@
+"""The files of fMRIPrep's minimal level that take a raw BOLD run to the template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Fieldmap:
+    """How a fieldmap distorts a run.
+
+    Attributes
+    ----------
+    registration
+        Transform from the BOLD reference to the fieldmap.
+    coefficients
+        B-spline coefficients in Hz, one image per level; the levels add up.
+    reference
+        Image on whose grid the fieldmap was estimated.
+    direction, readout_time
+        PhaseEncodingDirection and TotalReadoutTime (s) of the run.
+    """
+
+    registration: str
+    coefficients: tuple[str, ...]
+    reference: str
+    direction: str
+    readout_time: float
+
+
+@dataclass(frozen=True)
+class Transforms:
+    """From the voxels of a raw BOLD run to MNI152NLin6Asym.
+
+    Attributes
+    ----------
+    head_motion
+        Transforms from each volume to the BOLD reference.
+    reference
+        The BOLD reference of head motion.
+    coregistration
+        Transform from the BOLD reference to the anatomical image.
+    template
+        Transform from the anatomical image to MNI152NLin6Asym.
+    functional_mask
+        Whether the run's mask is on the grid of the BOLD reference; else it is on that of the
+        anatomical image.
+    fieldmap
+        None if the run is not corrected for distortion.
+    """
+
+    head_motion: str
+    reference: str
+    coregistration: str
+    template: str
+    functional_mask: bool
+    fieldmap: Fieldmap | None = None
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of all files."""
+        files = [self.head_motion, self.reference, self.coregistration, self.template]
+        if self.fieldmap is not None:
+            files += [self.fieldmap.registration, *self.fieldmap.coefficients]
+            files.append(self.fieldmap.reference)
+        return files
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Transforms:
+        """Build `Transforms` from the output of `dataclasses.asdict`."""
+        fieldmap = content["fieldmap"]
+        if fieldmap is not None:
+            coefficients = tuple(fieldmap["coefficients"])
+            fieldmap = Fieldmap(**{**fieldmap, "coefficients": coefficients})
+        return cls(**{**content, "fieldmap": fieldmap})

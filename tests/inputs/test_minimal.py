@@ -1,0 +1,308 @@
+"""fMRIPrep's minimal level: which files belong together, and sentences about missing ones."""
+
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from app import run_app
+from make_data import write_derivative
+from minimal_trees import TREES, copy_tree, query, query_tree
+
+from swift_bids.inputs.raw_header import affine_of, count_raw_dummy_scans, readout_time
+
+SPACE = "space-MNI152NLin6Asym_res-2"
+
+
+def only_problem(tree, **selection):
+    runs, problems = query_tree(tree, **selection)
+    assert runs == []
+    (reason,) = problems.values()
+    return reason
+
+
+def test_a_run_with_a_fieldmap():
+    """Two levels of coefficients, a fieldmap transform without desc, an inherited readout time."""
+    (run,), problems = query_tree("two_levels")
+    assert problems == {}
+    assert run.name == f"sub-01_ses-1_task-rest_{SPACE}"
+    folder = TREES["two_levels"]
+    func = folder / "minimal" / "sub-01" / "ses-1" / "func"
+    stem = "sub-01_ses-1_task-rest"
+    assert run.bold == str(folder / "raw" / "sub-01" / "ses-1" / "func" / f"{stem}_bold.nii.gz")
+    assert run.mask == str(func / f"{stem}_desc-brain_mask.nii.gz")
+    assert (run.confounds, run.repetition_time, run.n_volumes) == (None, 0.8, 20)
+    transforms = run.transforms
+    assert transforms.functional_mask
+    assert transforms.template.endswith("anat/sub-01_from-T1w_to-MNI152NLin6Asym_mode-image_xfm.h5")
+    assert transforms.reference == str(func / f"{stem}_desc-hmc_boldref.nii.gz")
+    fieldmap = transforms.fieldmap
+    ends = [file.split("_desc-")[1] for file in fieldmap.coefficients]
+    assert ends == ["coeff0_fieldmap.nii.gz", "coeff1_fieldmap.nii.gz"]
+    assert fieldmap.registration.endswith("from-boldref_to-auto00000_mode-image_xfm.txt")
+    assert fieldmap.reference.endswith("_desc-epi_fieldmap.nii.gz")
+    assert (fieldmap.direction, fieldmap.readout_time) == ("j-", 0.05)
+    assert set(transforms.files) < set(run.files)
+
+
+def test_the_anatomy_of_another_session():
+    (run,), _ = query_tree("plain")
+    assert "/ses-1/anat/" in run.transforms.template
+    assert run.mask.endswith("ses-1/anat/sub-01_ses-1_desc-brain_mask.nii.gz")
+    assert not run.transforms.functional_mask
+    assert run.transforms.fieldmap is None
+
+
+def copy_anatomy(tree, session):
+    """Copy the anatomy of session 1 to another session."""
+    source = tree / "minimal" / "sub-01" / "ses-1" / "anat"
+    target = source.parents[1] / f"ses-{session}" / "anat"
+    target.mkdir()
+    for file in source.iterdir():
+        shutil.copy(file, target / file.name.replace("ses-1", f"ses-{session}"))
+
+
+def test_the_anatomy_of_its_own_session_comes_first(tmp_path):
+    tree = copy_tree("plain", tmp_path)
+    copy_anatomy(tree, "2")
+    (run,), _ = query_tree(tree)
+    assert "/ses-2/anat/" in run.transforms.template
+    assert "/ses-2/anat/" in run.mask
+
+
+def test_the_anatomy_of_several_other_sessions_is_ambiguous(tmp_path):
+    tree = copy_tree("plain", tmp_path)
+    (tree / "minimal" / "sub-01" / "ses-3").mkdir()
+    copy_anatomy(tree, "3")
+    assert "several anatomical images, none of them of its session" in only_problem(tree)
+
+
+def test_other_characters_in_the_id_of_a_fieldmap(tmp_path):
+    """fMRIPrep removes them from the transform's name, in some versions only the underscores."""
+    tree = copy_tree("fieldmap", tmp_path)
+    func = tree / "minimal" / "sub-01" / "func"
+    for file in func.glob("*to-auto00000*"):
+        file.rename(func / file.name.replace("auto00000", "auto.00000"))
+    (run,), problems = query_tree(tree)
+    assert problems == {}
+    assert len(run.transforms.fieldmap.coefficients) == 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        ("raw/**/*_bold.nii.gz", "its raw BOLD file sub-01_task-rest_bold.nii.gz is not in"),
+        ("minimal/**/*_desc-coreg_xfm.txt", "has no transform to the anatomical image"),
+        ("minimal/**/*_boldref.nii.gz", "has no BOLD reference"),
+        (
+            "minimal/**/*_to-MNI152NLin6Asym_*.h5",
+            "has no transform from the anatomical image to MNI152NLin6Asym (available: "
+            "MNI152NLin2009cAsym); run fMRIPrep --level minimal with --output-spaces "
+            "MNI152NLin6Asym",
+        ),
+        ("minimal/**/*_mask.nii.gz", "has no brain mask, neither its own"),
+        ("minimal/**/*_desc-coeff_fieldmap.nii.gz", "its fieldmap auto00000 is incomplete"),
+        ("minimal/**/*_desc-epi_fieldmap.nii.gz", "its fieldmap auto00000 is incomplete"),
+    ],
+)
+def test_missing_files(tmp_path, pattern, reason):
+    tree = copy_tree("fieldmap", tmp_path)
+    for file in tree.glob(pattern):
+        file.unlink()
+    assert reason in only_problem(tree)
+
+
+def test_without_a_functional_mask_the_anatomical_one_is_used(tmp_path):
+    tree = copy_tree("fieldmap", tmp_path)
+    (tree / "minimal/sub-01/func/sub-01_task-rest_desc-brain_mask.nii.gz").unlink()
+    (run,), _ = query_tree(tree)
+    assert run.mask.endswith("anat/sub-01_desc-brain_mask.nii.gz")
+    assert not run.transforms.functional_mask
+
+
+def test_a_fieldmap_without_readout_time_is_not_applied(tmp_path):
+    tree = copy_tree("fieldmap", tmp_path)
+    (tree / "raw" / "task-rest_bold.json").unlink()
+    (run,), _ = query_tree(tree)
+    assert run.transforms.fieldmap is None
+    (warning,) = run.warnings
+    assert "its fieldmap auto00000 is not applied" in warning
+
+
+def test_several_echoes_are_refused(tmp_path):
+    tree = copy_tree("fieldmap", tmp_path)
+    func = tree / "raw" / "sub-01" / "func"
+    bold = func / "sub-01_task-rest_bold.nii.gz"
+    for echo in (1, 2):
+        shutil.copy(bold, func / f"sub-01_task-rest_echo-{echo}_bold.nii.gz")
+    bold.unlink()
+    assert "has 2 echoes, which fMRIPrep combines after the minimal level" in only_problem(tree)
+
+
+def test_transforms_of_another_run_are_noticed(tmp_path):
+    tree = copy_tree("fieldmap", tmp_path)
+    (file,) = tree.glob("minimal/**/*_desc-hmc_xfm.txt")
+    text = file.read_text()
+    file.write_text(text[: text.index("#Transform 19")])
+    assert "has 19 transforms, but the raw run has 20 volumes" in only_problem(tree)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "is not a transform file of ITK"),
+        ("#Insight Transform File V1.0\n", "contains no transform"),
+        (
+            "#Insight Transform File V1.0\n#Transform 0\nTransform: BSplineTransform_double_3_3\n"
+            "Parameters: 1 2 3\nFixedParameters: 0 0 0\n",
+            "transform 0 (BSplineTransform_double_3_3) is not affine or incomplete",
+        ),
+    ],
+)
+def test_a_damaged_text_file(tmp_path, text, reason):
+    tree = copy_tree("fieldmap", tmp_path)
+    (file,) = tree.glob("minimal/**/*_desc-hmc_xfm.txt")
+    file.write_text(text)
+    assert reason in only_problem(tree)
+
+
+def test_which_runs_are_selected():
+    assert query_tree("plain", sessions=["2"])[0]
+    assert query_tree("plain", resolutions=["02"])[0]
+    for selection in (
+        {"sessions": ["1"]},
+        {"tasks": ["x"]},
+        {"spaces": ["MNI152NLin2009cAsym"]},
+        {"resolutions": ["native"]},
+    ):
+        assert query_tree("plain", **selection)[0] == []
+
+
+@pytest.fixture
+def with_full_level(tmp_path):
+    """A tree with a preprocessed BOLD file of the same run."""
+    tree = copy_tree("fieldmap", tmp_path)
+    bold = write_derivative(tree / "minimal", "sub-01_task-rest", shape=(4, 5, 6), n_volumes=20)
+    return tree, bold
+
+
+def test_a_preprocessed_run_comes_first(with_full_level):
+    tree, bold = with_full_level
+    (run,), _ = query_tree(tree)
+    assert (run.bold, run.transforms) == (str(bold), None)
+
+
+def test_from_raw(with_full_level):
+    tree, _ = with_full_level
+    (run,), problems = query_tree(tree, from_raw=True)
+    assert problems == {}
+    assert run.bold.startswith(str(tree / "raw"))
+
+
+def test_a_run_in_another_space_is_resampled(tmp_path):
+    tree = copy_tree("fieldmap", tmp_path)
+    write_derivative(
+        tree / "minimal", "sub-01_task-rest", space="space-T1w", shape=(4, 5, 6), n_volumes=20
+    )
+    (run,), problems = query_tree(tree)
+    assert problems == {}
+    assert run.transforms is not None
+
+
+def test_where_the_raw_dataset_is(tmp_path):
+    tree = copy_tree("fieldmap", tmp_path)
+    minimal, raw = tree / "minimal", tree / "raw"
+    runs, problems = query(minimal)
+    assert runs == []
+    assert "give the raw dataset with --raw" in problems["sub-01"]
+    for arguments in ({"bids_dir": minimal, "raw": raw}, {"bids_dir": raw, "derivatives": minimal}):
+        assert len(query(**arguments)[0]) == 1
+    description = json.loads((minimal / "dataset_description.json").read_text())
+    for url in ("../raw", raw.as_uri(), str(raw)):
+        about = description | {"SourceDatasets": [{"URL": "https://example.org"}, {"URL": url}]}
+        (minimal / "dataset_description.json").write_text(json.dumps(about))
+        assert len(query(minimal)[0]) == 1
+    (minimal / "dataset_description.json").write_text(json.dumps(description))
+    (minimal / "sourcedata").mkdir()
+    raw.rename(minimal / "sourcedata" / "raw")
+    assert len(query(minimal)[0]) == 1
+
+
+def test_the_app_embeds_a_raw_run(tmp_path, small_bundle):
+    """Outputs are named as those of the full level, and say what was done."""
+    folder, output = TREES["fieldmap"], tmp_path / "out"
+    call = (folder / "minimal", output, "participant", "--raw", folder / "raw")
+    call += ("--weights", small_bundle, "-w", tmp_path / "work")
+    done = run_app(*call)
+    assert done.returncode == 0, done.stdout + done.stderr
+    stem = output / "sub-01" / "func" / f"sub-01_task-rest_{SPACE}"
+    about = json.loads((stem.parent / f"{stem.name}_desc-swift_embedding.json").read_text())
+    sources = about["Sources"]
+    assert sources[0] == "bids:raw:sub-01/func/sub-01_task-rest_bold.nii.gz"
+    assert "bids:fmriprep:sub-01/fmap/sub-01_fmapid-auto00000_desc-coeff_fieldmap.nii.gz" in sources
+    assert len(sources) == 9
+    preprocessing = about["Preprocessing"]
+    assert preprocessing["SpatialInterpolation"] == (
+        "cubic B-spline, one resampling from the raw BOLD"
+    )
+    assert preprocessing["DistortionCorrected"] is True
+    assert preprocessing["SliceTimingCorrected"] is False
+    assert preprocessing["BrainMask"] == "functional"
+    qc = json.loads((stem.parent / f"{stem.name}_desc-swift_qc.json").read_text())
+    assert qc["Motion"]["mean_fd"] > 0.5
+    links = json.loads((output / "dataset_description.json").read_text())["DatasetLinks"]
+    assert links["raw"].endswith("raw")
+    again = run_app(*call)
+    assert "skipped: 1 run(s) already done" in again.stdout
+    listed = json.loads(run_app(*call, "--dry-run=json").stdout)
+    assert [run["level"] for run in listed["runs"]] == ["minimal"]
+
+
+@pytest.mark.parametrize(
+    ("sform", "sform_code", "qform_code", "expected"),
+    [
+        (1, 1, 1, "sform"),
+        (1, 1, 0, "sform"),
+        (0, 0, 1, "qform"),
+        (2, 1, 1, "qform"),  # voxel sizes of the sform contradict the header
+        (0, 1, 1, "qform"),  # an sform of zeros
+        (0, 0, 0, "base"),
+        (2, 1, 0, "base"),
+    ],
+)
+def test_orientation_as_in_fmriprep(sform, sform_code, qform_code, expected):
+    header = nib.Nifti1Header()
+    header.set_data_shape((4, 5, 6, 7))
+    header.set_zooms((3, 3, 3, 1))
+    good = nib.affines.from_matvec(np.diag([3.0, 3, 3]), [1, 2, 3])
+    qform = nib.affines.from_matvec(np.diag([-3.0, 3, 3]), [9, 8, 7])
+    header.set_qform(qform, qform_code)
+    affine = sform * good
+    affine[3, 3] = 1
+    header.set_sform(affine, sform_code)
+    answers = {"sform": good, "qform": qform, "base": header.get_base_affine()}
+    assert np.allclose(affine_of(header), answers[expected])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"TotalReadoutTime": 0.03, "EffectiveEchoSpacing": 9}, 0.03),
+        ({"EffectiveEchoSpacing": 0.0005}, 0.0005 * 63),
+        ({"EchoSpacing": 0.001, "ParallelReductionFactorInPlane": 2}, 0.001 * 31),
+        ({"EchoSpacing": 0.001}, None),
+        ({}, None),
+    ],
+)
+def test_readout_time(metadata, expected):
+    direction = {"PhaseEncodingDirection": "j-"}
+    assert readout_time(metadata | direction, (32, 64, 20, 9)) == expected
+
+
+def test_dummy_scans_of_a_raw_run():
+    rng = np.random.default_rng(0)
+    means = np.r_[1.5, 1.2, np.ones(48)] * 500
+    data = rng.normal(means, 5, (6, 6, 6, 50)).astype(np.float32)
+    assert count_raw_dummy_scans(nib.Nifti1Image(data, np.eye(4))) == 2
+    assert count_raw_dummy_scans(nib.Nifti1Image(np.ones((2, 2, 2, 9), np.int16), np.eye(4))) == 0

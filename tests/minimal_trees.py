@@ -1,0 +1,33 @@
+"""Small trees of fMRIPrep's minimal level (tests/data/minimal/make.py), as they are or copied."""
+
+import shutil
+from pathlib import Path
+
+from app import ROOT
+
+from swift_bids.inputs.dataset import find_derivatives
+from swift_bids.inputs.query import find_runs
+from swift_bids.inputs.selection import Selection
+
+#: Name -> folder with `raw`, `minimal` and `truth.npz`.
+TREES = {
+    name: ROOT / "tests" / "data" / "minimal" / name for name in ("plain", "fieldmap", "two_levels")
+}
+
+
+def copy_tree(name: str, folder: Path) -> Path:
+    """Copy a tree, to change it."""
+    return Path(shutil.copytree(TREES[name], folder / name))
+
+
+def query_tree(tree: str | Path, **selection):
+    """Runs of a tree, and the problems as a dict."""
+    folder = TREES[tree] if tree in TREES else Path(tree)
+    return query(folder / "raw", folder / "minimal", **selection)
+
+
+def query(bids_dir, derivatives=None, raw=None, **selection):
+    dataset = find_derivatives(bids_dir, derivatives, raw)
+    labels, _ = dataset.choose()
+    runs, problems = find_runs(dataset, labels, Selection(**selection))
+    return runs, {problem.name: problem.reason for problem in problems}
