@@ -12,7 +12,6 @@ from swift_bids.geometry.frames import space_note
 from swift_bids.geometry.grid import INTERPOLATION
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES
 from swift_bids.inputs.run import Run
-from swift_bids.inputs.transforms import Transforms
 from swift_bids.network.weights import Weights
 from swift_bids.settings import EmbeddingSettings
 from swift_bids.steps.normalise import Normalisation
@@ -92,7 +91,7 @@ def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation)
         **({"SpaceNote": note} if (note := space_note(run.space)) else {}),
         "ResampledToFSL2mm": normalisation.interpolated,
         "SpatialInterpolation": INTERPOLATION if normalisation.interpolated else "none",
-        **(_resampling_metadata(run.transforms) if run.transforms else {}),
+        **resampling_metadata(run),
         "DummyScansRemoved": run.first_volume,
         "ModelRepetitionTime": run.model_tr,
         "TemporalInterpolation": "linear" if run.series.resampled else "none",
@@ -105,8 +104,11 @@ def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation)
     }
 
 
-def _resampling_metadata(transforms: Transforms) -> dict[str, Any]:
-    """How the app resampled a raw run."""
+def resampling_metadata(run: Run) -> dict[str, Any]:
+    """How the app resampled a raw run; empty for a run that fMRIPrep resampled."""
+    transforms = run.transforms
+    if transforms is None:
+        return {}
     return {
         "SpatialInterpolation": "cubic B-spline, one resampling from the raw BOLD",
         "BrainMask": "functional" if transforms.functional_mask else "anatomical",

@@ -88,6 +88,8 @@ def verdicts_of(qc: Mapping[str, Any]) -> list[Verdict]:
     """
     normalised = qc["Normalised"]
     verdicts = [*_coverage(qc["Coverage"]), _timing(qc)]
+    if qc["Preprocessing"].get("HeadMotionCorrected"):
+        verdicts.append((True, _resampling(qc["Preprocessing"])))
     if normalised["interpolated"]:
         verdicts.append((True, "Resampled (linear) to the FSL 2 mm grid of the network."))
     if note := space_note(qc["Preprocessing"]["Space"]):
@@ -96,6 +98,19 @@ def verdicts_of(qc: Mapping[str, Any]) -> list[Verdict]:
     verdicts += [*_signal(normalised, qc["Coverage"]["n_voxels"], qc["Volumes"]), _motion(qc)]
     verdicts += _chunks(qc["Chunks"], qc["Volumes"])
     return verdicts + [(False, w[0].upper() + w[1:] + ".") for w in qc["InputWarnings"]]
+
+
+def _resampling(preprocessing: Mapping[str, Any]) -> str:
+    corrected = "head motion"
+    missing = "slice timing"
+    if preprocessing["DistortionCorrected"]:
+        corrected += " and distortion"
+    else:
+        missing = f"distortion and {missing}"
+    return (
+        f"Resampled once from the raw BOLD (cubic), corrected for {corrected}, but not for "
+        f"{missing}; {preprocessing['BrainMask']} brain mask."
+    )
 
 
 def _coverage(coverage: Mapping[str, Any]) -> list[Verdict]:
