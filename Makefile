@@ -1,4 +1,5 @@
 # make demo   install the app, create a small dataset and process it
+# make demo-real   download a real run of the whole brain (74 MB) and process it
 # make test   run all tests except the long ones (6 to 11 minutes on 2 cores)
 # make test-long   run the long tests: containers, SLURM, simulations, 50 kills
 # make lint   check style, types and the direction of imports
@@ -16,7 +17,7 @@ DEMO   ?= demo
 JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n : 8)))
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-long lint gpu-check audit docs image sif test-containers lock clean
+.PHONY: demo demo-real test test-long lint gpu-check audit docs image sif test-containers lock clean
 demo: $(VENV)/installed
 	$(BIN)/python -m swift_bids.demo $(DEMO)
 	$(BIN)/python run.py $(DEMO)/fmriprep $(DEMO)/swift_bids participant --weights $(DEMO)/weights --random-weights -w $(DEMO)/work
@@ -30,6 +31,12 @@ demo: $(VENV)/installed
 	@echo "       $(DEMO)/swift_bids/group.html              do the embeddings tell participants apart?"
 	@echo "       $(DEMO)/swift_bids/group_desc-swift_embedding.tsv   one row per run, for your statistics"
 	@echo "The weights of this demo are random numbers: its embeddings mean nothing."
+
+demo-real: $(VENV)/installed
+	$(BIN)/python examples/real_bold.py $(DEMO)/real
+	$(BIN)/python run.py $(DEMO)/real/minimal $(DEMO)/real/swift_bids participant --raw $(DEMO)/real/raw --weights $(DEMO)/real/weights --random-weights
+	@echo
+	@echo "Open   $(DEMO)/real/swift_bids/sub-ds205s03.html   a real run of the whole brain, resampled from the raw BOLD"
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not long"

@@ -85,6 +85,13 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="resample the raw BOLD also where a preprocessed one exists",
     )
+    choice.add_argument(
+        "--slice-timing",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="correct the slice timing of raw BOLD; auto: if the settings in fMRIPrep's log folder "
+        "say that fMRIPrep would (default: auto)",
+    )
     several: dict[str, Any] = {"nargs": "+", "metavar": "LABEL"}
     choice.add_argument(
         "--participant-label",

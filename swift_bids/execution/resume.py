@@ -11,7 +11,12 @@ from swift_bids.base.files import read_json
 from swift_bids.inputs.run import Run
 from swift_bids.outputs.parcels import atlas_of, find_parcels
 from swift_bids.outputs.paths import output_path
-from swift_bids.outputs.provenance import Provenance, bids_uri, settings_metadata
+from swift_bids.outputs.provenance import (
+    Provenance,
+    bids_uri,
+    resampling_metadata,
+    settings_metadata,
+)
 
 #: Bytes that a fingerprint reads at each end of a file and in each sample in between, and number of
 #: samples.
@@ -76,6 +81,7 @@ def reason_to_rerun(
     if not isinstance(recorded, dict) or not isinstance(recorded.get("Preprocessing"), dict):
         return f"{sidecar.name} cannot be read"
     wanted = settings_metadata(provenance) | {"InputFingerprint": fingerprints}
+    wanted["Preprocessing"] |= resampling_metadata(run)
     for part, difference in (
         ("GeneratedBy", "it was made by another version"),
         ("Model", "it was made with another network"),

@@ -118,10 +118,9 @@ def brain_voxels(mask: np.ndarray, affine: np.ndarray, frame: Frame) -> BrainVox
 
 @lru_cache(maxsize=1)
 def template_brain() -> np.ndarray:
-    """Return the brain of nilearn's MNI152 template, bool on the FSL grid (91, 109, 91).
+    """Return the brain of the template MNI152NLin6Asym, bool on the FSL grid (91, 109, 91).
 
-    The package contains `nilearn.datasets.load_mni152_brain_mask(resolution=2)` as a file, because
-    nilearn needs a second to import and to create it.
+    The file is TemplateFlow's `tpl-MNI152NLin6Asym_res-02_desc-brain_mask.nii.gz`.
     """
     with resources.as_file(resources.files("swift_bids") / "data/template_brain.nii.gz") as file:
         image = nib.Nifti1Image.from_filename(file)

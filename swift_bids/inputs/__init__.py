@@ -1,1 +1,1 @@
-"""Find and read the runs in fMRIPrep's outputs."""
+"""Find and read the runs in fMRIPrep's outputs and in the raw dataset."""

@@ -129,12 +129,12 @@ def brain_rows(
         linearly at these positions; values outside its field of view are 0.
     """
     values_at = _voxel_reader(bold, fsl_index)
-    return volume_rows(bold, bold_file, len(fsl_index), lambda _, volume: values_at(volume))
+    blocks = stored_volumes(bold, bold_file)
+    return volume_rows(blocks, len(fsl_index), lambda _, volume: values_at(volume))
 
 
 def volume_rows(
-    bold: nib.Nifti1Image,
-    bold_file: str | Path,
+    blocks: Iterator[np.ndarray],
     n_values: int,
     values_at: Callable[[int, np.ndarray], np.ndarray],
 ) -> Iterator[np.ndarray]:
@@ -142,14 +142,14 @@ def volume_rows(
 
     Parameters
     ----------
-    bold, bold_file
-        The image opened by `open_bold`, and its name for messages.
+    blocks
+        (volume, X * Y * Z), x fastest, as `stored_volumes` yields them.
     n_values, values_at
-        Number of values, and a function that takes the number of a volume and its stored voxels
-        (X * Y * Z,), x fastest, and returns the values.
+        Number of values, and a function that takes the number of a volume and its voxels, and
+        returns the values.
     """
     number = 0
-    for block in _read_ahead(_volumes(bold, bold_file)):
+    for block in _read_ahead(blocks):
         rows = np.empty((len(block), n_values), dtype=np.float32)
         for row, volume in zip(rows, block):
             with np.errstate(over="ignore"):  # values too large for float32 become infinite
@@ -183,7 +183,7 @@ def _voxel_reader(
     return lambda volume: weights @ scaled(volume).astype(np.float32, copy=False)
 
 
-def _volumes(bold: nib.Nifti1Image, bold_file: str | Path) -> Iterator[np.ndarray]:
+def stored_volumes(bold: nib.Nifti1Image, bold_file: str | Path) -> Iterator[np.ndarray]:
     """Yield blocks (volume, X * Y * Z) of unscaled values, in NIfTI's voxel order (x fastest)."""
     stored = _stored(bold)
     if stored.dtype.kind not in "iuf":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,22 @@ def list_files(root: Path, participant: str) -> list[Path]:
     folder = root / f"sub-{participant}"
     kinds = ("*_xfm.txt", "*_xfm.h5", "*_boldref.nii*", "*_mask.nii*", "*_fieldmap.nii*")
     return sorted(file for kind in kinds for file in folder.rglob(kind))
+
+
+def fmriprep_settings(root: Path, participant: str) -> dict[str, Any]:
+    """Return the `workflow` settings of the last fMRIPrep call for a participant.
+
+    They are empty if its file is missing, as in a clone without annexed content.
+    """
+    for file in sorted(root.glob(f"sub-{participant}/log/*/fmriprep.toml"), reverse=True):
+        try:
+            content = tomllib.loads(file.read_text())
+        except (OSError, ValueError):
+            continue
+        workflow = content.get("workflow")
+        if isinstance(workflow, dict):
+            return workflow
+    return {}
 
 
 def find_transforms(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from swift_bids.inputs.filenames import FoundFile, is_in_space, plain
 from swift_bids.inputs.find_transforms import (
     find_raw_bold,
     find_transforms,
+    fmriprep_settings,
     list_files,
     stem_of_transforms,
 )
 from swift_bids.inputs.index import inherited_sidecars, moved, open_layout
-from swift_bids.inputs.run import Run, complete_run, sidecar_metadata
+from swift_bids.inputs.raw_header import load_header, slice_shifts
+from swift_bids.inputs.run import Run, complete_run, refuse_unreadable, sidecar_metadata
 from swift_bids.inputs.selection import Selection
 
 #: What the app makes of a run: it resamples to the grid that the network was trained on.
@@ -72,7 +75,14 @@ def add_minimal_runs(
                 inherited = inherited_sidecars(dataset.raw, layout, bold_files[stem])
                 found.append(
                     _complete(
-                        participant, stem, bold, transforms[stem], files, inherited, selection
+                        participant,
+                        stem,
+                        bold,
+                        transforms[stem],
+                        files,
+                        dataset.root,
+                        inherited,
+                        selection,
                     )
                 )
             except InputError as error:
@@ -89,13 +99,17 @@ def _complete(
     bold: str,
     head_motion: Path,
     files: Sequence[Path],
+    dataset_root: Path,
     inherited: Iterable[str],
     selection: Selection,
 ) -> Run:
+    refuse_unreadable(bold)
     sidecars = list(inherited)
-    transforms, mask, warnings = find_transforms(
-        head_motion, files, sidecar_metadata(bold, sidecars), bold
-    )
+    metadata = sidecar_metadata(bold, sidecars)
+    transforms, mask, warnings = find_transforms(head_motion, files, metadata, bold)
+    shifts, doubts = _slice_shifts(selection, dataset_root, participant, metadata, bold)
+    transforms = replace(transforms, slice_shifts=shifts)
+    warnings += doubts
     fields: dict[str, Any] = {
         "name": stem + _SUFFIX,
         "participant": participant,
@@ -111,6 +125,34 @@ def _complete(
     return complete_run(
         fields, again, selection.dummy_scans, selection.target_tr, selection.short_runs
     )
+
+
+def _slice_shifts(
+    selection: Selection, root: Path, participant: str, metadata: Mapping[str, Any], bold: str
+) -> tuple[tuple[float, ...], list[str]]:
+    """The shifts that correct the slice timing, if requested, and the reason if they are unknown.
+
+    fMRIPrep corrects slice timing unless `--ignore slicetiming` is given or the metadata do not
+    contain it; the minimal level does not show which.
+    """
+    settings = fmriprep_settings(root, participant)
+    reference = settings.get("slice_time_ref", 0.5)
+    by_fmriprep = (
+        bool(settings)
+        and "slicetiming" not in (settings.get("ignore") or [])
+        and "SliceTiming" in metadata
+        and isinstance(reference, (int, float))
+    )
+    if selection.slice_timing == "off" or (selection.slice_timing == "auto" and not by_fmriprep):
+        return (), []
+    shape = load_header(bold).get_data_shape()
+    repetition_time = metadata.get("RepetitionTime")
+    try:
+        if not isinstance(repetition_time, (int, float)):
+            raise ValueError("RepetitionTime is missing")
+        return slice_shifts(metadata, shape[2], repetition_time, reference or 0), []
+    except ValueError as error:
+        return (), [f"its slice timing is not corrected, because in the raw sidecars {error}"]
 
 
 def _is_wanted(selection: Selection) -> bool:

@@ -74,3 +74,46 @@ def count_raw_dummy_scans(bold: nib.Nifti1Image) -> int:
     values = np.clip(values, 0, np.percentile(values, _CLIP_PERCENTILE))
     means = values.mean(axis=(0, 1, 2))
     return is_outlier(means) if np.ptp(means) > 0 else 0
+
+
+def slice_shifts(
+    metadata: Mapping[str, Any], n_slices: int, repetition_time: float, reference: float
+) -> tuple[float, ...]:
+    """Return how much later than it was acquired each slice is wanted, in volumes.
+
+    Parameters
+    ----------
+    metadata
+        With SliceTiming in s, and SliceEncodingDirection (`k` or `k-`) if it differs from `k`.
+    n_slices, repetition_time
+        Of the run; s.
+    reference
+        The time to which slices are shifted, as a share of the time from the first to the last
+        slice: fMRIPrep's `--slice-time-ref`.
+
+    Returns
+    -------
+    tuple of float
+        Empty if all slices were acquired at the same time.
+
+    Raises
+    ------
+    ValueError
+        The metadata do not fit the run.
+    """
+    times = metadata.get("SliceTiming")
+    direction = metadata.get("SliceEncodingDirection", "k")
+    if direction not in ("k", "k-"):
+        raise ValueError(f"SliceEncodingDirection is {direction!r}, not 'k' or 'k-'")
+    if not isinstance(times, list) or len(times) != n_slices:
+        raise ValueError(f"SliceTiming does not have one value for each of the {n_slices} slices")
+    acquired = np.array(times, dtype=np.float64)
+    if not ((acquired >= 0) & (acquired <= repetition_time)).all():
+        raise ValueError(f"SliceTiming has values outside of 0 to {repetition_time:g} s")
+    if direction == "k-":
+        acquired = acquired[::-1]
+    first, last = acquired.min(), acquired.max()
+    if first == last:
+        return ()
+    wanted = round(first + reference * (last - first), 3)
+    return tuple(((wanted - acquired) / repetition_time).tolist())

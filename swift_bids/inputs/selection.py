@@ -44,6 +44,8 @@ class Selection:
         Content of `--bids-filter-file`.
     database_dir
         `--bids-database-dir`.
+    slice_timing
+        `--slice-timing`: `on`, `off`, or `auto` for what fMRIPrep was asked to do.
     from_raw
         `--from-raw`: resample raw BOLD files also where preprocessed ones exist.
     """
@@ -59,6 +61,7 @@ class Selection:
     short_runs: str = "skip"
     filters: dict[str, dict[str, Any]] = field(default_factory=dict)
     database_dir: Path | None = None
+    slice_timing: str = "auto"
     from_raw: bool = False
 
     def has(self, bold: FoundFile) -> bool:

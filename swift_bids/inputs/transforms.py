@@ -49,6 +49,9 @@ class Transforms:
         anatomical image.
     fieldmap
         None if the run is not corrected for distortion.
+    slice_shifts
+        How much later than it was acquired each slice is wanted, in volumes; empty if slice timing
+        is not corrected.
     """
 
     head_motion: str
@@ -57,6 +60,7 @@ class Transforms:
     template: str
     functional_mask: bool
     fieldmap: Fieldmap | None = None
+    slice_shifts: tuple[float, ...] = ()
 
     @property
     def files(self) -> list[str]:
@@ -74,4 +78,5 @@ class Transforms:
         if fieldmap is not None:
             coefficients = tuple(fieldmap["coefficients"])
             fieldmap = Fieldmap(**{**fieldmap, "coefficients": coefficients})
-        return cls(**{**content, "fieldmap": fieldmap})
+        shifts = tuple(content["slice_shifts"])
+        return cls(**{**content, "fieldmap": fieldmap, "slice_shifts": shifts})

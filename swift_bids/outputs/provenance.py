@@ -115,7 +115,7 @@ def resampling_metadata(run: Run) -> dict[str, Any]:
         "HeadMotionCorrected": True,
         "DistortionCorrected": transforms.fieldmap is not None,
         "JacobianModulated": False,
-        "SliceTimingCorrected": False,
+        "SliceTimingCorrected": bool(transforms.slice_shifts),
     }
 
 

@@ -101,15 +101,16 @@ def verdicts_of(qc: Mapping[str, Any]) -> list[Verdict]:
 
 
 def _resampling(preprocessing: Mapping[str, Any]) -> str:
-    corrected = "head motion"
-    missing = "slice timing"
-    if preprocessing["DistortionCorrected"]:
-        corrected += " and distortion"
-    else:
-        missing = f"distortion and {missing}"
+    steps = {
+        "head motion": True,
+        "distortion": preprocessing["DistortionCorrected"],
+        "slice timing": preprocessing["SliceTimingCorrected"],
+    }
+    corrected = " and ".join(step for step, done in steps.items() if done)
+    missing = " or ".join(step for step, done in steps.items() if not done)
     return (
-        f"Resampled once from the raw BOLD (cubic), corrected for {corrected}, but not for "
-        f"{missing}; {preprocessing['BrainMask']} brain mask."
+        f"Resampled once from the raw BOLD (cubic); corrected for {corrected}"
+        f"{missing and f', but not for {missing}'}; {preprocessing['BrainMask']} brain mask."
     )
 
 
@@ -242,6 +243,11 @@ def _motion(qc: Mapping[str, Any]) -> Verdict:
             "in the folder of the BOLD file."
         )
         return False, f"Head motion is unknown: {reason}"
+    if motion["mean_fd"] == 0:
+        return False, (
+            "Head motion is unknown: framewise displacement is 0 in all volumes. They were aligned "
+            "before fMRIPrep estimated their motion."
+        )
     calm = motion["mean_fd"] <= 0.25 and motion["censored"] <= 0.2
     return calm, (
         f"Mean framewise displacement {motion['mean_fd']:.2f} mm, {motion['censored']:.0%} of the "

@@ -27,14 +27,14 @@ class KeptRows:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._blocks: list[np.ndarray] = []
         self._n_bytes = 0
         self._shapes_in_file: list[tuple[int, ...]] = []
 
     def __enter__(self) -> KeptRows:
-        with os_errors_as_output_errors(self._folder):
-            self._file = TemporaryFile(dir=self._folder)
+        with os_errors_as_output_errors(self.folder):
+            self._file = TemporaryFile(dir=self.folder)
         return self
 
     def __exit__(
@@ -57,7 +57,7 @@ class KeptRows:
         if self._n_bytes <= MAX_BYTES_IN_MEMORY:
             self._blocks.append(block)
             return
-        with os_errors_as_output_errors(self._folder):
+        with os_errors_as_output_errors(self.folder):
             self._file.write(block.data)
         self._shapes_in_file.append(block.shape)
 

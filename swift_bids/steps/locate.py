@@ -12,7 +12,8 @@ The part before head motion is the same for all volumes, so this step computes i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +26,10 @@ from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE, Frame
 from swift_bids.geometry.grid import brain_voxels
 from swift_bids.geometry.itk import read_affines, read_composite
 from swift_bids.geometry.multilabel import carry_mask
-from swift_bids.inputs.bold_reader import scaling, volume_rows
+from swift_bids.inputs.bold_reader import scaling, stored_volumes, volume_rows
 from swift_bids.inputs.mask import load_image
 from swift_bids.inputs.transforms import Fieldmap, Transforms
+from swift_bids.steps.slice_timing import corrected_blocks
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,15 @@ class RawPoints:
         float64 (volume, 4, 4): voxels of the BOLD reference to voxels of each volume.
     axis, shift
         Phase-encoding axis, and float64 (brain voxel,) shift along it in voxels.
+    slice_shifts
+        float64 (slice,): as in `swift_bids.inputs.transforms.Transforms`.
     """
 
     position: np.ndarray
     head_motion: np.ndarray
     axis: int
     shift: np.ndarray
+    slice_shifts: np.ndarray
 
     def save(self, file: str | Path) -> None:
         """Write an `.npz` file."""
@@ -60,8 +65,11 @@ class RawPoints:
         with np.load(file) as content:
             return cls(**{name: content[name][()] for name in content.files})
 
-    def rows(self, bold: nib.Nifti1Image, bold_file: str | Path) -> Iterator[np.ndarray]:
-        """Yield the brain voxels of the run in blocks, float32 (volume, brain voxel), in order.
+    @contextmanager
+    def rows(
+        self, bold: nib.Nifti1Image, bold_file: str | Path, first_volume: int, folder: Path
+    ) -> Iterator[Iterator[np.ndarray]]:
+        """Yield an iterator over the brain voxels of the run, float32 (volume, brain voxel) blocks.
 
         Values are interpolated by cubic splines; outside the field of view they are 0.
 
@@ -70,17 +78,27 @@ class RawPoints:
         bold, bold_file
             The raw run opened by `swift_bids.inputs.bold_reader.open_bold`, and its name for
             messages.
+        first_volume, folder
+            Number of dummy scans, and a folder for a temporary file, if slice timing is corrected.
         """
         from scipy.ndimage import map_coordinates, spline_filter
 
-        scaled, shape = scaling(bold), bold.shape[:3]
+        shape = bold.shape[:3]
+        with ExitStack() as stack:
+            if len(self.slice_shifts):
+                scaled: Callable[[np.ndarray], np.ndarray] = np.asarray
+                blocks = stack.enter_context(
+                    corrected_blocks(bold, bold_file, self.slice_shifts, first_volume, folder)
+                )
+            else:
+                scaled, blocks = scaling(bold), stored_volumes(bold, bold_file)
 
-        def values_at(number: int, volume: np.ndarray) -> np.ndarray:
-            voxels = np.nan_to_num(scaled(volume).reshape(shape, order="F"), posinf=0, neginf=0)
-            knots = spline_filter(voxels, order=3)
-            return map_coordinates(knots, self.in_volume(number), order=3, prefilter=False)
+            def values_at(number: int, volume: np.ndarray) -> np.ndarray:
+                voxels = scaled(volume).reshape(shape, order="F")
+                knots = spline_filter(np.nan_to_num(voxels, posinf=0, neginf=0), order=3)
+                return map_coordinates(knots, self.in_volume(number), order=3, prefilter=False)
 
-        return volume_rows(bold, bold_file, len(self.position), values_at)
+            yield volume_rows(blocks, len(self.position), values_at)
 
     def in_volume(self, number: int) -> np.ndarray:
         """Voxel coordinates (3, brain voxel) in a volume of the run."""
@@ -144,6 +162,7 @@ def locate(
         head_motion=to_voxels @ read_affines(transforms.head_motion) @ affine,
         axis=axis,
         shift=shift,
+        slice_shifts=np.array(transforms.slice_shifts),
     )
     return nib.Nifti1Image(brain.astype(np.uint8), FSL_AFFINE), points_in_run
 

@@ -10,6 +10,7 @@ whole run. The step therefore keeps the brain voxels until the run has been read
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,7 +177,8 @@ def _read(
     mask_image = load_image(mask_file)
     gaps = Gaps()
     means = None
-    with open_bold(bold_file) as bold:
+    with ExitStack() as stack:
+        bold = stack.enter_context(open_bold(bold_file))
         if points is None:
             check_same_grid(bold, bold_file, mask_image, mask_file)
         if bold.shape[3] != series.n_volumes:
@@ -192,7 +194,9 @@ def _read(
         if points is None:
             rows = brain_rows(bold, bold_file, brain.fsl_index)
         else:
-            rows = points.rows(bold, bold_file)
+            rows = stack.enter_context(
+                points.rows(bold, bold_file, series.first_volume, kept.folder)
+            )
         rows = gaps.mark(rows, series.first_volume)
         if parcels is not None:
             means = ParcelMeans(parcels.numbers[brain.fsl_index], len(parcels.names))

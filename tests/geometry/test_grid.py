@@ -3,6 +3,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
+from app import ROOT
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from nilearn.datasets import load_mni152_brain_mask
 from scipy.ndimage import map_coordinates
@@ -152,10 +153,17 @@ def test_a_note_warns_about_another_template():
     assert "MNI152NLin2009cAsym is another template" in space_note("MNI152NLin2009cAsym")
 
 
-def test_template_brain_equals_nilearns_mask():
-    mask = load_mni152_brain_mask(resolution=2)
-    expected = to_fsl_grid(np.asarray(mask.dataobj), mask.affine, order=0) != 0
-    np.testing.assert_array_equal(template_brain(), expected)
+def test_template_brain_is_that_of_templateflow():
+    """The mask of MNI152NLin6Asym, which is FSL's, flipped from left to right."""
+    assert template_brain().sum() == 228_483
+    assert (
+        nib.load(ROOT / "swift_bids" / "data" / "template_brain.nii.gz").header["descrip"]
+        == b"FSL3.3"
+    )
+    nilearn = load_mni152_brain_mask(resolution=2)
+    other = to_fsl_grid(np.asarray(nilearn.dataobj), nilearn.affine, order=0) != 0
+    overlap = (template_brain() & other).sum()
+    assert 2 * overlap / (template_brain().sum() + other.sum()) == pytest.approx(0.969, abs=1e-3)
 
 
 def test_template_brain_has_the_size_and_position_of_a_brain():

@@ -130,6 +130,25 @@ def test_a_fieldmap_without_readout_time_is_not_applied(tmp_path):
     assert "its fieldmap auto00000 is not applied" in warning
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "raw/**/*_bold.nii.gz",
+        "minimal/**/*_desc-hmc_xfm.txt",
+        "minimal/**/*_to-MNI152NLin6Asym_*.h5",
+        "minimal/**/*_desc-coeff_fieldmap.nii.gz",
+    ],
+)
+def test_content_that_datalad_has_not_fetched(tmp_path, pattern):
+    tree = copy_tree("fieldmap", tmp_path)
+    (file,) = tree.glob(pattern)
+    file.unlink()
+    file.symlink_to("../.git/annex/objects/absent")
+    assert only_problem(tree) == (
+        f"the content of {file} is missing; fetch it (datalad get {file})"
+    )
+
+
 def test_several_echoes_are_refused(tmp_path):
     tree = copy_tree("fieldmap", tmp_path)
     func = tree / "raw" / "sub-01" / "func"

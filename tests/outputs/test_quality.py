@@ -28,6 +28,26 @@ def test_a_good_run_has_no_warnings(qc):
     }
 
 
+@pytest.mark.parametrize(
+    ("distortion", "slice_timing", "expected"),
+    [
+        (True, True, "head motion and distortion and slice timing; functional brain mask."),
+        (True, False, "head motion and distortion, but not for slice timing; functional"),
+        (False, False, "head motion, but not for distortion or slice timing; functional"),
+    ],
+)
+def test_how_a_raw_run_was_resampled(qc, distortion, slice_timing, expected):
+    qc = copy.deepcopy(qc)
+    qc["Preprocessing"] |= {
+        "BrainMask": "functional",
+        "HeadMotionCorrected": True,
+        "DistortionCorrected": distortion,
+        "SliceTimingCorrected": slice_timing,
+    }
+    (sentence,) = [s for good, s in verdicts_of(qc) if s.startswith("Resampled once") and good]
+    assert f"from the raw BOLD (cubic); corrected for {expected}" in sentence
+
+
 def _set(section, **values):
     return lambda qc: qc[section].update(values)
 
@@ -53,6 +73,10 @@ def _slow(qc):
         (
             _set("Motion", mean_fd=None, max_chunk_fd=None, censored=None, confounds=False),
             "Head motion is unknown: there is no confounds table",
+        ),
+        (
+            _set("Motion", mean_fd=0.0),
+            "Head motion is unknown: framewise displacement is 0 in all volumes",
         ),
         (
             _set("Motion", mean_fd=None, max_chunk_fd=None, censored=None),

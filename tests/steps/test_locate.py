@@ -44,8 +44,8 @@ def largest_deviation(run, truth, transforms=None):
     columns = dict(zip(np.flatnonzero(brain)[inside], range(inside.sum())))
     known = [number for number, index in enumerate(truth["index"]) if index in columns]
     assert len(known) > 500
-    with open_bold(run.bold) as bold:
-        rows = np.concatenate(list(points.rows(bold, run.bold)))
+    with open_bold(run.bold) as bold, points.rows(bold, run.bold, 0, Path()) as blocks:
+        rows = np.concatenate(list(blocks))
     ours = rows[:, [columns[truth["index"][number]] for number in known]]
     return np.abs(ours - truth["values"][:, known]).max() / truth["std"]
 
@@ -151,7 +151,7 @@ def test_a_missing_level_of_the_fieldmap_is_noticed(runs):
 
 def test_points_are_the_same_after_saving(tmp_path):
     rng = np.random.default_rng(0)
-    points = RawPoints(rng.random((5, 3)), rng.random((2, 4, 4)), 1, rng.random(5))
+    points = RawPoints(rng.random((5, 3)), rng.random((2, 4, 4)), 1, rng.random(5), np.ones(3))
     points.save(tmp_path / "points.npz")
     again = RawPoints.load(tmp_path / "points.npz")
     assert (again.in_volume(1) == points.in_volume(1)).all()
@@ -163,9 +163,10 @@ def test_values_outside_the_field_of_view_are_zero(tmp_path):
     nib.Nifti1Image(data, np.eye(4)).to_filename(tmp_path / "bold.nii")
     position = np.array([[0, 0, 0], [3, 4, 5], [-0.1, 0, 0], [3.1, 4, 5], [1.5, 2.5, 2.5]])
     still = np.stack([np.eye(4)] * 2)
-    points = RawPoints(position, still, 0, np.zeros(5))
+    points = RawPoints(position, still, 0, np.zeros(5), np.array([]))
     with open_bold(tmp_path / "bold.nii") as bold:
-        (rows,) = points.rows(bold, "bold.nii")
+        with points.rows(bold, "bold.nii", 0, tmp_path) as blocks:
+            (rows,) = blocks
     assert rows == pytest.approx(np.array([[7, 7, 0, 0, 7]] * 2), abs=1e-5)
 
 
