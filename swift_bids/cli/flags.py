@@ -92,6 +92,18 @@ def build_parser() -> argparse.ArgumentParser:
         help="correct the slice timing of raw BOLD; auto: if the settings in fMRIPrep's log folder "
         "say that fMRIPrep would (default: auto)",
     )
+    choice.add_argument(
+        "--interpolation",
+        choices=("cubic", "linear"),
+        default="cubic",
+        help="how to resample raw BOLD; linear is faster, but smooths (default: cubic)",
+    )
+    choice.add_argument(
+        "--jacobian",
+        action="store_true",
+        help="multiply raw BOLD by the Jacobian of the distortion, to reproduce fMRIPrep's output; "
+        "fMRIPrep computes it along the wrong axis in template space",
+    )
     several: dict[str, Any] = {"nargs": "+", "metavar": "LABEL"}
     choice.add_argument(
         "--participant-label",

@@ -150,5 +150,7 @@ def _selection(args: argparse.Namespace, dataset: Dataset) -> Selection:
         filters=read_filter_file(args.bids_filter_file) if args.bids_filter_file else {},
         database_dir=check_database_dir(args.bids_database_dir, dataset),
         slice_timing=args.slice_timing,
+        interpolation=args.interpolation,
+        jacobian=args.jacobian,
         from_raw=args.from_raw,
     )

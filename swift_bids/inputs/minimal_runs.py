@@ -108,7 +108,13 @@ def _complete(
     metadata = sidecar_metadata(bold, sidecars)
     transforms, mask, warnings = find_transforms(head_motion, files, metadata, bold)
     shifts, doubts = _slice_shifts(selection, dataset_root, participant, metadata, bold)
-    transforms = replace(transforms, slice_shifts=shifts)
+    fieldmap = transforms.fieldmap
+    transforms = replace(
+        transforms,
+        slice_shifts=shifts,
+        interpolation=selection.interpolation,
+        fieldmap=fieldmap and replace(fieldmap, jacobian=selection.jacobian),
+    )
     warnings += doubts
     fields: dict[str, Any] = {
         "name": stem + _SUFFIX,

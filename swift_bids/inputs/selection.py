@@ -46,6 +46,8 @@ class Selection:
         `--bids-database-dir`.
     slice_timing
         `--slice-timing`: `on`, `off`, or `auto` for what fMRIPrep was asked to do.
+    interpolation, jacobian
+        `--interpolation` and `--jacobian`: how to resample raw BOLD files.
     from_raw
         `--from-raw`: resample raw BOLD files also where preprocessed ones exist.
     """
@@ -62,6 +64,8 @@ class Selection:
     filters: dict[str, dict[str, Any]] = field(default_factory=dict)
     database_dir: Path | None = None
     slice_timing: str = "auto"
+    interpolation: str = "cubic"
+    jacobian: bool = False
     from_raw: bool = False
 
     def has(self, bold: FoundFile) -> bool:

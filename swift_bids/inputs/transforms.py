@@ -21,6 +21,8 @@ class Fieldmap:
         Image on whose grid the fieldmap was estimated.
     direction, readout_time
         PhaseEncodingDirection and TotalReadoutTime (s) of the run.
+    jacobian
+        Whether to multiply intensities by the Jacobian of the distortion, as fMRIPrep does.
     """
 
     registration: str
@@ -28,6 +30,7 @@ class Fieldmap:
     reference: str
     direction: str
     readout_time: float
+    jacobian: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Transforms:
     slice_shifts
         How much later than it was acquired each slice is wanted, in volumes; empty if slice timing
         is not corrected.
+    interpolation
+        `cubic` or `linear`.
     """
 
     head_motion: str
@@ -61,6 +66,7 @@ class Transforms:
     functional_mask: bool
     fieldmap: Fieldmap | None = None
     slice_shifts: tuple[float, ...] = ()
+    interpolation: str = "cubic"
 
     @property
     def files(self) -> list[str]:

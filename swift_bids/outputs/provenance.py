@@ -110,11 +110,14 @@ def resampling_metadata(run: Run) -> dict[str, Any]:
     if transforms is None:
         return {}
     return {
-        "SpatialInterpolation": "cubic B-spline, one resampling from the raw BOLD",
+        "SpatialInterpolation": (
+            f"{'cubic B-spline' if transforms.interpolation == 'cubic' else 'linear'}, one "
+            f"resampling from the raw BOLD"
+        ),
         "BrainMask": "functional" if transforms.functional_mask else "anatomical",
         "HeadMotionCorrected": True,
         "DistortionCorrected": transforms.fieldmap is not None,
-        "JacobianModulated": False,
+        "JacobianModulated": transforms.fieldmap is not None and transforms.fieldmap.jacobian,
         "SliceTimingCorrected": bool(transforms.slice_shifts),
     }
 

@@ -108,8 +108,9 @@ def _resampling(preprocessing: Mapping[str, Any]) -> str:
     }
     corrected = " and ".join(step for step, done in steps.items() if done)
     missing = " or ".join(step for step, done in steps.items() if not done)
+    interpolation = preprocessing["SpatialInterpolation"].split(",")[0]
     return (
-        f"Resampled once from the raw BOLD (cubic); corrected for {corrected}"
+        f"Resampled once from the raw BOLD ({interpolation}); corrected for {corrected}"
         f"{missing and f', but not for {missing}'}; {preprocessing['BrainMask']} brain mask."
     )
 

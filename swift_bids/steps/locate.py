@@ -45,15 +45,21 @@ class RawPoints:
         float64 (volume, 4, 4): voxels of the BOLD reference to voxels of each volume.
     axis, shift
         Phase-encoding axis, and float64 (brain voxel,) shift along it in voxels.
+    gain
+        float64 (brain voxel,): what to multiply the interpolated values with.
     slice_shifts
         float64 (slice,): as in `swift_bids.inputs.transforms.Transforms`.
+    order
+        Order of the splines: 1 or 3.
     """
 
     position: np.ndarray
     head_motion: np.ndarray
     axis: int
     shift: np.ndarray
+    gain: np.ndarray
     slice_shifts: np.ndarray
+    order: int = 3
 
     def save(self, file: str | Path) -> None:
         """Write an `.npz` file."""
@@ -71,7 +77,7 @@ class RawPoints:
     ) -> Iterator[Iterator[np.ndarray]]:
         """Yield an iterator over the brain voxels of the run, float32 (volume, brain voxel) blocks.
 
-        Values are interpolated by cubic splines; outside the field of view they are 0.
+        Values are interpolated by splines; outside the field of view they are 0.
 
         Parameters
         ----------
@@ -94,9 +100,13 @@ class RawPoints:
                 scaled, blocks = scaling(bold), stored_volumes(bold, bold_file)
 
             def values_at(number: int, volume: np.ndarray) -> np.ndarray:
-                voxels = scaled(volume).reshape(shape, order="F")
-                knots = spline_filter(np.nan_to_num(voxels, posinf=0, neginf=0), order=3)
-                return map_coordinates(knots, self.in_volume(number), order=3, prefilter=False)
+                voxels = np.nan_to_num(scaled(volume), posinf=0, neginf=0)
+                knots = voxels.reshape(shape, order="F")
+                if self.order > 1:
+                    knots = spline_filter(knots, self.order)
+                position = self.in_volume(number)
+                values = map_coordinates(knots, position, np.float64, self.order, prefilter=False)
+                return values * self.gain
 
             yield volume_rows(blocks, len(self.position), values_at)
 
@@ -150,19 +160,31 @@ def locate(
         voxels = brain_voxels(brain, FSL_AFFINE, frame)
     except InputError as error:
         raise InputError(f"{mask_file}: {error}") from error
-    in_reference = nib.affines.apply_affine(
-        coregistration, template.apply(_voxel_centers(voxels.fsl_index))
-    )
-    to_voxels = np.linalg.inv(affine)
-    axis, shift = 0, np.zeros(len(in_reference))
+
+    def in_reference(points: np.ndarray) -> np.ndarray:
+        return nib.affines.apply_affine(coregistration, template.apply(points))
+
+    centers = _voxel_centers(voxels.fsl_index)
+    axis, shift, gain = 0, np.zeros(len(centers)), np.ones(len(centers))
     if transforms.fieldmap is not None:
-        axis, shift = _shift(transforms.fieldmap, in_reference)
+        field = _Distortion(transforms.fieldmap)
+        axis, shift = field.shift(in_reference(centers))
+        if transforms.fieldmap.jacobian:
+            step = 2 * np.eye(3)[axis]  # mm along the axis of the template's grid with this number
+            _, after = field.shift(in_reference(centers + step))
+            _, before = field.shift(in_reference(centers - step))
+            # fMRIPrep's shift is that of an image whose axes point to right, anterior and superior
+            sign = -1 if nib.aff2axcodes(affine)[axis] in "LPI" else 1
+            gain = 1 + sign * (after - before) / 2
+    to_voxels = np.linalg.inv(affine)
     points_in_run = RawPoints(
-        position=nib.affines.apply_affine(to_voxels, in_reference),
+        position=nib.affines.apply_affine(to_voxels, in_reference(centers)),
         head_motion=to_voxels @ read_affines(transforms.head_motion) @ affine,
         axis=axis,
         shift=shift,
+        gain=gain,
         slice_shifts=np.array(transforms.slice_shifts),
+        order={"cubic": 3, "linear": 1}[transforms.interpolation],
     )
     return nib.Nifti1Image(brain.astype(np.uint8), FSL_AFFINE), points_in_run
 
@@ -190,13 +212,19 @@ def _nearest(mask: np.ndarray, position: np.ndarray) -> np.ndarray:
     return map_coordinates(mask.astype(np.uint8), position.T, order=0) != 0
 
 
-def _shift(fieldmap: Fieldmap, points: np.ndarray) -> tuple[int, np.ndarray]:
-    """Axis and shift in voxels at points (point, 3) of the BOLD reference in mm."""
-    coefficients = [load_image(file) for file in fieldmap.coefficients]
-    try:
-        field = fieldmaps.evaluate(coefficients, load_image(fieldmap.reference))
-    except ValueError as error:
-        raise InputError(f"{fieldmap.coefficients[0]}: {error}; create it again") from error
-    to_fieldmap = np.linalg.inv(_single_affine(fieldmap.registration))
-    hz = field.at(nib.affines.apply_affine(to_fieldmap, points))
-    return fieldmaps.voxel_shift(hz, fieldmap.direction, fieldmap.readout_time)
+class _Distortion:
+    """The shifts of voxels that a fieldmap describes."""
+
+    def __init__(self, fieldmap: Fieldmap) -> None:
+        coefficients = [load_image(file) for file in fieldmap.coefficients]
+        try:
+            self._field = fieldmaps.evaluate(coefficients, load_image(fieldmap.reference))
+        except ValueError as error:
+            raise InputError(f"{fieldmap.coefficients[0]}: {error}; create it again") from error
+        self._to_fieldmap = np.linalg.inv(_single_affine(fieldmap.registration))
+        self._direction, self._readout_time = fieldmap.direction, fieldmap.readout_time
+
+    def shift(self, points: np.ndarray) -> tuple[int, np.ndarray]:
+        """Axis and shift in voxels at points (point, 3) of the BOLD reference in mm."""
+        hz = self._field.at(nib.affines.apply_affine(self._to_fieldmap, points))
+        return fieldmaps.voxel_shift(hz, self._direction, self._readout_time)

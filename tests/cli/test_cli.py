@@ -52,6 +52,8 @@ FLAGS = {
     "--raw": ("x", Path("x")),
     "--from-raw": (None, True),
     "--slice-timing": ("on", "on"),
+    "--interpolation": ("linear", "linear"),
+    "--jacobian": (None, True),
     "--participant-label": ("01", ["01"]),
     "--exclude-participant-label": ("sub-02", ["02"]),
     "--batch": ("2/3", (2, 3)),

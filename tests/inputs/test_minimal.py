@@ -186,6 +186,14 @@ def test_a_damaged_text_file(tmp_path, text, reason):
     assert reason in only_problem(tree)
 
 
+def test_options_of_the_resampling():
+    (run,), _ = query_tree("fieldmap", interpolation="linear", jacobian=True)
+    assert run.transforms.interpolation == "linear"
+    assert run.transforms.fieldmap.jacobian
+    (run,), _ = query_tree("plain", jacobian=True)
+    assert run.transforms.fieldmap is None
+
+
 def test_which_runs_are_selected():
     assert query_tree("plain", sessions=["2"])[0]
     assert query_tree("plain", resolutions=["02"])[0]

@@ -40,12 +40,13 @@ def test_how_a_raw_run_was_resampled(qc, distortion, slice_timing, expected):
     qc = copy.deepcopy(qc)
     qc["Preprocessing"] |= {
         "BrainMask": "functional",
+        "SpatialInterpolation": "linear, one resampling from the raw BOLD",
         "HeadMotionCorrected": True,
         "DistortionCorrected": distortion,
         "SliceTimingCorrected": slice_timing,
     }
     (sentence,) = [s for good, s in verdicts_of(qc) if s.startswith("Resampled once") and good]
-    assert f"from the raw BOLD (cubic); corrected for {expected}" in sentence
+    assert f"from the raw BOLD (linear); corrected for {expected}" in sentence
 
 
 def _set(section, **values):

@@ -162,6 +162,13 @@ def make(root, template_mask, number, name, session, anat_session, n_levels, pe,
         pe_info = [(axis, readout)] * N_VOLUMES
     chain = load_transforms([Path(hmc_file), Path(coreg_file), h5], [False])
     full = resample_image(source, target, chain, hz, pe_info, jacobian=False)
+    linear = resample_image(source, target, chain, hz, pe_info, jacobian=False, order=1)
+    # the template's own grid, along whose axes fMRIPrep takes the Jacobian
+    template_affine = np.array([[2, 0, 0, -90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1.0]])
+    template = nib.Nifti1Image(np.zeros(FSL_SHAPE, "u1"), template_affine)
+    if n_levels:
+        hz = reconstruct_fieldmap(levels, fmap_ref, template, load_transforms([Path(fmap_file), Path(coreg_file), h5], [True, False, False]))
+    jacobian = resample_image(source, template, chain, hz, pe_info, jacobian=True)
 
     if functional_mask:
         to_t1w = nib.affines.apply_affine(np.linalg.inv(coreg), nib.affines.apply_affine(affine, np.moveaxis(np.indices(shape), 0, -1)))
@@ -184,10 +191,12 @@ def make(root, template_mask, number, name, session, anat_session, n_levels, pe,
         motion_file = FSLMotionParams(xfm_file=hmc_file, boldref_file=f"{prefix}_desc-hmc_boldref.nii.gz").run(cwd=folder).outputs.out_file
         parameters = np.loadtxt(motion_file, skiprows=1)
     index = np.sort(rng.choice(np.flatnonzero(inside), N_VALUES, replace=False))
-    values = np.asarray(full.dataobj).reshape(-1, N_VOLUMES)[index].T
+    of = lambda data: data.reshape(-1, N_VOLUMES)[index].T.astype("f4")
+    values = of(np.asarray(full.dataobj))
     np.savez_compressed(
         root / name / "truth.npz",
-        mask=np.packbits(inside), index=index, values=values.astype("f4"), motion=parameters,
+        mask=np.packbits(inside), index=index, values=values, motion=parameters,
+        linear=of(np.asarray(linear.dataobj))[:3], jacobian=of(np.asarray(jacobian.dataobj)[::-1])[:3],
         std=np.asarray(full.dataobj)[inside].std(),
     )
     print(name, int(inside.sum()), values.std())
