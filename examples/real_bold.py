@@ -1,12 +1,12 @@
-"""Lay out the real run that the source package of niworkflows contains, as fMRIPrep's minimal level.
+"""Lay out the real run in niworkflows' source package as fMRIPrep's minimal level.
 
     python examples/real_bold.py FOLDER
 
 The run is that of participant 03 of OpenfMRI's ds000205: the whole brain, 82 volumes of
 53 x 53 x 27 voxels of 4 mm, TR 2.2 s, already corrected for head motion. This script downloads it
-with pip and writes `FOLDER/raw`, `FOLDER/minimal` and random `FOLDER/weights`. In place of fMRIPrep's registrations stands
-an affine one, of the run's brain mask to that of the template. It is good enough to see the brain
-in its place, but not for an analysis.
+with pip and writes `FOLDER/raw`, `FOLDER/minimal` and random `FOLDER/weights`. Instead of
+fMRIPrep's registrations, it uses an affine one, of the run's brain mask to that of the template: it
+is good enough to see the brain in its place, but not for an analysis.
 """
 
 import hashlib

@@ -82,7 +82,7 @@ def workflow_of_run(
         `--atlas`; None for cubes of 24 mm.
     """
     settings = provenance.settings
-    # nipype's inputs are plain dicts; interfaces.py rebuilds the dataclasses
+    # nipype's inputs are plain dicts; interfaces rebuild the dataclasses
     series = dataclasses.asdict(run.series)
     atlas_input = {"atlas": str(atlas)} if atlas else {}
     mask = {"mask": run.mask}
