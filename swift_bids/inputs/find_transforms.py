@@ -10,6 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ _ANATOMY = ("T1w", "T2w", "anat")
 _TEMPLATE = re.compile(
     rf"_from-({'|'.join(_ANATOMY)})_to-{TRAINING_SPACE}_mode-image(_desc-[^_]+)?_xfm\.h5$"
 )
+#: Ends of the file names that a minimal run may need.
+_NEEDED = re.compile(r"_(xfm\.(txt|h5)|(boldref|mask|fieldmap)\.nii(\.gz)?)$")
 _REMEDY = "run fMRIPrep --level minimal again"
 
 
@@ -38,9 +41,19 @@ def stem_of_transforms(filename: str) -> str | None:
 
 def list_files(root: Path, participant: str) -> list[Path]:
     """Return the files of a participant that a minimal run may need, in order."""
-    folder = root / f"sub-{participant}"
-    kinds = ("*_xfm.txt", "*_xfm.h5", "*_boldref.nii*", "*_mask.nii*", "*_fieldmap.nii*")
-    return sorted(file for kind in kinds for file in folder.rglob(kind))
+    files = []
+    for folder, below, names in os.walk(root / f"sub-{participant}", followlinks=True):
+        below[:] = [name for name in below if name not in ("figures", "log")]
+        files += [Path(folder, name) for name in names if _NEEDED.search(name)]
+    return sorted(files)
+
+
+@dataclass(frozen=True)
+class RawBold:
+    """A raw BOLD file, and the sidecars that apply to it, nearest first."""
+
+    file: str
+    sidecars: tuple[str, ...]
 
 
 def fmriprep_settings(root: Path, participant: str) -> dict[str, Any]:
@@ -213,13 +226,13 @@ def _letters(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", label)
 
 
-def find_raw_bold(raw_files: Mapping[str, str], stem: str, raw: Path) -> str:
+def find_raw_bold(raw_files: Mapping[str, RawBold], stem: str, raw: Path) -> RawBold:
     """Return the raw BOLD file of a run.
 
     Parameters
     ----------
     raw_files
-        Name of a raw run -> its BOLD file.
+        Name of a raw run -> its files.
     stem, raw
         Name of the run in the derivatives; root of the raw dataset.
 

@@ -49,7 +49,14 @@ def find_runs(
         Each run in one space, in the order of participants and file names.
     problems : list of Problem
         One for each run or participant that cannot be embedded, which says what exists instead.
+
+    Raises
+    ------
+    UsageError
+        `--from-raw` without a raw dataset, or a wrong `--bids-filter-file`.
     """
+    if selection.from_raw and dataset.raw is None:
+        raise UsageError("--from-raw: the raw dataset is unknown; give it with --raw PATH")
     filters = dict(selection.filters)
     if selection.echoes is not None:
         echoes = [int(echo) if echo.isdecimal() else echo for echo in selection.echoes]

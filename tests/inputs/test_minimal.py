@@ -10,6 +10,9 @@ from app import run_app
 from make_data import write_derivative
 from minimal_trees import TREES, copy_tree, query, query_tree
 
+from swift_bids.base.errors import UsageError
+from swift_bids.inputs import minimal_runs
+from swift_bids.inputs.index import UnreadableFolderError
 from swift_bids.inputs.raw_header import affine_of, count_raw_dummy_scans, readout_time
 
 SPACE = "space-MNI152NLin6Asym_res-2"
@@ -225,6 +228,28 @@ def test_from_raw(with_full_level):
     (run,), problems = query_tree(tree, from_raw=True)
     assert problems == {}
     assert run.bold.startswith(str(tree / "raw"))
+
+
+def test_from_raw_needs_the_raw_dataset():
+    with pytest.raises(UsageError, match=r"--from-raw: the raw dataset is unknown"):
+        query(TREES["fieldmap"] / "minimal", from_raw=True)
+
+
+def test_a_preprocessed_run_that_is_not_fetched_is_not_replaced(with_full_level):
+    tree, bold = with_full_level
+    bold.unlink()
+    bold.symlink_to("../.git/annex/objects/absent")
+    assert "datalad get" in only_problem(tree)
+    assert str(bold) in only_problem(tree)
+
+
+def test_a_raw_folder_that_cannot_be_read(monkeypatch):
+    def refuse(raw, participants):
+        raise UnreadableFolderError(participants[0])
+
+    monkeypatch.setattr(minimal_runs, "open_layout", refuse)
+    reason = only_problem("fieldmap")
+    assert "raw/sub-01, or a folder in it, cannot be read; check its permissions" in reason
 
 
 def test_a_run_in_another_space_is_resampled(tmp_path):
