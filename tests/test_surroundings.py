@@ -287,7 +287,9 @@ def test_workers_import_the_checkout_of_run_py(folder, small_bundle, tmp_path):
         cwd=folder,
     )
     assert done.stdout.endswith("done: 3 run(s)\n")
-    assert (tmp_path / "imported").read_text() == str(tmp_path / "swift_bids" / "interfaces.py")
+    assert (tmp_path / "imported").read_text() == str(
+        tmp_path / "swift_bids" / "interfaces" / "__init__.py"
+    )
 
 
 def test_import_path_of_new_processes(monkeypatch):

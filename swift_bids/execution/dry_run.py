@@ -49,6 +49,7 @@ def print_runs(
         # Their paths differ from the BOLD file's only at the end, so show yes or no.
         for kind in ("mask", "confounds"):
             table[kind] = table[kind].notna().map({True: "yes", False: "no"})
+        table.loc[table["level"] == "minimal", "confounds"] = "motion"  # from the transforms
         for line in table.to_string(index=False, max_colwidth=None).splitlines():
             _LOG.info("%s", line)
         _LOG.info(

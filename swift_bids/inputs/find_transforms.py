@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,30 +50,27 @@ def list_files(root: Path, participant: str) -> list[Path]:
 
 @dataclass(frozen=True)
 class RawBold:
-    """A raw BOLD file, and the sidecars that apply to it, nearest first."""
+    """A raw BOLD file.
+
+    Attributes
+    ----------
+    file, sidecars
+        Its path, and the sidecars that apply to it, nearest first.
+    selected
+        Whether `--bids-filter-file` selects it.
+    """
 
     file: str
     sidecars: tuple[str, ...]
-
-
-def fmriprep_settings(root: Path, participant: str) -> dict[str, Any]:
-    """Return the `workflow` settings of the last fMRIPrep call for a participant.
-
-    They are empty if its file is missing, as in a clone without annexed content.
-    """
-    for file in sorted(root.glob(f"sub-{participant}/log/*/fmriprep.toml"), reverse=True):
-        try:
-            content = tomllib.loads(file.read_text())
-        except (OSError, ValueError):
-            continue
-        workflow = content.get("workflow")
-        if isinstance(workflow, dict):
-            return workflow
-    return {}
+    selected: bool = True
 
 
 def find_transforms(
-    head_motion: Path, files: Sequence[Path], metadata: Mapping[str, Any], bold: str
+    head_motion: Path,
+    files: Sequence[Path],
+    metadata: Mapping[str, Any],
+    bold: str,
+    fallback_readout_time: float | None = None,
 ) -> tuple[Transforms, str, list[str]]:
     """Find the files that take a run to the template.
 
@@ -85,6 +82,8 @@ def find_transforms(
         The participant's files, from `list_files`.
     metadata, bold
         Content of the raw run's sidecars; the raw run.
+    fallback_readout_time
+        TotalReadoutTime in s if the metadata do not contain it.
 
     Returns
     -------
@@ -97,11 +96,11 @@ def find_transforms(
     Raises
     ------
     InputError
-        A file is missing.
+        A file is missing, or there are several where one is expected.
     """
-    stem = stem_of_transforms(head_motion.name)
-    own = {
-        file.name.removeprefix(str(stem)): file
+    stem = str(stem_of_transforms(head_motion.name))
+    own = {  # names of images keep the entity part-mag, those of transforms do not
+        file.name.removeprefix(stem).removeprefix("_part-mag"): file
         for file in files
         if file.parent == head_motion.parent and file.name.startswith(f"{stem}_")
     }
@@ -120,7 +119,7 @@ def find_transforms(
     if not references:
         raise InputError(f"has no BOLD reference ({stem}_desc-hmc_boldref.nii.gz); {_REMEDY}")
     reference = max(references)  # hmc before coreg
-    template = _template_transform(str(stem), files)
+    template = _template_transform(stem, files)
     functional = next((f for end, f in own.items() if end.startswith("_desc-brain_mask.nii")), None)
     anatomical = _anatomical_mask(template, files)
     if functional is None and anatomical is None:
@@ -128,12 +127,27 @@ def find_transforms(
             f"has no brain mask, neither its own ({stem}_desc-brain_mask.nii.gz) nor an anatomical "
             f"one next to {template.name}; {_REMEDY}"
         )
-    fieldmap_ids = [name for name in targets if name not in _ANATOMY]
+    labels = [name for name in targets if name not in _ANATOMY]
     fieldmap: Fieldmap | None = None
     warnings: list[str] = []
-    if fieldmap_ids:
-        label = fieldmap_ids[0]
-        fieldmap, warnings = _fieldmap(str(stem), label, targets[label], files, metadata, bold)
+    if len(labels) > 1:
+        raise InputError(
+            f"has transforms to several fieldmaps ({', '.join(labels)}); keep only the one that "
+            f"fMRIPrep used last"
+        )
+    if labels:
+        levels, reference_image = _fieldmap_files(stem, labels[0], files)
+        direction, time = _phase_encoding(metadata, bold, fallback_readout_time)
+        if direction is None or time is None:
+            lacking = "PhaseEncodingDirection" if direction is None else "TotalReadoutTime"
+            warnings.append(
+                f"its fieldmap {labels[0]} is not applied, because the raw sidecars lack "
+                f"{lacking}; fMRIPrep would not apply it either"
+            )
+        else:
+            fieldmap = Fieldmap(
+                targets[labels[0]], tuple(map(str, levels)), str(reference_image), direction, time
+            )
     transforms = Transforms(
         head_motion=str(head_motion),
         reference=str(reference),
@@ -165,7 +179,7 @@ def _template_transform(stem: str, files: Iterable[Path]) -> Path:
     if len(found) > 1:
         listed = ", ".join(str(file.name) for file in found)
         raise InputError(
-            f"there are several anatomical images, none of them of its session ({listed}); keep "
+            f"there are several anatomical images, none of them from its session ({listed}); keep "
             f"only one of these transforms"
         )
     return found[0]
@@ -181,44 +195,57 @@ def _anatomical_mask(template: Path, files: Iterable[Path]) -> Path | None:
     return None
 
 
-def _fieldmap(
-    stem: str,
-    label: str,
-    registration: str,
-    files: Iterable[Path],
-    metadata: Mapping[str, Any],
-    bold: str,
-) -> tuple[Fieldmap | None, list[str]]:
-    """The fieldmap of a run, or the reason why it is not applied, as a warning."""
-    session = entities_in(stem).get("ses")
-    own = [
-        file
-        for file in files
-        if _letters(entities_in(file.name).get("fmapid", "")) == _letters(label)
-        and entities_in(file.name).get("ses") in (session, None)
-    ]
+def _fieldmap_files(stem: str, label: str, files: Iterable[Path]) -> tuple[list[Path], Path]:
+    """The coefficients of a fieldmap, one image per level, and its reference image."""
+    # name before the ID -> end of the name -> file
+    fieldmaps: dict[str, dict[str, Path]] = defaultdict(dict)
+    for file in files:
+        name = entities_in(file.name)
+        if _letters(name.get("fmapid", "")) == _letters(label):
+            end = name.get("desc", "")
+            if re.fullmatch(r"coeff\d*|epi|magnitude", end):
+                fieldmaps[file.name.split("_fmapid-")[0]][end] = file
+    sessions = {start: entities_in(start).get("ses") for start in fieldmaps}
+    starts: list[str] = []
+    for wanted in (entities_in(stem).get("ses"), None):
+        starts = starts or [start for start in fieldmaps if sessions[start] == wanted]
+    starts = starts or list(fieldmaps)  # acquired in another session
+    if len(starts) > 1:
+        raise InputError(
+            f"there are several fieldmaps {label} ({', '.join(sorted(starts))}); keep only the "
+            f"files of the one that fMRIPrep used"
+        )
+    found = fieldmaps[starts[0]] if starts else {}
     # sdcflows names the levels coeff, or coeff0 and coeff1
-    levels = [f for f in own if re.search(r"_desc-coeff\d*_fieldmap\.nii", f.name)]
-    references = [f for f in own if re.search(r"_desc-(epi|magnitude)_fieldmap\.nii", f.name)]
-    if not levels or not references:
+    levels = sorted(end for end in found if end.startswith("coeff"))
+    if "coeff" in levels and len(levels) > 1:
+        raise InputError(
+            f"its fieldmap {label} has files of two fMRIPrep versions "
+            f"(desc-{', desc-'.join(levels)}); keep only those of the last one"
+        )
+    reference = found.get("epi") or found.get("magnitude")
+    if not levels or reference is None:
         raise InputError(
             f"its fieldmap {label} is incomplete (desc-coeff_fieldmap.nii.gz, and "
             f"desc-epi_fieldmap.nii.gz or desc-magnitude_fieldmap.nii.gz); copy the folder fmap "
             f"again from fMRIPrep's output"
         )
+    return [found[end] for end in levels], reference
+
+
+def _phase_encoding(
+    metadata: Mapping[str, Any], bold: str, fallback: float | None
+) -> tuple[str | None, float | None]:
+    """Phase-encoding direction and total readout time in s, each None if it is unknown."""
     direction = metadata.get("PhaseEncodingDirection")
-    time = None
-    if isinstance(direction, str) and re.fullmatch("[ijk]-?", direction):
-        time = readout_time(metadata, load_header(bold).get_data_shape())
-    if time is None:
-        return None, [
-            f"its fieldmap {label} is not applied, because the raw sidecars contain no "
-            f"PhaseEncodingDirection or no TotalReadoutTime; fMRIPrep would leave it out, too"
-        ]
-    fieldmap = Fieldmap(
-        registration, tuple(map(str, levels)), str(references[0]), str(direction), time
-    )
-    return fieldmap, []
+    if not isinstance(direction, str) or not re.fullmatch("[ijk]-?", direction):
+        return None, None
+    axis = "ijk".index(direction[0])
+    try:
+        time = readout_time(metadata, lambda: load_header(bold).get_data_shape()[axis], fallback)
+    except ValueError as error:
+        raise InputError(f"in its raw sidecars, {error}; correct it") from error
+    return direction, time
 
 
 def _letters(label: str) -> str:
@@ -241,15 +268,16 @@ def find_raw_bold(raw_files: Mapping[str, RawBold], stem: str, raw: Path) -> Raw
     InputError
         It does not exist, or the run has several echoes.
     """
-    if stem in raw_files:
-        return raw_files[stem]
-    echoes = [name for name in raw_files if re.sub(r"_echo-[^_]+", "", name) == stem]
+    named = {re.sub(r"_part-mag(?=_|$)", "", name): file for name, file in raw_files.items()}
+    if stem in named:
+        return named[stem]
+    echoes = [name for name in named if re.sub(r"_echo-[^_]+", "", name) == stem]
     if echoes:
         raise InputError(
             f"has {len(echoes)} echoes, which fMRIPrep combines after the minimal level; run "
             f"fMRIPrep --level full with --output-spaces {TRAINING_SPACE}:res-2"
         )
     raise InputError(
-        f"its raw BOLD file {stem}_bold.nii.gz is not in {raw}{os.sep}{stem.split('_')[0]}; give "
-        f"the dataset that fMRIPrep processed with --raw"
+        f"its raw BOLD file {stem}_bold.nii.gz is not in {raw}{os.sep}{stem.split('_')[0]}; use "
+        f"--raw to give the dataset that fMRIPrep processed"
     )

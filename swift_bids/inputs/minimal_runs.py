@@ -10,21 +10,23 @@ from typing import Any
 from swift_bids.base.errors import InputError, Problem
 from swift_bids.geometry.frames import TRAINING_SPACE
 from swift_bids.inputs.dataset import Dataset
-from swift_bids.inputs.filenames import FoundFile, is_in_space, plain
+from swift_bids.inputs.filenames import FoundFile, entities_in, is_in_space, plain
+from swift_bids.inputs.filters import entities_of, io_spec
 from swift_bids.inputs.find_transforms import (
     RawBold,
     find_raw_bold,
     find_transforms,
-    fmriprep_settings,
     list_files,
     stem_of_transforms,
 )
+from swift_bids.inputs.fmriprep_settings import FmriprepSettings, find_settings
 from swift_bids.inputs.index import (
     UnreadableFolderError,
     inherited_sidecars,
     moved,
     open_layout,
 )
+from swift_bids.inputs.missing import NO_BOLD
 from swift_bids.inputs.raw_header import load_header, slice_shifts
 from swift_bids.inputs.run import Run, complete_run, refuse_unreadable, sidecar_metadata
 from swift_bids.inputs.selection import Selection
@@ -53,47 +55,76 @@ def add_minimal_runs(
     runs, problems
         With those of the minimal level.
     """
-    if dataset.raw is None or not _is_wanted(selection):
+    if dataset.raw is None:
         return runs, problems
     tree = _Tree(dataset, participant, list_files(dataset.root, participant), selection)
     head_motion = {stem: file for file in tree.files if (stem := stem_of_transforms(file.name))}
     # a preprocessed run that is damaged or not fetched is the user's to repair, not ours to replace
     names = [run.name for run in runs] + [problem.name for problem in problems]
     at_full_level = {_without_space(name) for name in names if "_space-" in name}
-    wanted = [
-        stem
-        for stem, file in sorted(head_motion.items())
-        if selection.has(_found(file)) and (selection.from_raw or stem not in at_full_level)
-    ]
-    if not wanted:
+    resampled = {
+        s: f for s, f in head_motion.items() if selection.from_raw or s not in at_full_level
+    }
+    if not resampled:
         return runs, problems
-    # what the query for preprocessed files said of these runs no longer holds
+    of_echoes = replace(selection, echoes=None)  # find_raw_bold refuses several echoes
+    wanted = [stem for stem, file in sorted(resampled.items()) if of_echoes.has(_found(file))]
+    nothing = f"sub-{participant}"  # the name of the problem that there is no preprocessed run
+    if wanted and not _is_wanted(selection):
+        return runs, _explained(
+            problems,
+            f"raw BOLD is resampled only to {TRAINING_SPACE} at 2 mm; leave out --space and --res",
+        )
+    if not wanted:
+        existing = ", ".join(sorted(resampled))
+        return runs, _explained(
+            problems, f"no run matches your selection; this participant has {existing}"
+        )
+    # what the query for preprocessed files said of these runs holds only if this fails, too
     runs = [run for run in runs if _without_space(run.name) not in wanted]
-    problems = [p for p in problems if p.name not in (f"sub-{participant}", *wanted)]
+    before = {problem.name: problem for problem in problems if problem.name in wanted}
+    problems = [p for p in problems if p.name not in (nothing, *wanted)]
     try:
-        raw_files = _raw_files(dataset.raw, participant)
+        raw_files = _raw_files(dataset.raw, participant, selection)
     except UnreadableFolderError:
         folder = dataset.raw / f"sub-{participant}"
         reason = f"{folder}, or a folder in it, cannot be read; check its permissions"
-        return runs, [*problems, Problem(participant, f"sub-{participant}", reason)]
+        return runs, [*problems, Problem(participant, nothing, reason)]
     for stem in wanted:
         try:
             raw = find_raw_bold(raw_files, stem, dataset.raw)
-            runs.append(tree.complete(stem, head_motion[stem], raw))
+            if raw.selected:
+                runs.append(tree.complete(stem, head_motion[stem], raw))
         except InputError as error:
-            problems.append(Problem(participant, stem + _SUFFIX, str(error)))
+            problems.append(before.get(stem) or Problem(participant, stem + _SUFFIX, str(error)))
+    if not runs and not problems:
+        problems = [Problem(participant, nothing, "no raw run matches --bids-filter-file")]
     return sorted(runs, key=lambda run: run.name), problems
 
 
-def _raw_files(raw: Path, participant: str) -> dict[str, RawBold]:
+def _explained(problems: Sequence[Problem], reason: str) -> list[Problem]:
+    """Problems in which a better reason replaces that there is no preprocessed file."""
+    return [
+        replace(problem, reason=reason) if problem.reason.startswith(NO_BOLD) else problem
+        for problem in problems
+    ]
+
+
+def _raw_files(raw: Path, participant: str, selection: Selection) -> dict[str, RawBold]:
     """Name of each raw run of a participant -> its BOLD file and the sidecars that apply to it."""
     found = {}
+    of_preprocessed = ("desc", "space", "resolution", "echo")
+    entities = {k: v for k, v in io_spec()["bold"].items() if k not in of_preprocessed}
+    chosen = selection.filters.get("bold", {})
+    chosen = {k: v for k, v in entities_of("bold", {"bold": chosen}).items() if k in chosen}
     with open_layout(raw, [participant]) as layout:
-        for file in layout.get(suffix="bold", extension=[".nii", ".nii.gz"], datatype="func"):
+        selected = {file.path for file in layout.get(**entities | chosen)}
+        for file in layout.get(**entities):
             path = moved(file.path, layout.root, raw)
             bold = FoundFile(path, file.filename, file.entities)
             name = file.filename.split(".")[0].removesuffix("_bold")
-            found[name] = RawBold(path, tuple(inherited_sidecars(raw, layout, bold)))
+            sidecars = tuple(inherited_sidecars(raw, layout, bold))
+            found[name] = RawBold(path, sidecars, file.path in selected)
     return found
 
 
@@ -109,10 +140,14 @@ class _Tree:
     def complete(self, stem: str, head_motion: Path, raw: RawBold) -> Run:
         """The run with all of its files; InputError if it cannot be embedded."""
         selection = self.selection
-        refuse_unreadable(raw.file)
         metadata = sidecar_metadata(raw.file, raw.sidecars)
-        transforms, mask, warnings = find_transforms(head_motion, self.files, metadata, raw.file)
-        shifts, doubts = self._slice_shifts(metadata, raw.file)
+        session = entities_in(stem).get("ses")
+        settings = find_settings(self.dataset.root, self.participant, session)
+        transforms, mask, warnings = find_transforms(
+            head_motion, self.files, metadata, raw.file, settings.fallback_readout_time
+        )
+        refuse_unreadable(raw.file, mask, *transforms.files)
+        shifts, doubts = self._slice_shifts(metadata, raw.file, settings)
         fieldmap = transforms.fieldmap
         fields: dict[str, Any] = {
             "name": stem + _SUFFIX,
@@ -130,41 +165,48 @@ class _Tree:
             ),
             "warnings": (*warnings, *doubts),
         }
+        dummy_scans = selection.dummy_scans
         return complete_run(
             fields,
             lambda: raw.sidecars,
-            selection.dummy_scans,
+            settings.dummy_scans if dummy_scans is None else dummy_scans,
             selection.target_tr,
             selection.short_runs,
         )
 
     def _slice_shifts(
-        self, metadata: Mapping[str, Any], bold: str
+        self, metadata: Mapping[str, Any], bold: str, settings: FmriprepSettings
     ) -> tuple[tuple[float, ...], list[str]]:
-        """The shifts that correct the slice timing, if requested, and why if they are unknown.
+        """The shifts that correct the slice timing, and a sentence if that is in doubt.
 
         fMRIPrep corrects slice timing unless `--ignore slicetiming` is given or the metadata do not
         contain it; the transforms do not show which.
         """
-        settings = fmriprep_settings(self.dataset.root, self.participant)
-        reference = settings.get("slice_time_ref", 0.5)
-        by_fmriprep = (
-            bool(settings)
-            and "slicetiming" not in (settings.get("ignore") or [])
-            and "SliceTiming" in metadata
-            and isinstance(reference, (int, float))
-        )
         wanted = self.selection.slice_timing
-        if wanted == "off" or (wanted == "auto" and not by_fmriprep):
+        reference = settings.slice_time_reference
+        if wanted == "auto" and "SliceTiming" in metadata and not settings.workflow:
+            unknown = (
+                f"the content of {settings.file} is missing (datalad get {settings.file})"
+                if settings.file
+                else "there is no fmriprep.toml in its log folder"
+            )
+            return (), [
+                f"its slice timing is not corrected, since {unknown} to tell whether fMRIPrep "
+                f"would correct it; choose with --slice-timing on or off"
+            ]
+        if wanted == "off" or (
+            wanted == "auto" and (reference is None or "SliceTiming" not in metadata)
+        ):
             return (), []
-        shape = load_header(bold).get_data_shape()
+        n_slices = load_header(bold).get_data_shape()[2]
         repetition_time = metadata.get("RepetitionTime")
         try:
             if not isinstance(repetition_time, (int, float)):
-                raise ValueError("RepetitionTime is missing")
-            return slice_shifts(metadata, shape[2], repetition_time, reference or 0), []
+                raise ValueError("the raw sidecars contain no RepetitionTime")
+            reference = 0.5 if reference is None else reference
+            return slice_shifts(metadata, n_slices, repetition_time, reference), []
         except ValueError as error:
-            return (), [f"its slice timing is not corrected, because in the raw sidecars {error}"]
+            return (), [f"its slice timing is not corrected: {error}"]
 
 
 def _is_wanted(selection: Selection) -> bool:

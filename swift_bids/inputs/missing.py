@@ -8,6 +8,8 @@ from pathlib import Path
 from swift_bids.inputs.filenames import FoundFile, label_in
 from swift_bids.inputs.selection import Selection
 
+#: Beginning of the reason if a participant has no preprocessed file at all.
+NO_BOLD = "has no preprocessed BOLD image"
 _REMEDY = "run fMRIPrep with --output-spaces MNI152NLin6Asym:res-2"
 
 
@@ -36,7 +38,7 @@ def _modifier(bold: FoundFile) -> str | None:
 def explain_missing_bold(folder: Path, selection: Selection) -> str:
     """Say what a participant without preprocessed BOLD images has instead, and what to do."""
     names = [p.name for p in folder.glob("**/func/*")]
-    reason = "has no preprocessed BOLD image (*_desc-preproc_bold.nii.gz)"
+    reason = f"{NO_BOLD} (*_desc-preproc_bold.nii.gz)"
     if selection.filters.get("bold") and any("_desc-preproc_bold.nii" in name for name in names):
         return f"{reason} that match --bids-filter-file"
     if not any(folder.rglob("*")):

@@ -3,7 +3,7 @@ rules."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import nibabel as nib
@@ -46,21 +46,53 @@ def affine_of(header: nib.Nifti1Header) -> np.ndarray:
     return header.get_base_affine() if qform is None else qform
 
 
-def readout_time(metadata: Mapping[str, Any], shape: tuple[int, ...]) -> float | None:
+def readout_time(
+    metadata: Mapping[str, Any], n_lines: Callable[[], int], fallback: float | None = None
+) -> float | None:
     """Return the total readout time in s, or None if the metadata do not contain it.
 
-    Without TotalReadoutTime, it follows from the echo spacing, as BIDS and sdcflows define it.
+    Without TotalReadoutTime, it follows from the echo spacing or from Philips' water-fat shift, as
+    in sdcflows (`get_trt`).
+
+    Parameters
+    ----------
+    metadata
+        Content of the raw sidecars.
+    n_lines
+        Returns the number of voxels along the phase-encoding axis; reads the image.
+    fallback
+        The value to use if the metadata contain none of these.
+
+    Raises
+    ------
+    ValueError
+        A value is not a positive number.
     """
-    total = metadata.get("TotalReadoutTime")
-    if total:
-        return float(total)
-    n_lines = shape["ijk".index(metadata["PhaseEncodingDirection"][0])]
-    if spacing := metadata.get("EffectiveEchoSpacing"):
-        return float(spacing) * (n_lines - 1)
-    spacing, factor = (metadata.get(n) for n in ("EchoSpacing", "ParallelReductionFactorInPlane"))
+    if total := _number(metadata, "TotalReadoutTime"):
+        return total
+    if spacing := _number(metadata, "EffectiveEchoSpacing"):
+        return spacing * (n_lines() - 1)
+    spacing, factor = (
+        _number(metadata, name) for name in ("EchoSpacing", "ParallelReductionFactorInPlane")
+    )
     if spacing and factor:
-        return float(spacing) * (int(n_lines // factor) - 1)
-    return None
+        return spacing * (n_lines() // factor - 1)
+    shift, epi_factor = (_number(metadata, name) for name in ("WaterFatShift", "EPIFactor"))
+    frequency = (_number(metadata, "ImagingFrequency") or 0) * 3.39941  # MHz to Hz of shift
+    frequency = frequency or (_number(metadata, "MagneticFieldStrength") or 0) * 144.7383333
+    if shift and epi_factor and frequency:
+        return shift / (frequency * (epi_factor + 1)) * (n_lines() - 1)
+    return fallback
+
+
+def _number(metadata: Mapping[str, Any], name: str) -> float | None:
+    """A positive number in the metadata; None if it is absent or 0."""
+    value = metadata.get(name)
+    if value is None or value == 0:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf:
+        raise ValueError(f"{name} is {value!r} instead of a positive number")
+    return float(value)
 
 
 def count_raw_dummy_scans(bold: nib.Nifti1Image) -> int:
@@ -102,14 +134,18 @@ def slice_shifts(
         The metadata do not fit the run.
     """
     times = metadata.get("SliceTiming")
+    if times is None:
+        raise ValueError("the raw sidecars contain no SliceTiming")
     direction = metadata.get("SliceEncodingDirection", "k")
     if direction not in ("k", "k-"):
-        raise ValueError(f"SliceEncodingDirection is {direction!r}, not 'k' or 'k-'")
+        raise ValueError(f"SliceEncodingDirection is {direction!r} instead of 'k' or 'k-'")
     if not isinstance(times, list) or len(times) != n_slices:
         raise ValueError(f"SliceTiming does not have one value for each of the {n_slices} slices")
+    if not all(isinstance(t, (int, float)) and 0 <= t <= repetition_time for t in times):
+        raise ValueError(
+            f"SliceTiming has values other than numbers from 0 to {repetition_time:g} s"
+        )
     acquired = np.array(times, dtype=np.float64)
-    if not ((acquired >= 0) & (acquired <= repetition_time)).all():
-        raise ValueError(f"SliceTiming has values outside of 0 to {repetition_time:g} s")
     if direction == "k-":
         acquired = acquired[::-1]
     first, last = acquired.min(), acquired.max()

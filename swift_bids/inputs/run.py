@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from swift_bids.base.errors import InputError
 from swift_bids.base.files import read_json
 from swift_bids.geometry.itk import read_affines
 from swift_bids.geometry.resample_time import Series, model_repetition_time, refuse_too_short
-from swift_bids.inputs.bold_reader import COPY_AGAIN, check_image_size
+from swift_bids.inputs.bold_reader import COPY_AGAIN, UNREADABLE, check_image_size
 from swift_bids.inputs.confounds import count_dummy_scans, read_confounds
-from swift_bids.inputs.raw_header import count_raw_dummy_scans, load_header
+from swift_bids.inputs.raw_header import affine_of, count_raw_dummy_scans, load_header
 from swift_bids.inputs.transforms import Transforms
 
 #: Units of time in a NIfTI header, in s.
@@ -113,10 +114,9 @@ def complete_run(
     """
     transforms = run.get("transforms")
     files = [run["bold"], run["mask"], run["confounds"], *(transforms.files if transforms else [])]
-    for path in filter(None, files):
-        refuse_unreadable(path)
+    refuse_unreadable(*filter(None, files))
     repetition_time = _repetition_time(run["bold"], inherited)
-    header, n_volumes = _header(run["bold"])
+    header, n_volumes = _header(run["bold"], is_raw=transforms is not None)
     header_tr = header.get_zooms()[3] * _seconds_per_unit(header)
     warnings = list(run.get("warnings", ()))
     if abs(header_tr - repetition_time) > 0.001:
@@ -140,17 +140,30 @@ def complete_run(
     return complete
 
 
-def refuse_unreadable(file: str | Path) -> None:
+def refuse_unreadable(*files: str | Path) -> None:
     """Raise InputError if a file cannot be read: its content was not fetched, its links form a
-    loop, or permissions are missing."""
+    loop, or permissions are missing. One message names all files that were not fetched."""
+    absent = []
+    for file in files:
+        try:
+            _open(file)
+        except FileNotFoundError:
+            absent.append(str(file))
+    if absent:
+        what = f"{len(absent)} files" if len(absent) > 1 else absent[0]
+        raise InputError(
+            f"the content of {what} is missing; fetch it (datalad get {shlex.join(absent)})"
+        )
+
+
+def _open(file: str | Path) -> None:
+    """Raise FileNotFoundError if a file is absent, InputError if it cannot be read."""
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):
             raise InputError(f"{file}: is not a regular file; {COPY_AGAIN}")
         open(file, "rb").close()
-    except FileNotFoundError as error:
-        raise InputError(
-            f"the content of {file} is missing; fetch it (datalad get {file})"
-        ) from error
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise InputError(
             f"{file}: cannot be read ({error.strerror}); check its permissions and links"
@@ -202,15 +215,16 @@ def _check_head_motion(file: str, n_volumes: int) -> None:
     n_transforms = len(read_affines(file))
     if n_transforms != n_volumes:
         raise InputError(
-            f"{file}: has {n_transforms} transforms, but the raw run has {n_volumes} volumes; give "
-            f"the dataset that fMRIPrep processed with --raw"
+            f"{file}: has {n_transforms} transforms, but the raw run has {n_volumes} volumes; use "
+            f"--raw to give the dataset that fMRIPrep processed"
         )
 
 
-def _header(bold: str) -> tuple[nib.Nifti1Header, int]:
+def _header(bold: str, is_raw: bool) -> tuple[nib.Nifti1Header, int]:
     """Return the header of a 4D image with a valid affine, and its number of volumes."""
     header = load_header(bold)
-    shape, affine = header.get_data_shape(), header.get_best_affine()
+    shape = header.get_data_shape()
+    affine = affine_of(header) if is_raw else header.get_best_affine()
     check_image_size(bold, header)
     if len(shape) != 4:
         raise InputError(f"{bold}: has {len(shape)} dimensions, not 4; {COPY_AGAIN}")
@@ -225,8 +239,18 @@ def _first_volume(run: dict[str, Any], dummy_scans: int | None) -> int:
     if run["confounds"]:
         return count_dummy_scans(read_confounds(run["confounds"], n_rows=0))
     if run.get("transforms"):
-        return count_raw_dummy_scans(cast(nib.Nifti1Image, nib.load(run["bold"])))
+        return _raw_dummy_scans(run["bold"])
     return 0
+
+
+def _raw_dummy_scans(bold: str) -> int:
+    try:
+        return count_raw_dummy_scans(cast(nib.Nifti1Image, nib.load(bold)))
+    except UNREADABLE as error:
+        raise InputError(
+            f"{bold}: cannot be read ({error or type(error).__name__}) because it is damaged or "
+            f"incomplete; fetch it again"
+        ) from error
 
 
 def _seconds_per_unit(header: nib.Nifti1Header) -> float:

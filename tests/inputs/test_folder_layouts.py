@@ -45,13 +45,17 @@ def openneuro(tmp_path_factory):
 
 
 def test_an_unfetched_openneuro_clone(openneuro):
-    """The app reports each run by name and says which file to fetch."""
+    """The app reports each run by name and says which files to fetch."""
     runs, problems = query(openneuro)
     assert runs == []
     assert len(problems) > 50
     name = "sub-01_ses-test_task-fingerfootlips_space-MNI152NLin2009cAsym_res-2"
     bold = openneuro / "sub-01" / "ses-test" / "func" / f"{name}_desc-preproc_bold.nii.gz"
-    assert problems[name] == f"the content of {bold} is missing; fetch it (datalad get {bold})"
+    mask = bold.with_name(f"{name}_desc-brain_mask.nii.gz")
+    confounds = bold.with_name("sub-01_ses-test_task-fingerfootlips_desc-confounds_timeseries.tsv")
+    assert problems[name] == (
+        f"the content of 3 files is missing; fetch it (datalad get {bold} {mask} {confounds})"
+    )
     assert all("datalad get" in reason for reason in problems.values())
 
 

@@ -1,5 +1,6 @@
 """fMRIPrep's minimal level: which files belong together, and sentences about missing ones."""
 
+import gzip
 import json
 import shutil
 
@@ -78,7 +79,7 @@ def test_the_anatomy_of_several_other_sessions_is_ambiguous(tmp_path):
     tree = copy_tree("plain", tmp_path)
     (tree / "minimal" / "sub-01" / "ses-3").mkdir()
     copy_anatomy(tree, "3")
-    assert "several anatomical images, none of them of its session" in only_problem(tree)
+    assert "several anatomical images, none of them from its session" in only_problem(tree)
 
 
 def test_other_characters_in_the_id_of_a_fieldmap(tmp_path):
@@ -124,13 +125,132 @@ def test_without_a_functional_mask_the_anatomical_one_is_used(tmp_path):
     assert not run.transforms.functional_mask
 
 
-def test_a_fieldmap_without_readout_time_is_not_applied(tmp_path):
+@pytest.mark.parametrize("lacking", ["TotalReadoutTime", "PhaseEncodingDirection"])
+def test_a_fieldmap_without_metadata_is_not_applied(tmp_path, lacking):
     tree = copy_tree("fieldmap", tmp_path)
-    (tree / "raw" / "task-rest_bold.json").unlink()
+    for file in (tree / "raw").glob("**/*_bold.json"):
+        content = json.loads(file.read_text())
+        content.pop(lacking, None)
+        file.write_text(json.dumps(content))
     (run,), _ = query_tree(tree)
     assert run.transforms.fieldmap is None
-    (warning,) = run.warnings
-    assert "its fieldmap auto00000 is not applied" in warning
+    assert run.warnings == (
+        f"its fieldmap auto00000 is not applied, because the raw sidecars lack {lacking}; fMRIPrep "
+        f"would not apply it either",
+    )
+
+
+def write_settings(folder, text):
+    folder.mkdir(parents=True)
+    (folder / "fmriprep.toml").write_text(f"[workflow]\n{text}\n")
+
+
+def test_settings_of_fmriprep(tmp_path):
+    """Those of the last call, or of one for the run's session."""
+    tree = copy_tree("two_levels", tmp_path)
+    (tree / "raw" / "task-rest_bold.json").unlink()
+    log = tree / "minimal" / "sub-01" / "log"
+    write_settings(log / "20240101-000000_x", "dummy_scans = 1")
+    write_settings(log / "20240201-000000_x", "dummy_scans = 3\nfallback_total_readout_time = 0.03")
+    (run,), _ = query_tree(tree, short_runs="pad")
+    assert run.first_volume == 3
+    assert run.transforms.fieldmap.readout_time == 0.03
+    (run,), _ = query_tree(tree, short_runs="pad", dummy_scans=2)
+    assert run.first_volume == 2
+    write_settings(log.parent / "ses-1" / "log" / "20230101-000000_x", "dummy_scans = 4")
+    (run,), _ = query_tree(tree, short_runs="pad")
+    assert run.first_volume == 4
+
+
+def test_a_fieldmap_of_another_session(tmp_path):
+    tree = copy_tree("two_levels", tmp_path)
+    participant = tree / "minimal" / "sub-01"
+    (participant / "ses-2").mkdir()
+    shutil.move(participant / "ses-1" / "fmap", participant / "ses-2" / "fmap")
+    for file in (participant / "ses-2" / "fmap").iterdir():
+        file.rename(file.with_name(file.name.replace("ses-1", "ses-2")))
+    (run,), _ = query_tree(tree)
+    assert all("/ses-2/fmap/" in file for file in run.transforms.fieldmap.coefficients)
+
+
+def copy_fieldmap(tree, old, new):
+    fmap = tree / "minimal" / "sub-01" / "fmap"
+    for file in list(fmap.iterdir()):
+        if old in file.name:
+            shutil.copy(file, fmap / file.name.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (
+            "_fmapid",
+            "_acq-x_fmapid",
+            "there are several fieldmaps auto00000 (sub-01, sub-01_acq-x)",
+        ),
+        (
+            "desc-coeff",
+            "desc-coeff0",
+            "has files of two fMRIPrep versions (desc-coeff, desc-coeff0)",
+        ),
+    ],
+)
+def test_files_of_several_fieldmaps(tmp_path, old, new, reason):
+    """Their coefficients must not be added up as if they were levels of one."""
+    tree = copy_tree("fieldmap", tmp_path)
+    copy_fieldmap(tree, old, new)
+    assert reason in only_problem(tree)
+
+
+def test_transforms_to_several_fieldmaps(tmp_path):
+    tree = copy_tree("fieldmap", tmp_path)
+    (file,) = tree.glob("minimal/**/*_from-boldref_to-auto00000_*.txt")
+    shutil.copy(file, file.with_name(file.name.replace("auto00000", "auto00001")))
+    assert "has transforms to several fieldmaps (auto00000, auto00001)" in only_problem(tree)
+
+
+def test_magnitude_data(tmp_path):
+    """fMRIPrep keeps part-mag in the names of images, but not in those of transforms."""
+    tree = copy_tree("fieldmap", tmp_path)
+    for pattern in (
+        "raw/**/func/*",
+        "minimal/**/*_boldref.nii.gz",
+        "minimal/**/func/*_mask.nii.gz",
+    ):
+        for file in tree.glob(pattern):
+            file.rename(file.with_name(file.name.replace("task-rest_", "task-rest_part-mag_")))
+    shutil.copy(
+        tree / "raw/sub-01/func/sub-01_task-rest_part-mag_bold.nii.gz",
+        tree / "raw/sub-01/func/sub-01_task-rest_part-phase_bold.nii.gz",
+    )
+    (run,), problems = query_tree(tree)
+    assert problems == {}
+    assert run.bold.endswith("part-mag_bold.nii.gz")
+    assert run.mask.endswith("part-mag_desc-brain_mask.nii.gz")
+
+
+def test_a_truncated_raw_file(tmp_path):
+    tree = copy_tree("fieldmap", tmp_path)
+    (file,) = tree.glob("raw/**/*_bold.nii.gz")
+    file.write_bytes(file.read_bytes()[:20_000])
+    assert f"{file}: cannot be read" in only_problem(tree)
+
+
+def test_a_raw_file_without_an_sform(tmp_path):
+    """nibabel would take its sform of zeros; fMRIPrep takes the qform."""
+    tree = copy_tree("fieldmap", tmp_path)
+    (file,) = tree.glob("raw/**/*_bold.nii.gz")
+    image = nib.load(file)
+    image.header.set_qform(image.affine, 1)
+    header = image.header.copy()
+    header["srow_x"] = header["srow_y"] = header["srow_z"] = 0
+    header["sform_code"], header["vox_offset"] = 1, 352
+    content = bytearray(gzip.decompress(file.read_bytes()))
+    content[:348] = header.binaryblock
+    file.write_bytes(gzip.compress(content))
+    (run,), problems = query_tree(tree)
+    assert problems == {}
+    assert np.allclose(affine_of(nib.load(run.bold).header), image.affine, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -152,14 +272,27 @@ def test_content_that_datalad_has_not_fetched(tmp_path, pattern):
     )
 
 
-def test_several_echoes_are_refused(tmp_path):
+def test_all_files_that_are_not_fetched_are_named_at_once(tmp_path):
+    tree = copy_tree("fieldmap", tmp_path)
+    files = [f for p in ("raw/**/*_bold.nii.gz", "**/*.h5", "**/*.txt") for f in tree.glob(p)]
+    for file in files:
+        file.unlink()
+        file.symlink_to("../.git/annex/objects/absent")
+    reason = only_problem(tree)
+    assert "the content of 5 files is missing; fetch it (datalad get " in reason
+    assert all(str(file) in reason for file in files if "2009c" not in file.name)
+
+
+@pytest.mark.parametrize("echoes", [None, ["1"]])
+def test_several_echoes_are_refused(tmp_path, echoes):
     tree = copy_tree("fieldmap", tmp_path)
     func = tree / "raw" / "sub-01" / "func"
     bold = func / "sub-01_task-rest_bold.nii.gz"
     for echo in (1, 2):
         shutil.copy(bold, func / f"sub-01_task-rest_echo-{echo}_bold.nii.gz")
     bold.unlink()
-    assert "has 2 echoes, which fMRIPrep combines after the minimal level" in only_problem(tree)
+    reason = only_problem(tree, echoes=echoes)
+    assert "has 2 echoes, which fMRIPrep combines after the minimal level" in reason
 
 
 def test_transforms_of_another_run_are_noticed(tmp_path):
@@ -200,13 +333,26 @@ def test_options_of_the_resampling():
 def test_which_runs_are_selected():
     assert query_tree("plain", sessions=["2"])[0]
     assert query_tree("plain", resolutions=["02"])[0]
-    for selection in (
-        {"sessions": ["1"]},
-        {"tasks": ["x"]},
-        {"spaces": ["MNI152NLin2009cAsym"]},
-        {"resolutions": ["native"]},
-    ):
-        assert query_tree("plain", **selection)[0] == []
+    assert query_tree("plain", filters={"bold": {"session": "2"}})[0]
+
+
+@pytest.mark.parametrize(
+    ("selection", "reason"),
+    [
+        (
+            {"tasks": ["rst"]},
+            "no run matches your selection; this participant has sub-01_ses-2_task",
+        ),
+        (
+            {"spaces": ["MNI152NLin2009cAsym"]},
+            "raw BOLD is resampled only to MNI152NLin6Asym at 2 mm",
+        ),
+        ({"resolutions": ["native"]}, "raw BOLD is resampled only to MNI152NLin6Asym at 2 mm"),
+        ({"filters": {"bold": {"task": "x"}}}, "no raw run matches --bids-filter-file"),
+    ],
+)
+def test_runs_that_are_not_selected(selection, reason):
+    assert reason in only_problem("plain", **selection)
 
 
 @pytest.fixture
@@ -228,6 +374,18 @@ def test_from_raw(with_full_level):
     (run,), problems = query_tree(tree, from_raw=True)
     assert problems == {}
     assert run.bold.startswith(str(tree / "raw"))
+
+
+def test_a_run_that_cannot_be_resampled_keeps_its_first_problem(tmp_path):
+    """The user has asked for a preprocessed file."""
+    tree = copy_tree("fieldmap", tmp_path)
+    space = "space-MNIPediatricAsym_cohort-1_res-2"
+    write_derivative(
+        tree / "minimal", "sub-01_task-rest", space=space, shape=(4, 5, 6), n_volumes=20
+    )
+    for file in tree.glob("minimal/**/*.h5"):
+        file.unlink()
+    assert "available: MNIPediatricAsym" in only_problem(tree)
 
 
 def test_from_raw_needs_the_raw_dataset():
@@ -309,6 +467,8 @@ def test_the_app_embeds_a_raw_run(tmp_path, small_bundle):
     assert "skipped: 1 run(s) already done" in again.stdout
     listed = json.loads(run_app(*call, "--dry-run=json").stdout)
     assert [run["level"] for run in listed["runs"]] == ["minimal"]
+    header, row = (line.split() for line in run_app(*call, "--dry-run").stdout.splitlines()[1:3])
+    assert dict(zip(header, row))["confounds"] == "motion"
 
 
 @pytest.mark.parametrize(
@@ -344,12 +504,24 @@ def test_orientation_as_in_fmriprep(sform, sform_code, qform_code, expected):
         ({"EffectiveEchoSpacing": 0.0005}, 0.0005 * 63),
         ({"EchoSpacing": 0.001, "ParallelReductionFactorInPlane": 2}, 0.001 * 31),
         ({"EchoSpacing": 0.001}, None),
+        ({"WaterFatShift": 12, "EPIFactor": 39, "MagneticFieldStrength": 3}, 756 / (434.215 * 40)),
+        ({"WaterFatShift": 12, "EPIFactor": 39, "ImagingFrequency": 127.7}, 756 / (434.1047 * 40)),
+        ({"WaterFatShift": 12, "EPIFactor": 39}, None),
         ({}, None),
     ],
 )
 def test_readout_time(metadata, expected):
-    direction = {"PhaseEncodingDirection": "j-"}
-    assert readout_time(metadata | direction, (32, 64, 20, 9)) == expected
+    time = readout_time(metadata, lambda: 64)
+    assert time == (expected and pytest.approx(expected, rel=1e-5))
+    assert readout_time(metadata, lambda: 64, 0.02) == (time or 0.02)
+
+
+@pytest.mark.parametrize("value", ["n/a", "0.05 s", [0.05], -0.05, True, float("nan")])
+@pytest.mark.parametrize("name", ["TotalReadoutTime", "EffectiveEchoSpacing"])
+def test_a_readout_time_that_is_no_number(tmp_path, name, value):
+    tree = copy_tree("fieldmap", tmp_path)
+    (tree / "raw" / "task-rest_bold.json").write_text(json.dumps({name: value}))
+    assert f"in its raw sidecars, {name} is {value!r} instead of a positive" in only_problem(tree)
 
 
 def test_dummy_scans_of_a_raw_run():

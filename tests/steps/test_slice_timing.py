@@ -93,9 +93,10 @@ def test_shifts_of_slices():
     ("changes", "reason"),
     [
         ({"SliceTiming": [0, 1]}, "does not have one value for each of the 3 slices"),
-        ({"SliceTiming": None}, "does not have one value for each of the 3 slices"),
-        ({"SliceTiming": [0, 500, 1000]}, "outside of 0 to 2 s"),
-        ({"SliceEncodingDirection": "j"}, "SliceEncodingDirection is 'j', not 'k' or 'k-'"),
+        ({"SliceTiming": None}, "the raw sidecars contain no SliceTiming"),
+        ({"SliceTiming": [0, 500, 1000]}, "values other than numbers from 0 to 2 s"),
+        ({"SliceTiming": [0, "a", 1]}, "values other than numbers from 0 to 2 s"),
+        ({"SliceEncodingDirection": "j"}, "SliceEncodingDirection is 'j' instead of 'k' or 'k-'"),
     ],
 )
 def test_metadata_that_do_not_fit(changes, reason):
@@ -159,7 +160,12 @@ def with_slice_timing(tree, ignored=None, times=None):
 def test_when_slice_timing_is_corrected(tmp_path, ignored, option, corrected):
     tree = with_slice_timing(copy_tree("fieldmap", tmp_path), ignored)
     (run,), _ = query_tree(tree, slice_timing=option)
-    assert run.warnings == ()
+    unknown = ignored is None and option == "auto"
+    assert len(run.warnings) == unknown
+    if unknown:
+        assert (
+            "its slice timing is not corrected, since there is no fmriprep.toml" in run.warnings[0]
+        )
     assert bool(run.transforms.slice_shifts) == corrected
     if corrected:
         assert run.transforms.slice_shifts[0] == pytest.approx(0.375 / 0.8)
@@ -170,4 +176,13 @@ def test_slice_timing_that_does_not_fit_is_a_warning(tmp_path):
     (run,), _ = query_tree(tree, slice_timing="on")
     assert run.transforms.slice_shifts == ()
     (warning,) = run.warnings
-    assert "its slice timing is not corrected, because in the raw sidecars SliceTiming" in warning
+    assert warning.startswith("its slice timing is not corrected: SliceTiming does not have one")
+
+
+def test_settings_that_datalad_has_not_fetched(tmp_path):
+    tree = with_slice_timing(copy_tree("fieldmap", tmp_path), [])
+    (settings,) = tree.glob("minimal/sub-01/log/*/fmriprep.toml")
+    settings.unlink()
+    settings.symlink_to("../.git/annex/objects/absent")
+    (run,), _ = query_tree(tree)
+    assert f"since the content of {settings} is missing (datalad get " in run.warnings[0]
