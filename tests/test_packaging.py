@@ -48,7 +48,7 @@ def test_installation(installation, tmp_path):
     )
     file, size, columns = output_of(installation / "python", "-c", code, cwd=tmp_path).split()
     assert file.startswith(str(installation.parent))
-    assert (size, columns) == ("235375", "1")
+    assert (size, columns) == ("228483", "1")
 
 
 def output_of(*command, cwd):
