@@ -11,10 +11,14 @@ from minimal_trees import TREES, query_tree
 from swift_bids.geometry.frames import FRAMES, FSL_SHAPE
 from swift_bids.geometry.motion import motion_parameters
 from swift_bids.inputs.bold_reader import open_bold
+from swift_bids.inputs.mask import mask_voxels
 from swift_bids.inputs.raw_header import affine_of
 from swift_bids.inputs.run_confounds import confounds_of
+from swift_bids.selftest import make_network
 from swift_bids.steps import locate as module
+from swift_bids.steps.embed import embed_chunks
 from swift_bids.steps.locate import RawPoints, locate
+from swift_bids.steps.normalise import normalise
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,24 @@ def largest_deviation(run, truth, transforms=None, expected="values"):
 @pytest.mark.parametrize("name", TREES)
 def test_values_are_those_of_fmriprep(runs, name):
     assert largest_deviation(runs[name], truth_of(name)) < 1e-4
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_tokens_are_those_of_fmripreps_output(runs, name, tmp_path):
+    """From the raw run to the network's output; tests/data/minimal/tokens.py made the others."""
+    run, frame = runs[name], FRAMES["ukb"]
+    mask, points = locate(affine_of(nib.load(run.bold).header), run.mask, run.transforms, frame)
+    mask.to_filename(tmp_path / "mask.nii.gz")
+    statistics = normalise(
+        run.bold, tmp_path / "mask.nii.gz", frame, run.series, tmp_path / "m.npy", points=points
+    )
+    index = mask_voxels(mask, "mask", frame).model_index
+    matrix = np.load(tmp_path / "m.npy")
+    tokens = embed_chunks(matrix, index, [0], statistics.background, make_network())
+    expected = truth_of(name)["tokens"].astype(np.float64)
+    difference = tokens.reshape(-1)[::4] - expected
+    assert np.sqrt((difference**2).mean() / (expected**2).mean()) < 1e-3
+    assert expected.std() > 0.1
 
 
 @pytest.mark.parametrize("name", TREES)

@@ -4,7 +4,8 @@
 
 TEMPLATE_MASK is swift_bids/data/template_brain.nii.gz. Each tree holds a raw dataset, what fMRIPrep
 --level minimal leaves of it, and `truth.npz`: what fMRIPrep's own resampler and ANTs make of these
-files on the FSL 2 mm grid (the mask, and the BOLD at some of its voxels). Needs fmriprep 25.2,
+files on the FSL 2 mm grid (the mask, and the BOLD at some of its voxels). Afterwards, tokens.py
+adds the tokens of the whole result and removes it. Needs fmriprep 25.2,
 nitransforms 25.1, sdcflows 2.16, antspyx and h5py, which the app does not need.
 """
 
@@ -190,6 +191,10 @@ def make(root, template_mask, number, name, session, anat_session, n_levels, pe,
     with tempfile.TemporaryDirectory() as folder:
         motion_file = FSLMotionParams(xfm_file=hmc_file, boldref_file=f"{prefix}_desc-hmc_boldref.nii.gz").run(cwd=folder).outputs.out_file
         parameters = np.loadtxt(motion_file, skiprows=1)
+    inside_image = nib.Nifti1Image(inside.astype("u1"), FSL_AFFINE)
+    (root / name / "full").mkdir()
+    full.to_filename(root / name / "full" / "bold.nii.gz")  # for tokens.py
+    inside_image.to_filename(root / name / "full" / "mask.nii.gz")
     index = np.sort(rng.choice(np.flatnonzero(inside), N_VALUES, replace=False))
     of = lambda data: data.reshape(-1, N_VOLUMES)[index].T.astype("f4")
     values = of(np.asarray(full.dataobj))
