@@ -22,6 +22,7 @@ import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from examples.real_bold import write_affines
 from swift_bids.geometry.frames import FRAMES, FSL_AFFINE, FSL_SHAPE
 from swift_bids.geometry.grid import template_brain
 
@@ -91,9 +92,10 @@ def write_files(folder: Path, n_volumes: int) -> dict[str, str]:
     image.to_filename(files["bold"])
     nib.Nifti1Image(template_brain().astype(np.uint8), FSL_AFFINE).to_filename(files["mask"])
     files["target"] = files["mask"]
-    moved = [np.eye(3) + rng.normal(0, 0.002, (3, 3)) for _ in range(n_volumes)]
-    write_affines(Path(files["hmc"]), moved, rng.normal(0, 0.3, (n_volumes, 3)))
-    write_affines(Path(files["coreg"]), [np.eye(3)], np.array([[1.0, 2, 3]]))
+    moved = np.tile(np.eye(4), (n_volumes, 1, 1))
+    moved[:, :3] += rng.normal(0, (0.002, 0.002, 0.002, 0.3), (n_volumes, 3, 4))
+    write_affines(Path(files["hmc"]), moved)
+    write_affines(Path(files["coreg"]), nib.affines.from_matvec(np.eye(3), [1, 2, 3])[None])
     size = (182, 218, 182)
     field = np.empty((*size[::-1], 3), np.float32)
     for axis in range(3):
@@ -111,18 +113,6 @@ def write_files(folder: Path, n_volumes: int) -> dict[str, str]:
             "TransformParameters", data=field.reshape(-1), chunks=(field.size,), compression="gzip"
         )
     return files
-
-
-def write_affines(file: Path, matrices, translations: np.ndarray) -> None:
-    """Write a text file of ITK."""
-    text = "#Insight Transform File V1.0\n"
-    for number, (matrix, translation) in enumerate(zip(matrices, translations)):
-        values = " ".join(f"{value:g}" for value in (*np.ravel(matrix), *translation))
-        text += (
-            f"#Transform {number}\nTransform: AffineTransform_float_3_3\n"
-            f"Parameters: {values}\nFixedParameters: 0 0 0\n\n"
-        )
-    file.write_text(text)
 
 
 def measure(python: str, code: str, files: dict[str, str]) -> list[float]:

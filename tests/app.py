@@ -162,3 +162,15 @@ def somebody_is_left(session: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def query(bids_dir, derivatives=None, raw=None, participants=None, **selection):
+    """The runs that the app finds, and name -> reason of its problems."""
+    from swift_bids.inputs.dataset import find_derivatives
+    from swift_bids.inputs.query import find_runs
+    from swift_bids.inputs.selection import Selection
+
+    dataset = find_derivatives(bids_dir, derivatives, raw)
+    labels, problems = dataset.choose(participants)
+    runs, unusable = find_runs(dataset, labels, Selection(**selection))
+    return runs, {problem.name: problem.reason for problem in [*problems, *unusable]}

@@ -3,11 +3,7 @@
 import shutil
 from pathlib import Path
 
-from app import ROOT
-
-from swift_bids.inputs.dataset import find_derivatives
-from swift_bids.inputs.query import find_runs
-from swift_bids.inputs.selection import Selection
+from app import ROOT, query
 
 #: Name -> folder with `raw`, `minimal` and `truth.npz`.
 TREES = {
@@ -24,10 +20,3 @@ def query_tree(tree: str | Path, **selection):
     """Runs of a tree, and the problems as a dict."""
     folder = TREES[tree] if tree in TREES else Path(tree)
     return query(folder / "raw", folder / "minimal", **selection)
-
-
-def query(bids_dir, derivatives=None, raw=None, **selection):
-    dataset = find_derivatives(bids_dir, derivatives, raw)
-    labels, _ = dataset.choose()
-    runs, problems = find_runs(dataset, labels, Selection(**selection))
-    return runs, {problem.name: problem.reason for problem in problems}

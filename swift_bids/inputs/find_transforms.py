@@ -10,13 +10,12 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from swift_bids.base.errors import InputError
 from swift_bids.geometry.frames import TRAINING_SPACE
-from swift_bids.inputs.filenames import entities_in
+from swift_bids.inputs.filenames import FoundFile, entities_in
 from swift_bids.inputs.raw_header import load_header, readout_time
 from swift_bids.inputs.transforms import Fieldmap, Transforms
 
@@ -46,23 +45,6 @@ def list_files(root: Path, participant: str) -> list[Path]:
         below[:] = [name for name in below if name not in ("figures", "log")]
         files += [Path(folder, name) for name in names if _NEEDED.search(name)]
     return sorted(files)
-
-
-@dataclass(frozen=True)
-class RawBold:
-    """A raw BOLD file.
-
-    Attributes
-    ----------
-    file, sidecars
-        Its path, and the sidecars that apply to it, nearest first.
-    selected
-        Whether `--bids-filter-file` selects it.
-    """
-
-    file: str
-    sidecars: tuple[str, ...]
-    selected: bool = True
 
 
 def find_transforms(
@@ -253,13 +235,13 @@ def _letters(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", label)
 
 
-def find_raw_bold(raw_files: Mapping[str, RawBold], stem: str, raw: Path) -> RawBold:
+def find_raw_bold(raw_files: Mapping[str, FoundFile], stem: str, raw: Path) -> FoundFile:
     """Return the raw BOLD file of a run.
 
     Parameters
     ----------
     raw_files
-        Name of a raw run -> its files.
+        Name of a raw run -> its BOLD file.
     stem, raw
         Name of the run in the derivatives; root of the raw dataset.
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swift_bids.base.errors import InputError, Problem
 from swift_bids.geometry.frames import TRAINING_SPACE
 from swift_bids.inputs.dataset import Dataset
-from swift_bids.inputs.filenames import FoundFile, entities_in, is_in_space, plain
+from swift_bids.inputs.filenames import FoundFile, entities_in, is_in_space, plain, stem_of
 from swift_bids.inputs.filters import entities_of, io_spec
 from swift_bids.inputs.find_transforms import (
-    RawBold,
     find_raw_bold,
     find_transforms,
     list_files,
@@ -28,8 +28,11 @@ from swift_bids.inputs.index import (
 )
 from swift_bids.inputs.missing import NO_BOLD
 from swift_bids.inputs.raw_header import load_header, slice_shifts
-from swift_bids.inputs.run import Run, complete_run, refuse_unreadable, sidecar_metadata
+from swift_bids.inputs.run import Run, complete_run, sidecar_metadata
 from swift_bids.inputs.selection import Selection
+
+if TYPE_CHECKING:
+    from bids.layout import BIDSLayout
 
 #: What the app makes of a run: it resamples to the grid that the network was trained on.
 _SPATIAL = {"space": TRAINING_SPACE, "res": "2"}
@@ -61,7 +64,7 @@ def add_minimal_runs(
     head_motion = {stem: file for file in tree.files if (stem := stem_of_transforms(file.name))}
     # a preprocessed run that is damaged or not fetched is the user's to repair, not ours to replace
     names = [run.name for run in runs] + [problem.name for problem in problems]
-    at_full_level = {_without_space(name) for name in names if "_space-" in name}
+    at_full_level = {stem_of(name, "_space-") for name in names if "_space-" in name}
     resampled = {
         s: f for s, f in head_motion.items() if selection.from_raw or s not in at_full_level
     }
@@ -81,22 +84,26 @@ def add_minimal_runs(
             problems, f"no run matches your selection; this participant has {existing}"
         )
     # what the query for preprocessed files said of these runs holds only if this fails, too
-    runs = [run for run in runs if _without_space(run.name) not in wanted]
+    runs = [run for run in runs if stem_of(run.name, "_space-") not in wanted]
     before = {problem.name: problem for problem in problems if problem.name in wanted}
     problems = [p for p in problems if p.name not in (nothing, *wanted)]
-    try:
-        raw_files = _raw_files(dataset.raw, participant, selection)
-    except UnreadableFolderError:
-        folder = dataset.raw / f"sub-{participant}"
-        reason = f"{folder}, or a folder in it, cannot be read; check its permissions"
-        return runs, [*problems, Problem(participant, nothing, reason)]
-    for stem in wanted:
+    with ExitStack() as stack:
         try:
-            raw = find_raw_bold(raw_files, stem, dataset.raw)
-            if raw.selected:
-                runs.append(tree.complete(stem, head_motion[stem], raw))
-        except InputError as error:
-            problems.append(before.get(stem) or Problem(participant, stem + _SUFFIX, str(error)))
+            layout = stack.enter_context(open_layout(dataset.raw, [participant]))
+        except UnreadableFolderError:
+            folder = dataset.raw / f"sub-{participant}"
+            reason = f"{folder}, or a folder in it, cannot be read; check its permissions"
+            return runs, [*problems, Problem(participant, nothing, reason)]
+        raw_files, selected = _raw_files(dataset.raw, layout, selection)
+        for stem in wanted:
+            try:
+                raw = find_raw_bold(raw_files, stem, dataset.raw)
+                if raw.path in selected:
+                    sidecars = inherited_sidecars(dataset.raw, layout, raw)
+                    runs.append(tree.complete(stem, head_motion[stem], raw.path, sidecars))
+            except InputError as error:
+                reason = str(error)
+                problems.append(before.get(stem) or Problem(participant, stem + _SUFFIX, reason))
     if not runs and not problems:
         problems = [Problem(participant, nothing, "no raw run matches --bids-filter-file")]
     return sorted(runs, key=lambda run: run.name), problems
@@ -110,22 +117,24 @@ def _explained(problems: Sequence[Problem], reason: str) -> list[Problem]:
     ]
 
 
-def _raw_files(raw: Path, participant: str, selection: Selection) -> dict[str, RawBold]:
-    """Name of each raw run of a participant -> its BOLD file and the sidecars that apply to it."""
-    found = {}
+def _raw_files(
+    raw: Path, layout: BIDSLayout, selection: Selection
+) -> tuple[dict[str, FoundFile], set[str]]:
+    """Name of each raw run -> its BOLD file; and the paths that `--bids-filter-file` selects."""
     of_preprocessed = ("desc", "space", "resolution", "echo")
     entities = {k: v for k, v in io_spec()["bold"].items() if k not in of_preprocessed}
-    chosen = selection.filters.get("bold", {})
-    chosen = {k: v for k, v in entities_of("bold", {"bold": chosen}).items() if k in chosen}
-    with open_layout(raw, [participant]) as layout:
-        selected = {file.path for file in layout.get(**entities | chosen)}
-        for file in layout.get(**entities):
-            path = moved(file.path, layout.root, raw)
-            bold = FoundFile(path, file.filename, file.entities)
-            name = file.filename.split(".")[0].removesuffix("_bold")
-            sidecars = tuple(inherited_sidecars(raw, layout, bold))
-            found[name] = RawBold(path, sidecars, file.path in selected)
-    return found
+    files = {
+        file.filename.split(".")[0].removesuffix("_bold"): FoundFile(
+            moved(file.path, layout.root, raw), file.filename, file.entities
+        )
+        for file in layout.get(**entities)
+    }
+    filters = selection.filters.get("bold")
+    if not filters:
+        return files, {file.path for file in files.values()}
+    chosen = {k: v for k, v in entities_of("bold", {"bold": filters}).items() if k in filters}
+    found = layout.get(**entities | chosen)
+    return files, {moved(file.path, layout.root, raw) for file in found}
 
 
 @dataclass(frozen=True)
@@ -137,45 +146,49 @@ class _Tree:
     files: Sequence[Path]
     selection: Selection
 
-    def complete(self, stem: str, head_motion: Path, raw: RawBold) -> Run:
+    def complete(self, stem: str, head_motion: Path, bold: str, sidecars: Sequence[str]) -> Run:
         """The run with all of its files; InputError if it cannot be embedded."""
         selection = self.selection
-        metadata = sidecar_metadata(raw.file, raw.sidecars)
+        metadata = sidecar_metadata(bold, sidecars)
         session = entities_in(stem).get("ses")
         settings = find_settings(self.dataset.root, self.participant, session)
         transforms, mask, warnings = find_transforms(
-            head_motion, self.files, metadata, raw.file, settings.fallback_readout_time
+            head_motion, self.files, metadata, bold, settings.fallback_readout_time
         )
-        refuse_unreadable(raw.file, mask, *transforms.files)
-        shifts, doubts = self._slice_shifts(metadata, raw.file, settings)
         fieldmap = transforms.fieldmap
+        transforms = replace(
+            transforms,
+            interpolation=selection.interpolation,
+            fieldmap=fieldmap and replace(fieldmap, jacobian=selection.jacobian),
+        )
         fields: dict[str, Any] = {
             "name": stem + _SUFFIX,
             "participant": self.participant,
-            "bold": raw.file,
+            "bold": bold,
             "mask": mask,
             "confounds": None,
             "space": TRAINING_SPACE,
             "others": (),
-            "transforms": replace(
-                transforms,
-                slice_shifts=shifts,
-                interpolation=selection.interpolation,
-                fieldmap=fieldmap and replace(fieldmap, jacobian=selection.jacobian),
-            ),
-            "warnings": (*warnings, *doubts),
+            "transforms": transforms,
+            "warnings": tuple(warnings),
         }
         dummy_scans = selection.dummy_scans
-        return complete_run(
+        run = complete_run(
             fields,
-            lambda: raw.sidecars,
+            lambda: sidecars,
             settings.dummy_scans if dummy_scans is None else dummy_scans,
             selection.target_tr,
             selection.short_runs,
         )
+        shifts, doubts = self._slice_shifts(metadata, run, settings)
+        return replace(
+            run,
+            transforms=replace(transforms, slice_shifts=shifts),
+            warnings=(*run.warnings, *doubts),
+        )
 
     def _slice_shifts(
-        self, metadata: Mapping[str, Any], bold: str, settings: FmriprepSettings
+        self, metadata: Mapping[str, Any], run: Run, settings: FmriprepSettings
     ) -> tuple[tuple[float, ...], list[str]]:
         """The shifts that correct the slice timing, and a sentence if that is in doubt.
 
@@ -198,13 +211,10 @@ class _Tree:
             wanted == "auto" and (reference is None or "SliceTiming" not in metadata)
         ):
             return (), []
-        n_slices = load_header(bold).get_data_shape()[2]
-        repetition_time = metadata.get("RepetitionTime")
+        n_slices = load_header(run.bold).get_data_shape()[2]
+        reference = 0.5 if reference is None else reference
         try:
-            if not isinstance(repetition_time, (int, float)):
-                raise ValueError("the raw sidecars contain no RepetitionTime")
-            reference = 0.5 if reference is None else reference
-            return slice_shifts(metadata, n_slices, repetition_time, reference), []
+            return slice_shifts(metadata, n_slices, run.repetition_time, reference), []
         except ValueError as error:
             return (), [f"its slice timing is not corrected: {error}"]
 
@@ -215,10 +225,6 @@ def _is_wanted(selection: Selection) -> bool:
     if resolutions is not None and "2" not in map(plain, resolutions):
         return False
     return any(is_in_space(_SPATIAL, space) for space in selection.spaces)
-
-
-def _without_space(name: str) -> str:
-    return name.split("_space-")[0]
 
 
 def _found(file: Path) -> FoundFile:

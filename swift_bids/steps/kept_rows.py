@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
+from typing import IO
 
 import numpy as np
 
@@ -13,6 +14,20 @@ from swift_bids.base.errors import os_errors_as_output_errors
 
 #: Memory for the brain voxels of a run as float32; 320 MB are enough for 350 volumes of a brain.
 MAX_BYTES_IN_MEMORY = 320_000_000
+
+
+def write_block(file: IO[bytes], block: np.ndarray, folder: Path) -> None:
+    """Write an array to a temporary file in a folder.
+
+    Raises
+    ------
+    OutputError
+        The disk is full. An OSError would look like a damaged BOLD file to `open_bold`.
+    """
+    left = block.data.cast("B")
+    with os_errors_as_output_errors(folder):
+        while len(left):  # an unbuffered file may take a part only
+            left = left[file.write(left) :]
 
 
 class KeptRows:
@@ -51,14 +66,13 @@ class KeptRows:
         Raises
         ------
         OutputError
-            The disk is full. An OSError would look like a damaged BOLD file to `open_bold`.
+            The disk is full.
         """
         self._n_bytes += block.nbytes
         if self._n_bytes <= MAX_BYTES_IN_MEMORY:
             self._blocks.append(block)
             return
-        with os_errors_as_output_errors(self.folder):
-            self._file.write(block.data)
+        write_block(self._file, block, self.folder)
         self._shapes_in_file.append(block.shape)
 
     def pop_all(self) -> Iterator[np.ndarray]:

@@ -23,11 +23,10 @@ import numpy as np
 from swift_bids.base.errors import InputError
 from swift_bids.geometry import fieldmap as fieldmaps
 from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE, Frame
-from swift_bids.geometry.grid import brain_voxels
 from swift_bids.geometry.itk import read_affines, read_composite
 from swift_bids.geometry.multilabel import carry_mask
 from swift_bids.inputs.bold_reader import scaling, stored_volumes, volume_rows
-from swift_bids.inputs.mask import load_image
+from swift_bids.inputs.mask import load_image, mask_voxels
 from swift_bids.inputs.transforms import Fieldmap, Transforms
 from swift_bids.steps.slice_timing import corrected_blocks
 
@@ -155,20 +154,17 @@ def locate(
     else:
         points = template.apply(centers)
         brain = _nearest(inside, nib.affines.apply_affine(to_mask, points))
-    brain = brain.reshape(FSL_SHAPE)
-    try:
-        voxels = brain_voxels(brain, FSL_AFFINE, frame)
-    except InputError as error:
-        raise InputError(f"{mask_file}: {error}") from error
+    located = nib.Nifti1Image(brain.reshape(FSL_SHAPE).astype(np.uint8), FSL_AFFINE)
+    centers = _voxel_centers(mask_voxels(located, mask_file, frame).fsl_index)
 
     def in_reference(points: np.ndarray) -> np.ndarray:
         return nib.affines.apply_affine(coregistration, template.apply(points))
 
-    centers = _voxel_centers(voxels.fsl_index)
+    points = in_reference(centers)
     axis, shift, gain = 0, np.zeros(len(centers)), np.ones(len(centers))
     if transforms.fieldmap is not None:
         field = _Distortion(transforms.fieldmap)
-        axis, shift = field.shift(in_reference(centers))
+        axis, shift = field.shift(points)
         if transforms.fieldmap.jacobian:
             step = 2 * np.eye(3)[axis]  # mm along the axis of the template's grid with this number
             _, after = field.shift(in_reference(centers + step))
@@ -178,7 +174,7 @@ def locate(
             gain = 1 + sign * (after - before) / 2
     to_voxels = np.linalg.inv(affine)
     points_in_run = RawPoints(
-        position=nib.affines.apply_affine(to_voxels, in_reference(centers)),
+        position=nib.affines.apply_affine(to_voxels, points),
         head_motion=to_voxels @ read_affines(transforms.head_motion) @ affine,
         axis=axis,
         shift=shift,
@@ -186,7 +182,7 @@ def locate(
         slice_shifts=np.array(transforms.slice_shifts),
         order={"cubic": 3, "linear": 1}[transforms.interpolation],
     )
-    return nib.Nifti1Image(brain.astype(np.uint8), FSL_AFFINE), points_in_run
+    return located, points_in_run
 
 
 def _voxel_centers(fsl_index: np.ndarray) -> np.ndarray:

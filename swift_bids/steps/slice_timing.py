@@ -11,9 +11,9 @@ from typing import IO
 import nibabel as nib
 import numpy as np
 
-from swift_bids.base.errors import os_errors_as_output_errors
 from swift_bids.geometry.slice_timing import SMALLEST_SHIFT, shift_series
 from swift_bids.inputs.bold_reader import scaling, stored_volumes
+from swift_bids.steps.kept_rows import write_block
 
 #: Volumes of a block.
 _BLOCK_VOLUMES = 8
@@ -54,12 +54,7 @@ def corrected_blocks(
     whole = header.get_data_dtype().kind in "iu" and header.get_slope_inter()[0] in (None, 1)
     with TemporaryFile(dir=folder, buffering=0) as file:
         for block in stored_volumes(bold, bold_file):
-            values = np.ascontiguousarray(scaled(block), dtype=np.float32)
-            # an OSError would look like a damaged BOLD file to `open_bold`
-            with os_errors_as_output_errors(folder):
-                left = values.data.cast("B")
-                while len(left):
-                    left = left[file.write(left) :]
+            write_block(file, np.ascontiguousarray(scaled(block), dtype=np.float32), folder)
         shape = (bold.shape[3], n_voxels)
         per_slice = n_voxels // bold.shape[2]
         for number in np.flatnonzero(np.abs(shifts) >= SMALLEST_SHIFT):

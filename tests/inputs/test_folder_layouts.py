@@ -7,24 +7,13 @@ import os
 import nibabel as nib
 import numpy as np
 import pytest
-from app import ROOT
+from app import ROOT, query
 from make_data import write_derivative
-
-from swift_bids.inputs.dataset import find_derivatives
-from swift_bids.inputs.query import find_runs
-from swift_bids.inputs.selection import Selection
 
 #: File names (L: annexed, F: in git) and small text files of the real dataset, CC0.
 OPENNEURO = ROOT / "tests" / "data" / "trees" / "ds000114-fmriprep"
 SMALL = {"shape": (4, 5, 6), "n_volumes": 21}
 TASKS = "covertverbgeneration fingerfootlips linebisection overtverbgeneration overtwordrepetition"
-
-
-def query(root, **selection):
-    dataset = find_derivatives(root)
-    labels, _ = dataset.choose()
-    runs, problems = find_runs(dataset, labels, Selection(**selection))
-    return runs, {p.name: p.reason for p in problems}
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from app import run_app
+from app import query, run_app
 from make_data import write_derivative
-from minimal_trees import TREES, copy_tree, query, query_tree
+from minimal_trees import TREES, copy_tree, query_tree
 
 from swift_bids.base.errors import UsageError
 from swift_bids.inputs import minimal_runs

@@ -5,9 +5,9 @@ import shutil
 
 import nibabel as nib
 import pytest
-from app import run_app
+from app import query, run_app
 from make_data import SPACE, write_derivative
-from test_query import SMALL, query
+from test_query import SMALL
 
 from swift_bids.base.errors import UsageError
 from swift_bids.cli.values import parse_labels
@@ -25,7 +25,7 @@ def test_a_folder_beside_a_participant_is_not_the_participant(tmp_path, copy):
     write_derivative(tmp_path / "x", "sub-01_task-b", **SMALL)  # a run that exists only in the copy
     for file in (tmp_path / "x" / "sub-01" / "func").iterdir():
         shutil.move(file, tmp_path / copy / "func")
-    (run,), _ = query(tmp_path, ["01"])
+    (run,), _ = query(tmp_path, participants=["01"])
     assert {file.split("/")[-3] for file in (run.bold, run.mask)} == {"sub-01"}
 
 

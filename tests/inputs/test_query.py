@@ -6,23 +6,15 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from app import query
 from make_data import SPACE, write_derivative
 
 from swift_bids.base.errors import UsageError
 from swift_bids.inputs.dataset import find_derivatives
 from swift_bids.inputs.filters import read_filter_file
 from swift_bids.inputs.index import check_database_dir
-from swift_bids.inputs.query import find_runs
-from swift_bids.inputs.selection import Selection
 
 SMALL = {"shape": (4, 5, 6), "n_volumes": 21}
-
-
-def query(root, participants=None, **selection):
-    dataset = find_derivatives(root)
-    labels, problems = dataset.choose(participants)
-    runs, unusable = find_runs(dataset, labels, Selection(**selection))
-    return runs, {p.name: p.reason for p in [*problems, *unusable]}
 
 
 def test_a_run_and_its_files(tmp_path):
@@ -45,14 +37,14 @@ def test_a_run_and_its_files(tmp_path):
 def test_labels_with_a_common_beginning_are_different_participants(tmp_path):
     for label in ("1", "10", "11"):
         write_derivative(tmp_path, f"sub-{label}_task-a", **SMALL)
-    runs, _ = query(tmp_path, ["sub-1", "11"])
+    runs, _ = query(tmp_path, participants=["sub-1", "11"])
     assert [run.participant for run in runs] == ["1", "11"]
 
 
 def test_an_unknown_participant_is_reported_with_similar_labels(tmp_path):
     write_derivative(tmp_path, "sub-patient01_task-a", **SMALL)
     write_derivative(tmp_path, "sub-x_task-a", **SMALL)
-    runs, problems = query(tmp_path, ["patient1", "x"])
+    runs, problems = query(tmp_path, participants=["patient1", "x"])
     assert [run.participant for run in runs] == ["x"]
     assert "no such participant" in problems["sub-patient1"]
     assert "(patient01" in problems["sub-patient1"]
@@ -190,7 +182,7 @@ def test_more_participants_than_fit_in_one_index(tmp_path, monkeypatch):
     monkeypatch.setattr("swift_bids.inputs.query.PARTICIPANTS_PER_INDEX", 2)
     for label in "12345":
         write_derivative(tmp_path, f"sub-{label}_task-a", **SMALL)
-    runs, problems = query(tmp_path, ["5", "1", "3", "2", "9"])
+    runs, problems = query(tmp_path, participants=["5", "1", "3", "2", "9"])
     assert [run.participant for run in runs] == ["5", "1", "3", "2"]
     assert list(problems) == ["sub-9"]
 
