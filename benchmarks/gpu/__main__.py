@@ -27,7 +27,7 @@ LIMITS = {
     "device": 60,
     "parity": 60,
     "speed": 80,
-    "app": 150,
+    "app": 170,
     "memory": 40,
     "profile": 40,
     "graphs": 40,

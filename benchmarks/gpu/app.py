@@ -32,8 +32,8 @@ def tests(stage: Stage) -> None:
 
 def app(stage: Stage) -> None:
     """Runs a minute of the whole app, and the busy share of the GPU, with more and more readers."""
-    n_volumes, n_runs = (40, 4) if stage.quick else (300, 16)
-    readers = (1, 2) if stage.quick else (1, 4, 8, 16)
+    n_volumes, readers = (40, (1, 2)) if stage.quick else (300, (1, 4, 8, 16))
+    n_runs = 4 * max(readers)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start = time.perf_counter()
@@ -42,7 +42,7 @@ def app(stage: Stage) -> None:
         weights = write_random_bundle(folder / "weights")
         stage.add("seconds to make the data", time.perf_counter() - start)
         for n_readers in reversed(readers):
-            some = [f"{number:02d}" for number in range(1, (n_runs if n_readers > 1 else 4) + 1)]
+            some = [f"{number:02d}" for number in range(1, 4 * n_readers + 1)]
             command = [sys.executable, ROOT / "run.py", folder / "in", folder / "out"]
             command += [
                 "participant",

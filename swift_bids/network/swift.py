@@ -78,8 +78,11 @@ class PositionalEmbedding(nn.Module):
         x, y, z, t = grid
         self.pos_embed = nn.Parameter(torch.zeros(1, dim, x, y, z, 1))
         self.time_embed = nn.Parameter(torch.zeros(1, dim, 1, 1, 1, t))
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        nn.init.trunc_normal_(self.time_embed, std=0.02)
+        for embedding in (self.pos_embed, self.time_embed):
+            # On `meta`, there are no values to draw, but torch 2.11 imports its compiler to draw
+            # them: 1 s on a fast machine, 5 s on a slow one.
+            if not embedding.is_meta:
+                nn.init.trunc_normal_(embedding, std=0.02)
 
     def table(self, n_times: int) -> Tensor:
         """Return the sum of both embeddings, (x, y, z, t, C)."""

@@ -21,6 +21,7 @@ from swift_bids.base.errors import OutputError, UsageError
 from swift_bids.cli.main import main
 from swift_bids.network.bundles import write_bundle as write_whole_bundle
 from swift_bids.network.bundles import write_random_bundle
+from swift_bids.network.checkpoint import read_backbone
 from swift_bids.network.swift import RELEASED_CONFIG
 from swift_bids.network.weights import REGISTRY, find_weights
 
@@ -47,6 +48,18 @@ def test_a_folder_and_its_file_are_the_same_weights(tmp_path, tiny):
     network = SwiFT.from_file(by_folder.file)
     assert same(network, state)
     assert not network.training
+
+
+def test_a_file_is_read_without_drawing_random_numbers(tmp_path, tiny, monkeypatch):
+    config, state = tiny
+    folder = write_bundle(tmp_path / "bundle", state, config)
+    drawn = []
+    monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, **_: drawn.append(tensor))
+    backbone = read_backbone(folder / "model.safetensors", SwiFT)
+    assert drawn == []
+    assert backbone.state.keys() == state.keys()
+    SwiFT(**config)
+    assert len(drawn) == 2 * len(config["depths"])
 
 
 def test_jax_names_are_converted(tmp_path, tiny):
