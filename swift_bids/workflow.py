@@ -19,7 +19,8 @@ from swift_bids.outputs.provenance import Provenance
 
 #: With the version in it, so that nipype does not reuse the cache of another version.
 WORKFLOW_NAME = "swift_bids_" + re.sub(r"\W", "_", __version__) + "_wf"
-#: The steps; each comes after the steps whose results it needs. Only raw runs need `locate`.
+#: The steps; each comes after the steps whose results it needs. Only runs that the app resamples
+#: through transforms need `locate`.
 STEPS = ("locate", "normalise", "crop", "chunk", "embed", "aggregate")
 #: Memory that a step needs in addition to the imported libraries, in GB; measured with
 #: 91 x 109 x 91 voxels.
@@ -89,10 +90,8 @@ def workflow_of_run(
     motion = {"confounds": run.confounds} if run.confounds else {}
     if run.transforms:
         mask = {}  # comes from `locate`
-        motion = {
-            "head_motion": run.transforms.head_motion,
-            "reference": run.transforms.reference,
-        }
+    if raw := run.raw_transforms:
+        motion = {"head_motion": raw.head_motion, "reference": raw.reference}
     interfaces = {
         "normalise": Normalise(
             bold=run.bold,

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.dry_run == "json":  # standard output is for the JSON alone
             handler.setStream(sys.stderr)
         log.setLevel(logging.DEBUG if args.verbose else logging.INFO)
-        dataset = find_derivatives(args.bids_dir, args.derivatives, args.raw)
+        dataset = find_derivatives(args.bids_dir, args.derivatives, args.raw, args.input_type)
         interpretation = dataset.interpretation
         log.info("swift_bids %s: %s", __version__, interpretation)
         with _cache_folder(args, dataset) as caches:

@@ -7,12 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from swift_bids.cli import values as flag_types
+from swift_bids.inputs.layouts import INPUT_TYPES
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Which runs to process."""
     choice = parser.add_argument_group("which runs")
     choice.add_argument("-d", "--derivatives", type=Path, metavar="PATH", help="fMRIPrep output")
+    choice.add_argument(
+        "--input-type",
+        choices=INPUT_TYPES,
+        default="auto",
+        help="layout of the derivatives: of fMRIPrep or NiBabies, of the Human Connectome Project, "
+        "of the abcd-hcp-pipeline, of UK Biobank (default: auto, which recognises it)",
+    )
+    choice.add_argument(
+        "--ica-fix",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="for hcp, abcd and ukb: embed the BOLD file after (on) or before (off) ICA-FIX (auto: "
+        "on for ukb, off for the others, as in training)",
+    )
     several: dict[str, Any] = {"nargs": "+", "metavar": "LABEL"}
     choice.add_argument(
         "--participant-label",

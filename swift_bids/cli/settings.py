@@ -153,4 +153,5 @@ def _selection(args: argparse.Namespace, dataset: Dataset) -> Selection:
         interpolation=args.interpolation,
         jacobian=args.jacobian,
         from_raw=args.from_raw,
+        ica_fix=args.ica_fix,
     )

@@ -12,6 +12,7 @@ import pandas as pd
 
 from swift_bids.base.errors import Problem
 from swift_bids.inputs.dataset import Dataset
+from swift_bids.inputs.layouts import COHORTS
 from swift_bids.inputs.run import Run
 from swift_bids.settings import EmbeddingSettings, ParticipantSettings
 from swift_bids.steps.chunk import count_chunks
@@ -45,7 +46,9 @@ def print_runs(
         document = {"runs": rows, "problems": failed, "estimate": estimate}
         print(json.dumps(document, indent=2, ensure_ascii=False))
     elif rows:
-        table = pd.DataFrame(rows).drop(columns=["name", "others", "warnings"])
+        table = pd.DataFrame(rows).drop(columns=["others", "warnings"])
+        if dataset.input_type not in COHORTS:  # the name of the BOLD file is that of the run
+            table = table.drop(columns="name")
         # Their paths differ from the BOLD file's only at the end, so show yes or no.
         for kind in ("mask", "confounds"):
             table[kind] = table[kind].notna().map({True: "yes", False: "no"})
@@ -70,8 +73,8 @@ def _row(run: Run, dataset: Dataset, settings: EmbeddingSettings) -> dict[str, A
             kind: path and os.path.relpath(path, dataset.root)
             for kind, path in (("bold", run.bold), ("mask", run.mask), ("confounds", run.confounds))
         },
-        "level": "full" if run.transforms is None else "minimal",
-        "space": run.space,
+        "level": "full" if run.raw_transforms is None else "minimal",
+        "space": run.space_of_input,
         "frame": settings.frame,
         "repetition_time": run.repetition_time,
         "model_tr": run.model_tr,

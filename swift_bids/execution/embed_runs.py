@@ -18,7 +18,8 @@ from swift_bids.base.signals import defer_signals
 from swift_bids.execution.resume import NOT_DONE, input_fingerprint, reason_to_rerun
 from swift_bids.execution.work_folder import reserved_folder
 from swift_bids.inputs.dataset import Dataset
-from swift_bids.inputs.run import Run, refuse_unreadable
+from swift_bids.inputs.run import Run
+from swift_bids.inputs.sidecars import refuse_unreadable
 from swift_bids.network.weights import Weights
 from swift_bids.outputs.dataset import write_dataset_files
 from swift_bids.outputs.paths import output_path
@@ -94,7 +95,12 @@ def embed_runs(
     raw_root = str(dataset.raw) if dataset.raw else None
     # placeholder: `reason_to_rerun` ignores the device
     provenance = Provenance(
-        settings.embedding, weights, "cpu", str(dataset.root), raw_root=raw_root
+        settings.embedding,
+        weights,
+        "cpu",
+        str(dataset.root),
+        raw_root=raw_root,
+        input_type=dataset.input_type,
     )
     fingerprints, failed = _fingerprints(runs, provenance)
     todo, skipped = _split_done(settings, call, runs, provenance, fingerprints)

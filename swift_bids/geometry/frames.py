@@ -63,11 +63,17 @@ FRAME_OF_VARIANT = {"contrastive": "ukb", "hcp-sex": "hcp"}
 
 
 def space_note(space: str) -> str | None:
-    """Describe the effect of another template space than the training data's, or return None."""
-    if space == TRAINING_SPACE:
+    """Describe the effect of another template space than the training data's, or return None.
+
+    Parameters
+    ----------
+    space
+        As in `swift_bids.inputs.run.Run.space_of_input`.
+    """
+    if space.split()[0] == TRAINING_SPACE:
         return None
     return (
         f"The network was trained on {TRAINING_SPACE}. {space} is another template, whose anatomy "
-        f"differs by a few mm in places. The app keeps the voxels' coordinates in mm and does not "
+        f"differs by a few mm in places. The app kept the voxels' coordinates in mm and did not "
         f"warp them from one template to the other, so do not mix spaces in one analysis"
     )

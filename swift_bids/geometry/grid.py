@@ -127,6 +127,12 @@ def template_brain() -> np.ndarray:
         return to_fsl_grid(np.asarray(image.dataobj), image.affine, order=0) != 0
 
 
+def voxel_centers() -> np.ndarray:
+    """Return the centres of all voxels of the FSL grid, float64 (voxel, 3) in mm, in C order."""
+    index = np.stack(np.unravel_index(np.arange(math.prod(FSL_SHAPE)), FSL_SHAPE), axis=-1)
+    return nib.affines.apply_affine(FSL_AFFINE, index)
+
+
 def slab_extent(fsl_index: np.ndarray) -> tuple[int, int, int]:
     """Return the extent of flat FSL positions (voxel,) along x, y, z in mm, between outer edges."""
     position = np.unravel_index(fsl_index, FSL_SHAPE)

@@ -1,4 +1,4 @@
-"""fMRIPrep's confounds table -> dummy scans and framewise displacement."""
+"""fMRIPrep's confounds table, or a motion file of a cohort -> dummy scans and motion."""
 
 from __future__ import annotations
 
@@ -9,18 +9,33 @@ import numpy as np
 import pandas as pd
 
 from swift_bids.base.errors import InputError
+from swift_bids.geometry.motion import PARAMETERS, framewise_displacement
 
 _DUMMY_SCAN = re.compile(r"^non_steady_state_outlier_?\d+$")
+#: Motion files of HCP's pipelines. The first contains mm, degrees, and their differences; the
+#: second FSL's relative RMS displacement in mm.
+HCP_MOTION, HCP_RMS = "Movement_Regressors.txt", "Movement_RelativeRMS.txt"
 
 
 def read_confounds(confounds_file: str | Path, n_rows: int | None = None) -> pd.DataFrame:
-    """Read fMRIPrep's confounds table, or its first rows; `n/a` becomes NaN.
+    """Read the confounds of a run, or the first rows; one row per volume.
+
+    Parameters
+    ----------
+    confounds_file
+        fMRIPrep's table, in which `n/a` becomes NaN; or a motion file of FSL's MCFLIRT (`.par`) or
+        of HCP's pipelines, whose columns get fMRIPrep's names and units.
+    n_rows
+        Number of rows to read at most.
 
     Raises
     ------
     InputError
         The file is not a table.
     """
+    name = Path(confounds_file).name
+    if name in (HCP_MOTION, HCP_RMS) or name.endswith(".par"):
+        return _read_motion(confounds_file).iloc[:n_rows]
     try:
         table = pd.read_csv(
             confounds_file, sep="\t", na_values="n/a", encoding="utf-8-sig", nrows=n_rows
@@ -35,6 +50,31 @@ def read_confounds(confounds_file: str | Path, n_rows: int | None = None) -> pd.
             f"{confounds_file}: its columns are not separated by tabs; fetch it or create it again"
         )
     return table
+
+
+def _read_motion(file: str | Path) -> pd.DataFrame:
+    """Read a motion file without a header line, of MCFLIRT or of HCP's pipelines."""
+    try:
+        values = np.loadtxt(file, ndmin=2, dtype=np.float64)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{file}: cannot be read as motion parameters ({error}); copy it again"
+        ) from error
+    name = Path(file).name
+    if name == HCP_RMS:
+        displacement = np.concatenate([[np.nan], values[1:, 0]])  # nothing before the first volume
+        return pd.DataFrame({"framewise_displacement": displacement})
+    if values.shape[1] < len(PARAMETERS):
+        raise InputError(
+            f"{file}: has {values.shape[1]} columns instead of {len(PARAMETERS)} or more; copy it "
+            f"again"
+        )
+    if name == HCP_MOTION:
+        parameters = np.hstack([values[:, :3], np.deg2rad(values[:, 3:6])])
+    else:  # MCFLIRT writes the rotations, in radians, before the translations
+        parameters = np.hstack([values[:, 3:6], values[:, :3]])
+    table = pd.DataFrame(parameters, columns=list(PARAMETERS))
+    return table.assign(framewise_displacement=framewise_displacement(parameters))
 
 
 def count_dummy_scans(confounds: pd.DataFrame) -> int:
@@ -58,7 +98,7 @@ def displacement_in(
     if len(confounds) != n_volumes:
         raise InputError(
             f"{confounds_file}: has {len(confounds)} rows but the run has {n_volumes} volumes; "
-            f"the table belongs to another run, so copy this run's table from fMRIPrep's output"
+            f"the file belongs to another run, so copy this run's file again"
         )
     for column in ("framewise_displacement", "FramewiseDisplacement"):
         if column in confounds:

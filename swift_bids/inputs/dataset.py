@@ -1,4 +1,4 @@
-"""bids_dir (and -d) -> the folder with the fMRIPrep derivatives, and its participants."""
+"""bids_dir (and -d) -> the folder with the derivatives, its layout and its participants."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from swift_bids.base.errors import Problem, UsageError
 from swift_bids.base.files import read_json
+from swift_bids.inputs.layouts import COHORTS, LAYOUTS, recognise
 
 
 @dataclass(frozen=True)
@@ -19,25 +20,29 @@ class Dataset:
     Attributes
     ----------
     root
-        Folder of the fMRIPrep derivatives.
+        Folder of the derivatives.
     raw
-        The raw dataset that fMRIPrep processed, if the user gave it.
+        The raw dataset that they were made from, if the app knows it.
     description
         Content of `dataset_description.json`, with missing entries from the raw dataset's file;
         empty if neither exists.
     interpretation
         One sentence for the log and for errors: how the app interpreted the folders in the command.
+    input_type
+        Layout of the derivatives, a key of `swift_bids.inputs.layouts.LAYOUTS`.
     """
 
     root: Path
     raw: Path | None
     description: dict[str, Any]
     interpretation: str
+    input_type: str = "fmriprep"
 
     @property
-    def participants(self) -> list[str]:
-        """Labels of all participants with a folder, without `sub-`."""
-        return sorted(p.name[4:] for p in self.root.glob("sub-*") if p.is_dir())
+    def participants(self) -> dict[str, list[Path]]:
+        """Label of each participant, without `sub-`, in order -> folders."""
+        found = LAYOUTS[self.input_type].participants(self.root)
+        return {label: found[label] for label in sorted(found)}
 
     def choose(
         self,
@@ -54,7 +59,7 @@ class Dataset:
         batch
             (i, n): every nth of the remaining participants, starting with the ith, counted from 1.
         """
-        existing = self.participants
+        existing = list(self.participants)
         wanted, problems = self._split_labels(existing, labels)
         unwanted, unknown = self._split_labels(existing, excluded or [])
         remaining = [label for label in wanted if label not in set(unwanted)]
@@ -83,19 +88,25 @@ class Dataset:
 
 
 def find_derivatives(
-    bids_dir: str | Path, derivatives: str | Path | None = None, raw: str | Path | None = None
+    bids_dir: str | Path,
+    derivatives: str | Path | None = None,
+    raw: str | Path | None = None,
+    input_type: str = "auto",
 ) -> Dataset:
     """Find out which of the given folders contains the derivatives, and where the raw dataset is.
 
     Parameters
     ----------
     bids_dir
-        fMRIPrep's output folder, or a raw BIDS dataset together with `derivatives`.
+        fMRIPrep's output folder or a cohort's data, or a raw BIDS dataset together with
+        `derivatives`.
     derivatives
-        fMRIPrep's output folder, `-d/--derivatives`.
+        fMRIPrep's output folder or a cohort's data, `-d/--derivatives`.
     raw
         The raw dataset, `--raw`. By default it is `bids_dir` if `derivatives` is given, else
         `sourcedata/raw` in the derivatives or a folder that their SourceDatasets name.
+    input_type
+        `--input-type`; `auto` recognises the layout.
 
     Raises
     ------
@@ -103,18 +114,21 @@ def find_derivatives(
         A folder is missing, contains no participants, or is a raw dataset without derivatives.
     """
     bids_dir = _existing_folder(bids_dir, "bids_dir")
+    root = bids_dir
     if derivatives is not None:
         root = _existing_folder(derivatives, "--derivatives")
-        interpretation = (
-            f"bids_dir {bids_dir} is the raw dataset, and --derivatives {root} is read as fMRIPrep "
-            f"derivatives"
-        )
-        raw_dir: Path | None = bids_dir
-    else:
-        root, raw_dir = bids_dir, None
-        interpretation = f"bids_dir {bids_dir} is read as fMRIPrep derivatives"
+    raw_dir: Path | None = bids_dir if derivatives is not None else None
     description = read_description(root)
-    if description and _is_raw(description):
+    if input_type == "auto":
+        input_type = recognise(root, description)
+    layout = LAYOUTS[input_type]
+    interpretation = f"bids_dir {bids_dir} is read as {layout.title}"
+    if raw_dir is not None:
+        interpretation = (
+            f"bids_dir {bids_dir} is the raw dataset, and --derivatives {root} is read as "
+            f"{layout.title}"
+        )
+    if input_type not in COHORTS and description and _is_raw(description):
         inside = sorted(root.glob("derivatives/*/dataset_description.json"))
         hint = f", for example -d {inside[0].parent}" if inside else ""
         raise UsageError(
@@ -136,11 +150,15 @@ def find_derivatives(
         interpretation += f", made from the raw dataset {raw_dir}"
     if raw_dir is not None:  # fMRIPrep does not copy the authors and the licence of the data
         description = read_description(raw_dir) | {k: v for k, v in description.items() if v}
-    dataset = Dataset(root, raw_dir, description, interpretation)
+    dataset = Dataset(root, raw_dir, description, interpretation, input_type)
     if not dataset.participants:
-        inside = sorted({p.parent for p in root.glob("*/sub-*")})
-        hint = f"; {inside[0]} does, so give that folder" if inside else ""
-        raise UsageError(f"{root} contains no sub-* folder{hint} ({interpretation})")
+        inside = sorted({p.parent for p in root.glob(f"*/{layout.folders.split('/')[0]}")})
+        hint = ""
+        if layout.is_one(root):
+            hint = f"; it is the folder of one participant, so give {root.parent}"
+        elif input_type not in COHORTS and inside:
+            hint = f"; {inside[0]} does, so give that folder"
+        raise UsageError(f"{root} contains no {layout.folders} folder{hint} ({interpretation})")
     return dataset
 
 

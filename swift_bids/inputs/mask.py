@@ -35,6 +35,14 @@ def mask_voxels(mask: nib.Nifti1Image, mask_file: str | Path, frame: Frame) -> B
         raise InputError(f"{mask_file}: {error}") from error
 
 
+def nearest(mask: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Nearest-neighbour values of a mask (X, Y, Z) at voxel positions (point, 3), bool (point,);
+    false outside its grid."""
+    from scipy.ndimage import map_coordinates
+
+    return map_coordinates(mask.astype(np.uint8), position.T, order=0) != 0
+
+
 def check_same_grid(
     bold: nib.Nifti1Image, bold_file: str | Path, mask: nib.Nifti1Image, mask_file: str | Path
 ) -> None:
@@ -42,7 +50,7 @@ def check_same_grid(
     if mask.shape != bold.shape[:3] or not np.allclose(mask.affine, bold.affine, atol=1e-3):
         raise InputError(
             f"{mask_file}: the brain mask ({_grid(mask)}) is not on the grid of {bold_file} "
-            f"({_grid(bold)}); take mask and BOLD from the same fMRIPrep output"
+            f"({_grid(bold)}); take mask and BOLD from the same preprocessing"
         )
 
 

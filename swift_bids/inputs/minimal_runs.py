@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from swift_bids.base.errors import InputError, Problem
 from swift_bids.geometry.frames import TRAINING_SPACE
 from swift_bids.inputs.dataset import Dataset
-from swift_bids.inputs.filenames import FoundFile, entities_in, is_in_space, plain, stem_of
+from swift_bids.inputs.filenames import FoundFile, entities_in, stem_of
 from swift_bids.inputs.filters import entities_of, io_spec
 from swift_bids.inputs.find_transforms import (
     find_raw_bold,
@@ -28,15 +28,12 @@ from swift_bids.inputs.index import (
 )
 from swift_bids.inputs.missing import NO_BOLD
 from swift_bids.inputs.raw_header import load_header, slice_shifts
-from swift_bids.inputs.run import Run, complete_run, sidecar_metadata
-from swift_bids.inputs.selection import Selection
+from swift_bids.inputs.run import Run, complete_run
+from swift_bids.inputs.selection import TRAINING_SUFFIX, Selection
+from swift_bids.inputs.sidecars import sidecar_metadata
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
-
-#: What the app makes of a run: it resamples to the grid that the network was trained on.
-_SPATIAL = {"space": TRAINING_SPACE, "res": "2"}
-_SUFFIX = "".join(f"_{entity}-{label}" for entity, label in _SPATIAL.items())
 
 
 def add_minimal_runs(
@@ -73,7 +70,7 @@ def add_minimal_runs(
     of_echoes = replace(selection, echoes=None)  # find_raw_bold refuses several echoes
     wanted = [stem for stem, file in sorted(resampled.items()) if of_echoes.has(_found(file))]
     nothing = f"sub-{participant}"  # the name of the problem that there is no preprocessed run
-    if wanted and not _is_wanted(selection):
+    if wanted and not selection.wants_training_grid:
         return runs, _explained(
             problems,
             f"raw BOLD is resampled only to {TRAINING_SPACE} at 2 mm; leave out --space and --res",
@@ -103,7 +100,9 @@ def add_minimal_runs(
                     runs.append(tree.complete(stem, head_motion[stem], raw.path, sidecars))
             except InputError as error:
                 reason = str(error)
-                problems.append(before.get(stem) or Problem(participant, stem + _SUFFIX, reason))
+                problems.append(
+                    before.get(stem) or Problem(participant, stem + TRAINING_SUFFIX, reason)
+                )
     if not runs and not problems:
         problems = [Problem(participant, nothing, "no raw run matches --bids-filter-file")]
     return sorted(runs, key=lambda run: run.name), problems
@@ -162,7 +161,7 @@ class _Tree:
             fieldmap=fieldmap and replace(fieldmap, jacobian=selection.jacobian),
         )
         fields: dict[str, Any] = {
-            "name": stem + _SUFFIX,
+            "name": stem + TRAINING_SUFFIX,
             "participant": self.participant,
             "bold": bold,
             "mask": mask,
@@ -217,14 +216,6 @@ class _Tree:
             return slice_shifts(metadata, n_slices, run.repetition_time, reference), []
         except ValueError as error:
             return (), [f"its slice timing is not corrected: {error}"]
-
-
-def _is_wanted(selection: Selection) -> bool:
-    """Whether the selected spaces and resolutions contain the training grid."""
-    resolutions = selection.resolutions
-    if resolutions is not None and "2" not in map(plain, resolutions):
-        return False
-    return any(is_in_space(_SPATIAL, space) for space in selection.spaces)
 
 
 def _found(file: Path) -> FoundFile:

@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from swift_bids.geometry.frames import TRAINING_SPACE
 from swift_bids.inputs.filenames import FoundFile, label_in
-from swift_bids.inputs.selection import Selection
+from swift_bids.inputs.selection import Selection, is_infant_space
 
 #: Beginning of the reason if a participant has no preprocessed file at all.
 NO_BOLD = "has no preprocessed BOLD image"
 _REMEDY = "run fMRIPrep with --output-spaces MNI152NLin6Asym:res-2"
+
+
+def explain_selection(files: Sequence[FoundFile]) -> str:
+    """Say that no run of a participant is selected, and which sessions, tasks and runs it has."""
+    plurals = {"session": "sessions", "task": "tasks", "run": "runs", "echo": "echoes"}
+    values = {
+        plural: sorted({v for file in files if (v := label_in(file, entity)) is not None})
+        for entity, plural in plurals.items()
+    }
+    existing = [f"{plural} {', '.join(labels)}" for plural, labels in values.items() if labels]
+    return f"no run matches your selection; this participant has {', '.join(existing)}"
 
 
 def explain_missing_space(candidates: Sequence[FoundFile], selection: Selection) -> str:
@@ -21,6 +33,13 @@ def explain_missing_space(candidates: Sequence[FoundFile], selection: Selection)
             for b in candidates
         }
     )
+    infant = [space for space in spaces if is_infant_space(space.split(":")[0])]
+    if infant == spaces:
+        return (
+            f"is only in {', '.join(spaces)}: the network was trained on the brains of children "
+            f"from 9 years and of adults, in {TRAINING_SPACE}, and cannot read an infant template; "
+            f"resample the run to an adult template"
+        )
     choose = "choose one with --space or --res, or " if spaces != ["native space"] else ""
     wanted = " or ".join(selection.spaces)
     if selection.resolutions is not None:

@@ -12,19 +12,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from swift_bids.base.errors import InputError, Problem, UsageError
+from swift_bids.inputs.cohort_runs import find_cohort_runs
 from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.filenames import (
     FoundFile,
     check_name,
     entities_in,
-    label_in,
     plain,
     stem_of,
 )
 from swift_bids.inputs.filters import check_entities, entities_of, io_spec
 from swift_bids.inputs.index import UnreadableFolderError, inherited_sidecars, moved, open_layout
+from swift_bids.inputs.layouts import COHORTS
 from swift_bids.inputs.minimal_runs import add_minimal_runs
-from swift_bids.inputs.missing import explain_missing_bold, explain_missing_space
+from swift_bids.inputs.missing import (
+    explain_missing_bold,
+    explain_missing_space,
+    explain_selection,
+)
 from swift_bids.inputs.run import Run, complete_run
 from swift_bids.inputs.selection import Selection
 
@@ -41,7 +46,7 @@ PARTICIPANTS_PER_INDEX = 250
 def find_runs(
     dataset: Dataset, participants: Sequence[str], selection: Selection
 ) -> tuple[list[Run], list[Problem]]:
-    """Query the derivatives with pybids, which reads only the folders of the participants.
+    """Find the runs of these participants, in the layout of fMRIPrep or of a cohort.
 
     Returns
     -------
@@ -53,10 +58,21 @@ def find_runs(
     Raises
     ------
     UsageError
-        `--from-raw` without a raw dataset, or a wrong `--bids-filter-file`.
+        `--from-raw` without a raw dataset, a wrong `--bids-filter-file`, or a flag that does not
+        fit the layout.
     """
     if selection.from_raw and dataset.raw is None:
         raise UsageError("--from-raw: the raw dataset is unknown; give it with --raw PATH")
+    find = find_cohort_runs if dataset.input_type in COHORTS else _query
+    runs, problems = find(dataset, participants, selection)
+    _warn_unmatched(runs, problems, selection)
+    return runs, problems
+
+
+def _query(
+    dataset: Dataset, participants: Sequence[str], selection: Selection
+) -> tuple[list[Run], list[Problem]]:
+    """Query the derivatives with pybids, which reads only the folders of the participants."""
     filters = dict(selection.filters)
     if selection.echoes is not None:
         echoes = [int(echo) if echo.isdecimal() else echo for echo in selection.echoes]
@@ -76,7 +92,6 @@ def find_runs(
                 found, unusable = add_minimal_runs(dataset, participant, found, unusable, selection)
                 runs += found
                 problems += unusable
-    _warn_unmatched(runs, problems, selection)
     return runs, problems
 
 
@@ -113,13 +128,7 @@ def _participant_runs(
         return [], [Problem(participant, f"sub-{participant}", reason)]
     chosen = [bold for bold in files["bold"] if selection.has(bold)]
     if not chosen:
-        plurals = {"session": "sessions", "task": "tasks", "run": "runs", "echo": "echoes"}
-        values = {
-            plural: sorted({v for b in files["bold"] if (v := label_in(b, name)) is not None})
-            for name, plural in plurals.items()
-        }
-        existing = [f"{plural} {', '.join(labels)}" for plural, labels in values.items() if labels]
-        reason = f"no run matches your selection; this participant has {', '.join(existing)}"
+        reason = explain_selection(files["bold"])
         return [], [Problem(participant, f"sub-{participant}", reason)]
 
     # A run's mask and confounds are in its own folder; files in other folders are not used.

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
 
 from swift_bids.base.errors import InputError
-from swift_bids.base.files import read_json
+from swift_bids.geometry.frames import TRAINING_SPACE
 from swift_bids.geometry.itk import read_affines
 from swift_bids.geometry.resample_time import Series, model_repetition_time, refuse_too_short
 from swift_bids.inputs.bold_reader import COPY_AGAIN, UNREADABLE, check_image_size
 from swift_bids.inputs.confounds import count_dummy_scans, read_confounds
 from swift_bids.inputs.raw_header import affine_of, count_raw_dummy_scans, load_header
-from swift_bids.inputs.transforms import Transforms
+from swift_bids.inputs.sidecars import refuse_unreadable, sidecar_repetition_time
+from swift_bids.inputs.transforms import (
+    FslWarp,
+    TemplateWarp,
+    Transforms,
+    transforms_from_dict,
+)
 
 #: Units of time in a NIfTI header, in s.
 _SECONDS = {"sec": 1, "msec": 1e-3, "usec": 1e-6}
@@ -39,9 +41,10 @@ class Run:
     participant
         Label without `sub-`.
     bold, mask, confounds
-        Paths; `confounds` is None if the run has no confounds table.
+        Paths; `confounds` is None if the run has neither a confounds table nor a motion file.
     space, repetition_time, n_volumes
-        Template of the BOLD file, its TR in s (sidecar), its number of volumes (header).
+        Template of the BOLD file, its TR in s, its number of volumes (header). For a raw run and
+        an `FslWarp`, the template to which the app resamples it.
     first_volume
         Number of omitted volumes at the start (dummy scans).
     model_tr
@@ -51,7 +54,11 @@ class Run:
     others
         Names of the same run in other spaces and resolutions, which the app does not use.
     transforms
-        How to resample `bold` if it is a raw file; None if fMRIPrep has resampled it.
+        How the app resamples `bold`: `Transforms` for a raw file, `FslWarp` or `TemplateWarp` for a
+        preprocessed one that is not in the training template; None if it reads the voxels where
+        they are.
+    denoising
+        What has cleaned the data beyond what fMRIPrep does: `none` or `ICA-FIX`.
     """
 
     name: str
@@ -66,13 +73,14 @@ class Run:
     model_tr: float
     warnings: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
-    transforms: Transforms | None = None
+    transforms: Transforms | FslWarp | TemplateWarp | None = None
+    denoising: str = "none"
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Run:
         """Build a `Run` from the output of `dataclasses.asdict`."""
         transforms = content["transforms"]
-        return cls(**{**content, "transforms": transforms and Transforms.from_dict(transforms)})
+        return cls(**{**content, "transforms": transforms and transforms_from_dict(transforms)})
 
     @property
     def files(self) -> list[str]:
@@ -82,6 +90,18 @@ class Run:
         return [self.bold, self.mask, *filter(None, [self.confounds]), *transforms]
 
     @property
+    def space_of_input(self) -> str:
+        """Template in which the network reads the run, with the one from which it was warped."""
+        if isinstance(self.transforms, TemplateWarp):
+            return f"{TRAINING_SPACE} from {self.space}"
+        return self.space
+
+    @property
+    def raw_transforms(self) -> Transforms | None:
+        """The transforms of a raw run, which contain its head motion; None for other runs."""
+        return self.transforms if isinstance(self.transforms, Transforms) else None
+
+    @property
     def series(self) -> Series:
         """The series of volumes that the network reads."""
         return Series(self.n_volumes, self.repetition_time, self.first_volume, self.model_tr)
@@ -89,7 +109,7 @@ class Run:
 
 def complete_run(
     run: dict[str, Any],
-    inherited: Callable[[], Iterable[str]],
+    inherited: Callable[[], Iterable[str]] | None,
     dummy_scans: int | None,
     target_tr: str,
     short_runs: str,
@@ -100,10 +120,11 @@ def complete_run(
     ----------
     run
         The fields of `Run` from the file names: `name`, `participant`, `bold`, `mask`,
-        `confounds`, `space`, `others`, and for a raw run `transforms` and `warnings`.
+        `confounds`, `space`, and others that differ from their defaults.
     inherited
         Returns the sidecars that the BOLD file inherits from, nearest first; called only if the
-        file's own sidecar does not contain the TR.
+        file's own sidecar does not contain the TR. None: there are no sidecars, and the TR is that
+        of the header.
     dummy_scans, target_tr, short_runs
         As in `swift_bids.inputs.selection.Selection`.
 
@@ -113,19 +134,27 @@ def complete_run(
         The run cannot be embedded.
     """
     transforms = run.get("transforms")
+    raw = transforms if isinstance(transforms, Transforms) else None
     files = [run["bold"], run["mask"], run["confounds"], *(transforms.files if transforms else [])]
     refuse_unreadable(*filter(None, files))
-    repetition_time = _repetition_time(run["bold"], inherited)
-    header, n_volumes = _header(run["bold"], is_raw=transforms is not None)
-    header_tr = header.get_zooms()[3] * _seconds_per_unit(header)
+    in_sidecar = None if inherited is None else sidecar_repetition_time(run["bold"], inherited)
+    header, n_volumes = _header(run["bold"], is_raw=raw is not None)
+    header_tr = float(header.get_zooms()[3] * _seconds_per_unit(header))
     warnings = list(run.get("warnings", ()))
-    if abs(header_tr - repetition_time) > 0.001:
-        warnings.append(
-            f"the header's TR ({header_tr:g} s) differs from the sidecar's ({repetition_time:g} "
-            f"s); the app uses the sidecar's, so check that it is right"
-        )
-    if transforms is not None:
-        _check_head_motion(transforms.head_motion, n_volumes)
+    if in_sidecar is None:
+        if not 0 < header_tr < 30:
+            raise InputError(f"{run['bold']}: its header contains no TR ({header_tr:g} s); add it")
+        # in float32, 0.72 s is 0.7200000286
+        repetition_time = round(header_tr, 6)
+    else:
+        repetition_time = in_sidecar
+        if abs(header_tr - repetition_time) > 0.001:
+            warnings.append(
+                f"the header's TR ({header_tr:g} s) differs from the sidecar's "
+                f"({repetition_time:g} s); the app uses the sidecar's, so check that it is right"
+            )
+    if raw is not None:
+        _check_head_motion(raw.head_motion, n_volumes)
     complete = Run(
         **run
         | {
@@ -138,77 +167,6 @@ def complete_run(
     )
     refuse_too_short(complete.series, short_runs)
     return complete
-
-
-def refuse_unreadable(*files: str | Path) -> None:
-    """Raise InputError if a file cannot be read: its content was not fetched, its links form a
-    loop, or permissions are missing. One message names all files that were not fetched."""
-    absent = []
-    for file in files:
-        try:
-            _open(file)
-        except FileNotFoundError:
-            absent.append(str(file))
-    if absent:
-        what = f"{len(absent)} files" if len(absent) > 1 else absent[0]
-        raise InputError(
-            f"the content of {what} is missing; fetch it (datalad get {shlex.join(absent)})"
-        )
-
-
-def _open(file: str | Path) -> None:
-    """Raise FileNotFoundError if a file is absent, InputError if it cannot be read."""
-    try:
-        if not stat.S_ISREG(os.stat(file).st_mode):
-            raise InputError(f"{file}: is not a regular file; {COPY_AGAIN}")
-        open(file, "rb").close()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise InputError(
-            f"{file}: cannot be read ({error.strerror}); check its permissions and links"
-        ) from error
-
-
-def _repetition_time(bold: str, inherited: Callable[[], Iterable[str]]) -> float:
-    """Return the TR in s from the BOLD file's own sidecar, or else from an inherited one."""
-    own = _own_sidecar(bold)
-    metadata = _read_json(own) if os.path.lexists(own) else {}
-    if "RepetitionTime" not in metadata:
-        metadata = sidecar_metadata(bold, inherited())
-    value = metadata.get("RepetitionTime")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 30:
-        instead = "" if value is None else f" (found {value!r})"
-        raise InputError(
-            f"its JSON sidecars contain no RepetitionTime in seconds{instead}; correct {own.name}"
-        )
-    return float(value)
-
-
-def sidecar_metadata(bold: str, inherited: Iterable[str]) -> dict[str, Any]:
-    """Return the content of a BOLD file's own sidecar and of those that it inherits from.
-
-    Parameters
-    ----------
-    bold
-        Path of the BOLD file.
-    inherited
-        Sidecars that apply to it, nearest first.
-
-    Raises
-    ------
-    InputError
-        A sidecar cannot be read.
-    """
-    own = _own_sidecar(bold)
-    metadata = _read_json(own) if os.path.lexists(own) else {}
-    for file in inherited:
-        metadata = _read_json(file) | metadata
-    return metadata
-
-
-def _own_sidecar(bold: str) -> Path:
-    return Path(bold.removesuffix(".gz")).with_suffix(".json")
 
 
 def _check_head_motion(file: str, n_volumes: int) -> None:
@@ -238,7 +196,7 @@ def _first_volume(run: dict[str, Any], dummy_scans: int | None) -> int:
         return dummy_scans
     if run["confounds"]:
         return count_dummy_scans(read_confounds(run["confounds"], n_rows=0))
-    if run.get("transforms"):
+    if isinstance(run.get("transforms"), Transforms):
         return _raw_dummy_scans(run["bold"])
     return 0
 
@@ -258,16 +216,3 @@ def _seconds_per_unit(header: nib.Nifti1Header) -> float:
         return _SECONDS.get(header.get_xyzt_units()[1], 1)
     except KeyError:  # a code that the NIfTI standard does not define
         return 1
-
-
-def _read_json(file: str | Path) -> dict[str, Any]:
-    refuse_unreadable(file)
-    try:
-        content = read_json(file)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: is not valid JSON ({error}); correct it") from error
-    if not isinstance(content, dict):
-        raise InputError(
-            f"{file}: contains {type(content).__name__} instead of names and values; correct it"
-        )
-    return content

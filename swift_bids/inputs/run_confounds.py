@@ -1,4 +1,4 @@
-"""A run -> its confounds: fMRIPrep's table, or motion from the transforms of the minimal level."""
+"""A run -> its confounds: a table or motion file, or motion from a raw run's transforms."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def confounds_of(run: Run) -> pd.DataFrame | None:
     """
     if run.confounds:
         return read_confounds(run.confounds)
-    if run.transforms:
-        return motion_confounds(run.transforms.head_motion, run.transforms.reference)
+    if raw := run.raw_transforms:
+        return motion_confounds(raw.head_motion, raw.reference)
     return None
 
 

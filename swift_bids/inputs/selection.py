@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from swift_bids.geometry.frames import TRAINING_SPACE
 from swift_bids.inputs.filenames import (
     FoundFile,
     entities_in,
@@ -17,7 +18,12 @@ from swift_bids.inputs.filenames import (
 )
 
 #: Spaces that the app reads by default, in order of preference; --space selects others.
-SPACES = ("MNI152NLin6Asym", "MNI152NLin2009cAsym")
+SPACES = (TRAINING_SPACE, "MNI152NLin2009cAsym")
+#: Entities of a run that the app resamples to the grid of the training data, or that is on it.
+TRAINING_ENTITIES = {"space": TRAINING_SPACE, "res": "2"}
+TRAINING_SUFFIX = "".join(f"_{entity}-{label}" for entity, label in TRAINING_ENTITIES.items())
+#: Templates of infants: no run in them is embedded.
+_INFANT_SPACES = ("MNIInfant", "UNCInfant")
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,11 @@ class Selection:
     slice_timing
         `--slice-timing`: `on`, `off`, or `auto` for what fMRIPrep was asked to do.
     interpolation, jacobian
-        `--interpolation` and `--jacobian`: how to resample raw BOLD files.
+        `--interpolation` and `--jacobian`: how to resample runs.
     from_raw
         `--from-raw`: resample raw BOLD files also where preprocessed ones exist.
+    ica_fix
+        `--ica-fix`: `on`, `off`, or `auto` for what the network was trained on.
     """
 
     sessions: Sequence[str] | None = None
@@ -67,6 +75,14 @@ class Selection:
     interpolation: str = "cubic"
     jacobian: bool = False
     from_raw: bool = False
+    ica_fix: str = "auto"
+
+    @property
+    def wants_training_grid(self) -> bool:
+        """Whether the selected spaces and resolutions contain the grid of the training data."""
+        if self.resolutions is not None and "2" not in map(plain, self.resolutions):
+            return False
+        return any(is_in_space(TRAINING_ENTITIES, space) for space in self.spaces)
 
     def has(self, bold: FoundFile) -> bool:
         """Whether the session, task, run and echo of a BOLD file are selected."""
@@ -87,7 +103,14 @@ class Selection:
         if self.resolutions is not None and resolution not in map(plain, self.resolutions):
             return None
         entities = entities_in(stem_of(bold.filename, "_desc-"))
+        if is_infant_space(entities.get("space")):
+            return None
         for number, space in enumerate(self.spaces):
             if is_in_space(entities, space):
                 return number, {"2": 0, "native": 1}.get(resolution, 2)
         return None
+
+
+def is_infant_space(space: str | None) -> bool:
+    """Whether a template is one of infants' brains."""
+    return space in _INFANT_SPACES

@@ -1,4 +1,4 @@
-"""The files of fMRIPrep's minimal level that take a raw BOLD run to the template."""
+"""The files with which the app resamples a run to the training template."""
 
 from __future__ import annotations
 
@@ -77,12 +77,59 @@ class Transforms:
             files.append(self.fieldmap.reference)
         return files
 
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Transforms:
-        """Build `Transforms` from the output of `dataclasses.asdict`."""
-        fieldmap = content["fieldmap"]
-        if fieldmap is not None:
-            coefficients = tuple(fieldmap["coefficients"])
-            fieldmap = Fieldmap(**{**fieldmap, "coefficients": coefficients})
-        shifts = tuple(content["slice_shifts"])
-        return cls(**{**content, "fieldmap": fieldmap, "slice_shifts": shifts})
+
+@dataclass(frozen=True)
+class FslWarp:
+    """From the voxels of a run with aligned volumes to MNI152NLin6Asym, by FSL.
+
+    Attributes
+    ----------
+    field
+        FNIRT's displacement field, on a grid of the template.
+    interpolation
+        `cubic` or `linear`.
+    """
+
+    field: str
+    interpolation: str = "cubic"
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of all files."""
+        return [self.field]
+
+
+@dataclass(frozen=True)
+class TemplateWarp:
+    """From a run in another template to MNI152NLin6Asym.
+
+    Attributes
+    ----------
+    steps
+        Composite transforms (`.h5`), which map a point of MNI152NLin6Asym to the other template in
+        this order.
+    interpolation
+        `cubic` or `linear`.
+    """
+
+    steps: tuple[str, ...]
+    interpolation: str = "cubic"
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of all files."""
+        return list(self.steps)
+
+
+def transforms_from_dict(content: Mapping[str, Any]) -> Transforms | FslWarp | TemplateWarp:
+    """Build one of the classes above from the output of `dataclasses.asdict`."""
+    if "field" in content:
+        return FslWarp(**content)
+    if "steps" in content:
+        return TemplateWarp(**{**content, "steps": tuple(content["steps"])})
+    fieldmap = content["fieldmap"]
+    if fieldmap is not None:
+        coefficients = tuple(fieldmap["coefficients"])
+        fieldmap = Fieldmap(**{**fieldmap, "coefficients": coefficients})
+    shifts = tuple(content["slice_shifts"])
+    return Transforms(**{**content, "fieldmap": fieldmap, "slice_shifts": shifts})

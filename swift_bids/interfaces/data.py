@@ -18,40 +18,42 @@ from swift_bids.geometry.resample_time import Series
 from swift_bids.inputs.confounds import displacement_in, read_confounds
 from swift_bids.inputs.raw_header import affine_of, load_header
 from swift_bids.inputs.run_confounds import motion_confounds
-from swift_bids.inputs.transforms import Transforms
+from swift_bids.inputs.transforms import Transforms, transforms_from_dict
 from swift_bids.interfaces.step import Step
+from swift_bids.steps.bold_points import BoldPoints
 from swift_bids.steps.chunk import SHORT_RUNS, TAILS, plan_chunks
 from swift_bids.steps.crop import crop
-from swift_bids.steps.locate import RawPoints, locate
+from swift_bids.steps.locate import locate
+from swift_bids.steps.locate_warped import locate_warped
 from swift_bids.steps.normalise import METHODS, normalise
 from swift_bids.steps.parcels import Parcels, cubes, read_atlas
 
 
 class _LocateInput(BaseInterfaceInputSpec):
-    bold = File(exists=True, mandatory=True, desc="raw run")
+    bold = File(exists=True, mandatory=True)
     mask = File(exists=True, mandatory=True)
-    transforms = traits.Dict(mandatory=True, desc="fields of Transforms")
+    transforms = traits.Dict(mandatory=True, desc="fields of Run.transforms")
     files = traits.List(File(exists=True), mandatory=True, desc="of the transforms")
     frame = traits.Enum(*FRAMES, mandatory=True)
 
 
 class _LocateOutput(TraitedSpec):
     mask = File(exists=True, desc="brain mask on the FSL 2 mm grid")
-    points = File(exists=True, desc="where its voxels are in the raw run, .npz")
+    points = File(exists=True, desc="where its voxels are in the run, .npz")
 
 
 class Locate(Step):
-    """Raw BOLD + transforms -> brain mask in the template, and its voxels in the run."""
+    """BOLD + transforms -> brain mask in the template, and its voxels in the run."""
 
     input_spec, output_spec = _LocateInput, _LocateOutput
 
     def _run_step(self, folder: Path) -> None:
-        mask, points = locate(
-            affine_of(load_header(self.inputs.bold)),
-            self.inputs.mask,
-            Transforms.from_dict(self.inputs.transforms),
-            FRAMES[self.inputs.frame],
-        )
+        transforms = transforms_from_dict(self.inputs.transforms)
+        bold, mask, frame = self.inputs.bold, self.inputs.mask, FRAMES[self.inputs.frame]
+        if isinstance(transforms, Transforms):
+            mask, points = locate(affine_of(load_header(bold)), mask, transforms, frame)
+        else:
+            mask, points = locate_warped(bold, mask, transforms, frame)
         self._results["mask"] = str(folder / "mask.nii.gz")
         self._results["points"] = str(folder / "points.npz")
         mask.to_filename(self._results["mask"])
@@ -61,7 +63,7 @@ class Locate(Step):
 class _NormaliseInput(BaseInterfaceInputSpec):
     bold = File(exists=True, mandatory=True)
     mask = File(exists=True, mandatory=True)
-    points = File(exists=True, desc="where the brain voxels are in a raw run")
+    points = File(exists=True, desc="where the brain voxels are in a run to resample")
     frame = traits.Enum(*FRAMES, mandatory=True)
     series = traits.Dict(mandatory=True, desc="fields of Series")
     method = traits.Enum(*METHODS, usedefault=True)
@@ -90,7 +92,7 @@ class Normalise(Step):
             self.inputs.method,
             parcels_of(self.inputs.atlas, self.inputs.frame),
             parcels,
-            RawPoints.load(self.inputs.points) if isdefined(self.inputs.points) else None,
+            BoldPoints.load(self.inputs.points) if isdefined(self.inputs.points) else None,
         )
         self._results |= {
             "matrix": matrix,

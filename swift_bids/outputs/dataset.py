@@ -13,7 +13,8 @@ from swift_bids import __version__
 from swift_bids.base.errors import UsageError
 from swift_bids.base.files import read_json, write_json, write_text
 from swift_bids.inputs.dataset import Dataset, made_by_this_app, read_description, resolved
-from swift_bids.outputs.provenance import BIDS_VERSION, GENERATED_BY, INPUT_DATASET, RAW_DATASET
+from swift_bids.inputs.layouts import LAYOUTS
+from swift_bids.outputs.provenance import BIDS_VERSION, GENERATED_BY, RAW_DATASET
 from swift_bids.outputs.tables import column_descriptions, write_table
 
 _LOG = logging.getLogger("swift_bids")
@@ -33,10 +34,10 @@ logs
 group*
 """
 _README = """\
-SwiFT embeddings of fMRIPrep derivatives, made by swift_bids {version}.
+SwiFT embeddings of {input}, made by swift_bids {version}.
 
 sub-XX.html shows the network's input and output for each run of a participant. The files of a run
-are named after its BOLD file, with desc-swift, in the same subfolder as in the input:
+are named after its BOLD file, with desc-swift, in the subfolder that BIDS gives it:
 
 - timeseries.tsv   one row per chunk of 20 volumes: its time, motion, and features swift000-287
 - embedding.tsv    one row: the mean of the included chunks
@@ -93,7 +94,7 @@ def _check_place(output_dir: Path, dataset: Dataset) -> None:
 
 def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
     """Write dataset_description.json, README.md, .bidsignore, and descriptions.tsv and .json."""
-    links = {INPUT_DATASET: _link(dataset.root, output_dir)}
+    links = {dataset.input_type: _link(dataset.root, output_dir)}
     if dataset.raw is not None:
         links[RAW_DATASET] = _link(dataset.raw, output_dir)
     authors = dataset.description.get("Authors") or []
@@ -109,7 +110,8 @@ def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
         "DatasetLinks": links,
     }
     write_json(output_dir / "dataset_description.json", description)
-    write_text(output_dir / "README.md", _README.format(version=__version__))
+    readme = _README.format(input=LAYOUTS[dataset.input_type].title, version=__version__)
+    write_text(output_dir / "README.md", readme)
     write_text(output_dir / ".bidsignore", _BIDSIGNORE)
     meanings = {
         "desc-swift": "Output of the SwiFT backbone, made by swift_bids",

@@ -12,12 +12,11 @@ from swift_bids.geometry.frames import space_note
 from swift_bids.geometry.grid import INTERPOLATION
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES
 from swift_bids.inputs.run import Run
+from swift_bids.inputs.transforms import FslWarp, TemplateWarp
 from swift_bids.network.weights import Weights
 from swift_bids.settings import EmbeddingSettings
 from swift_bids.steps.normalise import Normalisation
 
-#: Name of the input dataset in BIDS URIs, `bids:fmriprep:sub-01/...`.
-INPUT_DATASET = "fmriprep"
 #: Name of the raw dataset in BIDS URIs.
 RAW_DATASET = "raw"
 BIDS_VERSION = "1.10.0"
@@ -43,6 +42,8 @@ class Provenance:
     dataset_root, raw_root
         Derivatives and raw dataset, to which BIDS URIs are relative; `raw_root` is None if the app
         does not know it.
+    input_type
+        Layout of the derivatives; their name in BIDS URIs, `bids:fmriprep:sub-01/...`.
     kernel
         What ran the network: `torch`, or the instruction set of the compiled kernel; the last
         digits differ, too.
@@ -54,6 +55,7 @@ class Provenance:
     dataset_root: str
     kernel: str = "torch"
     raw_root: str | None = None
+    input_type: str = "fmriprep"
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Provenance:
@@ -66,12 +68,13 @@ class Provenance:
             content["dataset_root"],
             content["kernel"],
             content["raw_root"],
+            content["input_type"],
         )
 
 
 def bids_uri(path: str, provenance: Provenance) -> str:
     """BIDS URI of an input file: `bids:fmriprep:<path in the derivatives>` or `bids:raw:<path>`."""
-    roots = {INPUT_DATASET: provenance.dataset_root, RAW_DATASET: provenance.raw_root}
+    roots = {provenance.input_type: provenance.dataset_root, RAW_DATASET: provenance.raw_root}
     # one dataset may lie in the other
     inside = [(len(r), n, r) for n, r in roots.items() if r and Path(path).is_relative_to(r)]
     _, name, root = max(inside)
@@ -86,9 +89,10 @@ def source_uris(run: Run, provenance: Provenance) -> list[str]:
 def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation) -> dict[str, Any]:
     """The part that all sidecars of a run share: inputs, software, network and settings."""
     settings = settings_metadata(provenance)
+    space = run.space_of_input
     of_run = {
-        "Space": run.space,
-        **({"SpaceNote": note} if (note := space_note(run.space)) else {}),
+        "Space": space,
+        **({"SpaceNote": note} if (note := space_note(space)) else {}),
         "ResampledToFSL2mm": normalisation.interpolated,
         "SpatialInterpolation": INTERPOLATION if normalisation.interpolated else "none",
         **resampling_metadata(run),
@@ -105,15 +109,25 @@ def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation)
 
 
 def resampling_metadata(run: Run) -> dict[str, Any]:
-    """How the app resampled a raw run; empty for a run that fMRIPrep resampled."""
+    """What cleaned a run, and how the app resampled it through transforms, if it did."""
     transforms = run.transforms
+    cleaned = {"Denoising": run.denoising}
     if transforms is None:
-        return {}
-    return {
-        "SpatialInterpolation": (
-            f"{'cubic B-spline' if transforms.interpolation == 'cubic' else 'linear'}, one "
-            f"resampling from the raw BOLD"
-        ),
+        return cleaned
+    splines = "cubic B-spline" if transforms.interpolation == "cubic" else "linear"
+    if isinstance(transforms, FslWarp):
+        return cleaned | {
+            "SpatialInterpolation": f"{splines}, one resampling from the space of the run",
+            "WarpedWith": "FNIRT's displacement field",
+        }
+    if isinstance(transforms, TemplateWarp):
+        names = " and ".join(Path(file).name for file in transforms.steps)
+        return cleaned | {
+            "SpatialInterpolation": f"{splines}, one resampling from {run.space}",
+            "WarpedWith": names,
+        }
+    return cleaned | {
+        "SpatialInterpolation": f"{splines}, one resampling from the raw BOLD",
         "BrainMask": "functional" if transforms.functional_mask else "anatomical",
         "HeadMotionCorrected": True,
         "DistortionCorrected": transforms.fieldmap is not None,
@@ -139,6 +153,7 @@ def settings_metadata(provenance: Provenance) -> dict[str, Any]:
             "Kernel": provenance.kernel,
         },
         "Preprocessing": {
+            "InputType": provenance.input_type,
             "Frame": settings.frame,
             "Normalisation": settings.normalisation,
             "DummyScans": settings.dummy_scans,

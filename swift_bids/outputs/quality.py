@@ -56,7 +56,7 @@ def quality(
             "distance_from_run": [number(d) for d in chunks["distance"]],
         },
         "Motion": {
-            "confounds": run.confounds is not None or run.transforms is not None,
+            "confounds": run.confounds is not None or run.raw_transforms is not None,
             "mean_fd": number(chunks["mean_fd"].mean()),
             "max_chunk_fd": number(chunks["mean_fd"].max()),
             "censored": number(chunks["censored"].mean()),
@@ -64,7 +64,7 @@ def quality(
         "DiffersFromTraining": {
             "TR": round(abs(run.model_tr - TARGET_TR), 6) >= TR_TOLERANCE,
             "TemporalInterpolation": run.series.resampled,
-            "Space": run.space != TRAINING_SPACE,
+            "Space": space_note(run.space_of_input) is not None,
             "Grid": normalisation.interpolated,
             "Normalisation": normalisation.method != "global",
             "Intensity": _intensity(asdict(normalisation)) is not None,
@@ -90,6 +90,9 @@ def verdicts_of(qc: Mapping[str, Any]) -> list[Verdict]:
     verdicts = [*_coverage(qc["Coverage"]), _timing(qc)]
     if qc["Preprocessing"].get("HeadMotionCorrected"):
         verdicts.append((True, _resampling(qc["Preprocessing"])))
+    if warp := qc["Preprocessing"].get("WarpedWith"):
+        how = qc["Preprocessing"]["SpatialInterpolation"].replace(", one resampling", "")
+        verdicts.append((True, f"Warped to {TRAINING_SPACE} ({how}) with {warp}."))
     if normalised["interpolated"]:
         verdicts.append((True, "Resampled (linear) to the FSL 2 mm grid of the network."))
     if note := space_note(qc["Preprocessing"]["Space"]):

@@ -12,9 +12,6 @@ The part before head motion is the same for all volumes, so this step computes i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -23,102 +20,17 @@ import numpy as np
 from swift_bids.base.errors import InputError
 from swift_bids.geometry import fieldmap as fieldmaps
 from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE, Frame
+from swift_bids.geometry.grid import voxel_centers
 from swift_bids.geometry.itk import read_affines, read_composite
 from swift_bids.geometry.multilabel import carry_mask
-from swift_bids.inputs.bold_reader import scaling, stored_volumes, volume_rows
-from swift_bids.inputs.mask import load_image, mask_voxels
+from swift_bids.inputs.mask import load_image, mask_voxels, nearest
 from swift_bids.inputs.transforms import Fieldmap, Transforms
-from swift_bids.steps.slice_timing import corrected_blocks
-
-
-@dataclass(frozen=True)
-class RawPoints:
-    """Where the brain voxels of the network's grid are in a raw run.
-
-    Attributes
-    ----------
-    position
-        float64 (brain voxel, 3): voxels of the BOLD reference, in the order of
-        `swift_bids.geometry.grid.BrainVoxels`.
-    head_motion
-        float64 (volume, 4, 4): voxels of the BOLD reference to voxels of each volume.
-    axis, shift
-        Phase-encoding axis, and float64 (brain voxel,) shift along it in voxels.
-    gain
-        float64 (brain voxel,): what to multiply the interpolated values with.
-    slice_shifts
-        float64 (slice,): as in `swift_bids.inputs.transforms.Transforms`.
-    order
-        Order of the splines: 1 or 3.
-    """
-
-    position: np.ndarray
-    head_motion: np.ndarray
-    axis: int
-    shift: np.ndarray
-    gain: np.ndarray
-    slice_shifts: np.ndarray
-    order: int = 3
-
-    def save(self, file: str | Path) -> None:
-        """Write an `.npz` file."""
-        np.savez(file, **vars(self))
-
-    @classmethod
-    def load(cls, file: str | Path) -> RawPoints:
-        """Read what `save` wrote."""
-        with np.load(file) as content:
-            return cls(**{name: content[name][()] for name in content.files})
-
-    @contextmanager
-    def rows(
-        self, bold: nib.Nifti1Image, bold_file: str | Path, first_volume: int, folder: Path
-    ) -> Iterator[Iterator[np.ndarray]]:
-        """Yield an iterator over the brain voxels of the run, float32 (volume, brain voxel) blocks.
-
-        Values are interpolated by splines; outside the field of view they are 0.
-
-        Parameters
-        ----------
-        bold, bold_file
-            The raw run opened by `swift_bids.inputs.bold_reader.open_bold`, and its name for
-            messages.
-        first_volume, folder
-            Number of dummy scans, and a folder for a temporary file, if slice timing is corrected.
-        """
-        from scipy.ndimage import map_coordinates, spline_filter
-
-        shape = bold.shape[:3]
-        with ExitStack() as stack:
-            if len(self.slice_shifts):
-                scaled: Callable[[np.ndarray], np.ndarray] = np.asarray
-                blocks = stack.enter_context(
-                    corrected_blocks(bold, bold_file, self.slice_shifts, first_volume, folder)
-                )
-            else:
-                scaled, blocks = scaling(bold), stored_volumes(bold, bold_file)
-
-            def values_at(number: int, volume: np.ndarray) -> np.ndarray:
-                voxels = np.nan_to_num(scaled(volume), posinf=0, neginf=0)
-                knots = voxels.reshape(shape, order="F")
-                if self.order > 1:
-                    knots = spline_filter(knots, self.order)
-                position = self.in_volume(number)
-                values = map_coordinates(knots, position, np.float64, self.order, prefilter=False)
-                return values * self.gain
-
-            yield volume_rows(blocks, len(self.position), values_at)
-
-    def in_volume(self, number: int) -> np.ndarray:
-        """Voxel coordinates (3, brain voxel) in a volume of the run."""
-        position = nib.affines.apply_affine(self.head_motion[number], self.position).T
-        position[self.axis] += self.shift
-        return position
+from swift_bids.steps.bold_points import SPLINE_ORDER, BoldPoints
 
 
 def locate(
     affine: np.ndarray, mask_file: str | Path, transforms: Transforms, frame: Frame
-) -> tuple[nib.Nifti1Image, RawPoints]:
+) -> tuple[nib.Nifti1Image, BoldPoints]:
     """Find the brain voxels of the network's grid in a raw run.
 
     Parameters
@@ -134,7 +46,7 @@ def locate(
     -------
     mask : nibabel.Nifti1Image
         The brain mask on the FSL 2 mm grid.
-    points : RawPoints
+    points : BoldPoints
 
     Raises
     ------
@@ -143,8 +55,7 @@ def locate(
     """
     coregistration = _single_affine(transforms.coregistration)
     template = read_composite(transforms.template)
-    index = np.arange(np.prod(FSL_SHAPE))
-    centers = _voxel_centers(index)
+    centers = voxel_centers()
     mask = load_image(mask_file)
     inside = np.nan_to_num(np.asarray(mask.dataobj)) != 0
     to_mask = np.linalg.inv(mask.affine)
@@ -153,9 +64,9 @@ def locate(
         brain = carry_mask(inside, nib.affines.apply_affine(to_mask, points))
     else:
         points = template.apply(centers)
-        brain = _nearest(inside, nib.affines.apply_affine(to_mask, points))
+        brain = nearest(inside, nib.affines.apply_affine(to_mask, points))
     located = nib.Nifti1Image(brain.reshape(FSL_SHAPE).astype(np.uint8), FSL_AFFINE)
-    centers = _voxel_centers(mask_voxels(located, mask_file, frame).fsl_index)
+    centers = centers[mask_voxels(located, mask_file, frame).fsl_index]
 
     def in_reference(points: np.ndarray) -> np.ndarray:
         return nib.affines.apply_affine(coregistration, template.apply(points))
@@ -173,22 +84,16 @@ def locate(
             sign = -1 if nib.aff2axcodes(affine)[axis] in "LPI" else 1
             gain = 1 + sign * (after - before) / 2
     to_voxels = np.linalg.inv(affine)
-    points_in_run = RawPoints(
+    points_in_run = BoldPoints(
         position=nib.affines.apply_affine(to_voxels, points),
         head_motion=to_voxels @ read_affines(transforms.head_motion) @ affine,
         axis=axis,
         shift=shift,
         gain=gain,
         slice_shifts=np.array(transforms.slice_shifts),
-        order={"cubic": 3, "linear": 1}[transforms.interpolation],
+        order=SPLINE_ORDER[transforms.interpolation],
     )
     return located, points_in_run
-
-
-def _voxel_centers(fsl_index: np.ndarray) -> np.ndarray:
-    """Flat positions in the FSL grid -> (voxel, 3) in mm."""
-    index = np.stack(np.unravel_index(fsl_index, FSL_SHAPE), axis=-1)
-    return nib.affines.apply_affine(FSL_AFFINE, index)
 
 
 def _single_affine(file: str) -> np.ndarray:
@@ -199,13 +104,6 @@ def _single_affine(file: str) -> np.ndarray:
             f"again"
         )
     return affines[0]
-
-
-def _nearest(mask: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Nearest-neighbour values of a mask (point,), false outside its grid."""
-    from scipy.ndimage import map_coordinates
-
-    return map_coordinates(mask.astype(np.uint8), position.T, order=0) != 0
 
 
 class _Distortion:

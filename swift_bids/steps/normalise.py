@@ -22,8 +22,8 @@ from swift_bids.geometry.grid import is_fsl_grid
 from swift_bids.geometry.resample_time import Series, resample
 from swift_bids.inputs.bold_reader import brain_rows, open_bold
 from swift_bids.inputs.mask import check_same_grid, load_image, mask_voxels
+from swift_bids.steps.bold_points import BoldPoints
 from swift_bids.steps.kept_rows import KeptRows
-from swift_bids.steps.locate import RawPoints
 from swift_bids.steps.parcels import ParcelMeans, Parcels
 from swift_bids.steps.voxel_statistics import VoxelMoments
 
@@ -83,7 +83,7 @@ def normalise(
     method: str = "global",
     parcels: Parcels | None = None,
     parcel_file: str | Path | None = None,
-    points: RawPoints | None = None,
+    points: BoldPoints | None = None,
 ) -> Normalisation:
     """Write the z-scored brain voxels of a run and return its statistics.
 
@@ -171,7 +171,7 @@ def _read(
     series: Series,
     kept: KeptRows,
     parcels: Parcels | None,
-    points: RawPoints | None,
+    points: BoldPoints | None,
 ) -> _Run:
     """Read a run once: keep its brain voxels, and compute everything that needs all of them."""
     mask_image = load_image(mask_file)

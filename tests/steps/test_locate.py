@@ -17,7 +17,8 @@ from swift_bids.inputs.run_confounds import confounds_of
 from swift_bids.selftest import make_network
 from swift_bids.steps import locate as module
 from swift_bids.steps.embed import embed_chunks
-from swift_bids.steps.locate import RawPoints, locate
+from swift_bids.steps.bold_points import BoldPoints
+from swift_bids.steps.locate import locate
 from swift_bids.steps.normalise import normalise
 
 
@@ -191,11 +192,11 @@ def test_a_missing_level_of_the_fieldmap_is_noticed(runs):
 
 def test_points_are_the_same_after_saving(tmp_path):
     rng = np.random.default_rng(0)
-    points = RawPoints(
+    points = BoldPoints(
         rng.random((5, 3)), rng.random((2, 4, 4)), 1, rng.random(5), np.ones(5), np.ones(3), order=1
     )
     points.save(tmp_path / "points.npz")
-    again = RawPoints.load(tmp_path / "points.npz")
+    again = BoldPoints.load(tmp_path / "points.npz")
     assert (again.in_volume(1) == points.in_volume(1)).all()
     assert (again.axis, again.order) == (1, 1)
 
@@ -205,7 +206,7 @@ def test_values_outside_the_field_of_view_are_zero(tmp_path):
     nib.Nifti1Image(data, np.eye(4)).to_filename(tmp_path / "bold.nii")
     position = np.array([[0, 0, 0], [3, 4, 5], [-0.1, 0, 0], [3.1, 4, 5], [1.5, 2.5, 2.5]])
     still = np.stack([np.eye(4)] * 2)
-    points = RawPoints(position, still, 0, np.zeros(5), np.ones(5), np.array([]))
+    points = BoldPoints(position, still, 0, np.zeros(5), np.ones(5), np.array([]))
     with open_bold(tmp_path / "bold.nii") as bold:
         with points.rows(bold, "bold.nii", 0, tmp_path) as blocks:
             (rows,) = blocks

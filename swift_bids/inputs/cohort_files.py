@@ -1,0 +1,187 @@
+"""The folders of HCP, ABCD and UK Biobank -> their runs under BIDS names, and the files of each.
+
+Names and places are those of the releases; see `swift_bids.inputs.layouts` for the sources.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from swift_bids.base.errors import InputError
+from swift_bids.inputs.confounds import HCP_MOTION, HCP_RMS
+from swift_bids.inputs.layouts import UKB_NAME
+from swift_bids.inputs.transforms import FslWarp
+
+_HCP_RUN = re.compile(r"[rt]fMRI_([A-Za-z]+)(\d*)_(LR|RL|AP|PA)")
+_HCP_7T = re.compile(r"[rt]fMRI_\w+_7T_(AP|PA)")
+_ABCD_RUN = re.compile(r"(?:ses-[^_]+_)?task-([A-Za-z0-9]+?)(?:_run-(\d+)|(\d+))?")
+#: The anatomical brain mask at 2 mm. Which of its names it has depends on the release.
+_HCP_MASKS = ("brainmask_fs.2.nii.gz", "brainmask_fs.2.0.nii.gz")
+#: What `--ica-fix auto` chooses: the data that the network was trained on.
+_ICA_FIX = {"hcp": "off", "abcd": "off", "ukb": "on"}
+
+
+@dataclass(frozen=True)
+class CohortRun:
+    """A run as a cohort distributes it.
+
+    Attributes
+    ----------
+    name
+        Its BIDS entities, without those of its space.
+    folder
+        Where its files are, for messages.
+    files
+        Value of `--ica-fix` -> fields of `swift_bids.inputs.run.Run`; raises InputError if a file
+        is missing.
+    sidecar
+        JSON file with its TR; None: the TR is in the header.
+    """
+
+    name: str
+    folder: Path
+    files: Callable[[str], dict[str, Any]]
+    sidecar: Path | None = None
+
+
+def hcp_runs(label: str, folder: Path) -> Iterator[CohortRun]:
+    """Runs of one participant of HCP, from `MNINonLinear/Results`, at 3 T."""
+    shared = folder / "MNINonLinear"
+    for place in sorted((shared / "Results").glob("[rt]fMRI_*")):
+        if match := _HCP_RUN.fullmatch(place.name):
+            task, number, direction = match.groups()
+            name = f"sub-{label}_task-{task.lower()}_dir-{direction}_run-{number or 1}"
+            yield CohortRun(name, place, partial(_hcp_files, "hcp", place, (place, shared)))
+
+
+def left_out(folder: Path) -> list[str]:
+    """Names of the runs of a participant of HCP that are not embedded: those at 7 T."""
+    places = (folder / "MNINonLinear" / "Results").glob("*_7T_*")
+    return sorted(place.name for place in places if _HCP_7T.fullmatch(place.name))
+
+
+def abcd_runs(label: str, folder: Path) -> Iterator[CohortRun]:
+    """Runs of one participant from the abcd-hcp-pipeline, in all sessions."""
+    for results in sorted(folder.glob("ses-*/files/MNINonLinear/Results")):
+        session = results.parents[2].name
+        for place in sorted(p for p in results.iterdir() if p.is_dir()):
+            if match := _ABCD_RUN.fullmatch(place.name):
+                number = match[2] or match[3]
+                run = f"_run-{number}" if number else ""
+                name = f"sub-{label}_{session}_task-{match[1]}{run}"
+                masks = (place, results.parent)
+                yield CohortRun(name, place, partial(_hcp_files, "abcd", place, masks))
+
+
+def ukb_runs(label: str, folder: Path) -> Iterator[CohortRun]:
+    """The resting-state run in one folder or zip file of UK Biobank (field 20227)."""
+    name = f"sub-{label}"
+    if match := UKB_NAME.fullmatch(folder.name):
+        name += f"_ses-{match[2]}"
+    name += "_task-rest"
+    if match and match[3] != "0":  # acquired again at the same visit
+        name += f"_run-{int(match[3]) + 1}"
+    sidecar = folder / "fMRI" / "rfMRI.json"
+    found = sidecar if os.path.lexists(sidecar) else None
+    yield CohortRun(name, folder, partial(_ukb_files, folder), found)
+
+
+def _hcp_files(
+    cohort: str, folder: Path, mask_folders: tuple[Path, Path], ica_fix: str
+) -> dict[str, Any]:
+    """Files of a run in the layout of HCP's pipelines; its folder has the name of the run."""
+    stem = folder.name
+    names = sorted(os.listdir(folder))
+    plain = [name for name in names if name == f"{stem}.nii.gz"]
+    clean = [name for name in names if re.fullmatch(rf"{stem}_hp\d+_clean\.nii\.gz", name)]
+    bold, denoising = _choose(cohort, folder, plain, clean, ica_fix)
+    masks = [place / name for place in mask_folders for name in _HCP_MASKS]
+    if cohort == "abcd":
+        masks.append(folder / "brainmask_fs.nii.gz")
+    mask = next((file for file in masks if os.path.lexists(file)), None)
+    if mask is None:
+        raise InputError(
+            f"{folder}: has no brain mask ({_HCP_MASKS[0]}), and neither has {mask_folders[1]}; "
+            f"copy it from the release"
+        )
+    motion = next((name for name in (HCP_MOTION, HCP_RMS) if name in names), None)
+    fields: dict[str, Any] = {
+        "bold": str(bold),
+        "mask": str(mask),
+        "confounds": str(folder / motion) if motion else None,
+        "denoising": denoising,
+    }
+    if motion == HCP_RMS:
+        fields["warnings"] = (
+            f"there is no {HCP_MOTION}, so framewise displacement is FSL's relative RMS "
+            f"displacement ({HCP_RMS}), which is smaller",
+        )
+    return fields
+
+
+def _ukb_files(folder: Path, ica_fix: str) -> dict[str, Any]:
+    if folder.suffix == ".zip":
+        raise InputError(
+            f"{folder}: is not unpacked; run unzip -d {folder.with_suffix('')} {folder}"
+        )
+    ica = folder / "fMRI" / "rfMRI.ica"
+    if not ica.is_dir():
+        raise InputError(
+            f"{folder}: has no fMRI/rfMRI.ica; UK Biobank leaves it out if the run did not pass "
+            f"its quality control"
+        )
+    names = os.listdir(ica)
+    plain = [name for name in names if name == "filtered_func_data.nii.gz"]
+    clean = [name for name in names if name == "filtered_func_data_clean.nii.gz"]
+    bold, denoising = _choose("ukb", ica, plain, clean, ica_fix)
+    field, mask = ica / "reg" / "example_func2standard_warp.nii.gz", ica / "mask.nii.gz"
+    for file, what in ((field, "the field that leads to MNI space"), (mask, "the brain mask")):
+        if not os.path.lexists(file):
+            raise InputError(
+                f"{file}, {what}, is missing; unpack the zip file of field 20227 again"
+            )
+    motion = ica / "mc" / "prefiltered_func_data_mcf.par"
+    return {
+        "bold": str(bold),
+        "mask": str(mask),
+        "confounds": str(motion) if os.path.lexists(motion) else None,
+        "denoising": denoising,
+        "transforms": FslWarp(str(field)),
+    }
+
+
+def _choose(
+    cohort: str, folder: Path, plain: list[str], clean: list[str], ica_fix: str
+) -> tuple[Path, str]:
+    """The BOLD file with or without ICA-FIX, and what has denoised it."""
+    wanted = _ICA_FIX[cohort] if ica_fix == "auto" else ica_fix
+    chosen, others = (clean, plain) if wanted == "on" else (plain, clean)
+    if len(chosen) > 1:
+        raise InputError(
+            f"{folder}: has several files after ICA-FIX ({', '.join(chosen)}); keep only one"
+        )
+    if chosen:
+        return folder / chosen[0], "ICA-FIX" if wanted == "on" else "none"
+    kind = "after ICA-FIX" if wanted == "on" else "before ICA-FIX"
+    if others:
+        instead = "off" if wanted == "on" else "on"
+        raise InputError(
+            f"{folder}: has no BOLD file {kind}, but {others[0]}; choose it with --ica-fix "
+            f"{instead}"
+        )
+    if any(folder.glob("*.dtseries.nii")):
+        raise InputError(
+            f"{folder}: has only CIFTI files, which the network cannot read; download the volumes "
+            f"(*.nii.gz), too"
+        )
+    raise InputError(f"{folder}: has no BOLD file; copy the run again")
+
+
+#: `--input-type` -> label and folder of a participant -> runs.
+RUNS_OF = {"hcp": hcp_runs, "abcd": abcd_runs, "ukb": ukb_runs}

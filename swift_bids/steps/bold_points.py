@@ -1,0 +1,107 @@
+"""Where the brain voxels of the network are in a BOLD file -> their values in each volume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from swift_bids.inputs.bold_reader import scaling, stored_volumes, volume_rows
+from swift_bids.steps.slice_timing import corrected_blocks
+
+#: Order of the splines for each choice of `--interpolation`.
+SPLINE_ORDER = {"cubic": 3, "linear": 1}
+
+
+@dataclass(frozen=True)
+class BoldPoints:
+    """Where the brain voxels of the network's grid are in a run that the app resamples.
+
+    The defaults are those of a run whose volumes are aligned and not distorted.
+
+    Attributes
+    ----------
+    position
+        float64 (brain voxel, 3): voxels of the BOLD reference, in the order of
+        `swift_bids.geometry.grid.BrainVoxels`.
+    order
+        Order of the splines: 1 or 3.
+    head_motion
+        float64 (volume, 4, 4): voxels of the BOLD reference to voxels of each volume; None if the
+        volumes are aligned.
+    axis, shift
+        Phase-encoding axis, and float64 (brain voxel,) shift along it in voxels.
+    gain
+        float64 (brain voxel,): what to multiply the interpolated values with.
+    slice_shifts
+        float64 (slice,): as in `swift_bids.inputs.transforms.Transforms`.
+    """
+
+    position: np.ndarray
+    order: int = 3
+    head_motion: np.ndarray | None = None
+    axis: int = 0
+    shift: np.ndarray | float = 0.0
+    gain: np.ndarray | float = 1.0
+    slice_shifts: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def save(self, file: str | Path) -> None:
+        """Write an `.npz` file."""
+        np.savez(file, **{name: value for name, value in vars(self).items() if value is not None})
+
+    @classmethod
+    def load(cls, file: str | Path) -> BoldPoints:
+        """Read what `save` wrote."""
+        with np.load(file) as content:
+            return cls(**{name: content[name][()] for name in content.files})
+
+    @contextmanager
+    def rows(
+        self, bold: nib.Nifti1Image, bold_file: str | Path, first_volume: int, folder: Path
+    ) -> Iterator[Iterator[np.ndarray]]:
+        """Yield an iterator over the brain voxels of the run, float32 (volume, brain voxel) blocks.
+
+        Values are interpolated by splines; outside the field of view they are 0.
+
+        Parameters
+        ----------
+        bold, bold_file
+            The run opened by `swift_bids.inputs.bold_reader.open_bold`, and its name for
+            messages.
+        first_volume, folder
+            Number of dummy scans, and a folder for a temporary file, if slice timing is corrected.
+        """
+        from scipy.ndimage import map_coordinates, spline_filter
+
+        shape = bold.shape[:3]
+        with ExitStack() as stack:
+            if len(self.slice_shifts):
+                scaled: Callable[[np.ndarray], np.ndarray] = np.asarray
+                blocks = stack.enter_context(
+                    corrected_blocks(bold, bold_file, self.slice_shifts, first_volume, folder)
+                )
+            else:
+                scaled, blocks = scaling(bold), stored_volumes(bold, bold_file)
+
+            def values_at(number: int, volume: np.ndarray) -> np.ndarray:
+                voxels = np.nan_to_num(scaled(volume), posinf=0, neginf=0)
+                knots = voxels.reshape(shape, order="F")
+                if self.order > 1:
+                    knots = spline_filter(knots, self.order)
+                position = self.in_volume(number)
+                values = map_coordinates(knots, position, np.float64, self.order, prefilter=False)
+                return values * self.gain
+
+            yield volume_rows(blocks, len(self.position), values_at)
+
+    def in_volume(self, number: int) -> np.ndarray:
+        """Voxel coordinates (3, brain voxel) in a volume of the run."""
+        if self.head_motion is None:
+            return self.position.T
+        position = nib.affines.apply_affine(self.head_motion[number], self.position).T
+        position[self.axis] += self.shift
+        return position

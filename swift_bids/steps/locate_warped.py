@@ -1,0 +1,70 @@
+"""Preprocessed run in another space + warp -> its brain mask in the template, and the voxels of it.
+
+The volumes of such a run are aligned already, so a voxel of the template has one place in all of
+them. Masks are carried by nearest neighbour, as FSL does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import nibabel as nib
+import numpy as np
+
+from swift_bids.base.errors import InputError
+from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE, Frame
+from swift_bids.geometry.fsl_warp import from_scaled_mm, source_points
+from swift_bids.geometry.grid import voxel_centers
+from swift_bids.geometry.itk import read_composite
+from swift_bids.inputs.bold_reader import open_image
+from swift_bids.inputs.mask import check_same_grid, load_image, mask_voxels, nearest
+from swift_bids.inputs.transforms import FslWarp, TemplateWarp
+from swift_bids.steps.bold_points import SPLINE_ORDER, BoldPoints
+
+
+def locate_warped(
+    bold_file: str | Path, mask_file: str | Path, warp: FslWarp | TemplateWarp, frame: Frame
+) -> tuple[nib.Nifti1Image, BoldPoints]:
+    """Find the brain voxels of the network's grid in a run with aligned volumes.
+
+    Parameters
+    ----------
+    bold_file, mask_file
+        4D BOLD and 3D brain mask on the same grid.
+    warp, frame
+        Files that lead to the template; position of the FSL 2 mm grid in the network's input.
+
+    Returns
+    -------
+    mask : nibabel.Nifti1Image
+        The brain mask on the FSL 2 mm grid.
+    points : BoldPoints
+
+    Raises
+    ------
+    InputError
+        A file cannot be read, does not fit the others, or no voxel of the mask is in the frame.
+    """
+    mask = load_image(mask_file)
+    check_same_grid(cast(nib.Nifti1Image, nib.load(bold_file)), bold_file, mask, mask_file)
+    position = _in_run(warp, voxel_centers(), mask)
+    brain = nearest(np.nan_to_num(np.asarray(mask.dataobj)) != 0, position)
+    located = nib.Nifti1Image(brain.reshape(FSL_SHAPE).astype(np.uint8), FSL_AFFINE)
+    index = mask_voxels(located, mask_file, frame).fsl_index
+    return located, BoldPoints(position[index], SPLINE_ORDER[warp.interpolation])
+
+
+def _in_run(warp: FslWarp | TemplateWarp, points: np.ndarray, run: nib.Nifti1Image) -> np.ndarray:
+    """Points (point, 3) in mm of the template -> voxels of an image on the grid of the run; points
+    where the warp is unknown are outside the grid."""
+    if isinstance(warp, TemplateWarp):
+        for file in warp.steps:
+            points = read_composite(file).apply(points)
+        return nib.affines.apply_affine(np.linalg.inv(run.affine), points)
+    with open_image(warp.field) as field:
+        try:
+            source = source_points(field, points)
+        except ValueError as error:
+            raise InputError(f"{warp.field}: {error}") from error
+    return np.nan_to_num(from_scaled_mm(source, run.shape, run.affine), nan=-1e6)
