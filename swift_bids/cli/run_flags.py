@@ -113,12 +113,6 @@ def add_raw_flags(parser: argparse.ArgumentParser) -> None:
         "say that fMRIPrep would (default: auto)",
     )
     raw.add_argument(
-        "--interpolation",
-        choices=("cubic", "linear"),
-        default="cubic",
-        help="how to resample raw BOLD; linear is faster, but smooths (default: cubic)",
-    )
-    raw.add_argument(
         "--jacobian",
         action="store_true",
         help="multiply raw BOLD by the Jacobian of the distortion, to reproduce fMRIPrep's output; "
@@ -129,6 +123,27 @@ def add_raw_flags(parser: argparse.ArgumentParser) -> None:
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
     """How to prepare the data of a run."""
     data = parser.add_argument_group("data")
+    data.add_argument(
+        "--template-warp",
+        choices=("auto", "off"),
+        default="auto",
+        help="warp runs in another template than MNI152NLin6Asym to it, if the participant has the "
+        "transforms of both templates or --template-xfm is given (default: auto)",
+    )
+    data.add_argument(
+        "--template-xfm",
+        type=Path,
+        metavar="FILE",
+        help="TemplateFlow's transform tpl-MNI152NLin6Asym_from-MNI152NLin2009cAsym_mode-image_xfm"
+        ".h5, for participants without their own",
+    )
+    data.add_argument(
+        "--interpolation",
+        choices=("cubic", "linear"),
+        default="cubic",
+        help="how to resample runs through transforms; linear is faster, but smooths (default: "
+        "cubic)",
+    )
     data.add_argument(
         "--normalisation",
         "--normalization",

@@ -12,6 +12,7 @@ from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.filters import read_filter_file
 from swift_bids.inputs.index import check_database_dir
 from swift_bids.inputs.selection import SPACES, Selection
+from swift_bids.inputs.template_warp import check_template_xfm
 from swift_bids.settings import (
     ClusterSettings,
     EmbeddingSettings,
@@ -153,5 +154,7 @@ def _selection(args: argparse.Namespace, dataset: Dataset) -> Selection:
         interpolation=args.interpolation,
         jacobian=args.jacobian,
         from_raw=args.from_raw,
+        template_warp=args.template_warp,
+        template_xfm=check_template_xfm(args.template_xfm),
         ica_fix=args.ica_fix,
     )

@@ -132,12 +132,15 @@ class DisplacementField:
 
         with _open(self.file) as content:
             field = content[self.dataset][:].reshape(*self.shape[::-1], 3)
-        zyx = np.moveaxis(np.indices(self.shape[::-1]), 0, -1)
-        moved = nib.affines.apply_affine(self.affine, zyx[..., ::-1]) + field * (-1.0, -1.0, 1.0)
-        components = [
-            map_coordinates(moved[..., axis], position.T[::-1], order=order, cval=np.nan)
-            for axis in range(3)
-        ]
+        components = []
+        for axis, sign in enumerate((-1, -1, 1)):  # one at a time, to need little memory
+            offset, *steps = self.affine[axis, [3, 2, 1, 0]]
+            z, y, x = (
+                step * np.arange(size) for step, size in zip(steps, self.shape[::-1], strict=True)
+            )
+            moved = z[:, None, None] + y[:, None] + x + offset
+            moved += sign * field[..., axis]
+            components.append(map_coordinates(moved, position.T[::-1], order=order, cval=np.nan))
         return np.stack(components, axis=1)
 
 

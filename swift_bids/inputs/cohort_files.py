@@ -143,9 +143,7 @@ def _ukb_files(folder: Path, ica_fix: str) -> dict[str, Any]:
     field, mask = ica / "reg" / "example_func2standard_warp.nii.gz", ica / "mask.nii.gz"
     for file, what in ((field, "the field that leads to MNI space"), (mask, "the brain mask")):
         if not os.path.lexists(file):
-            raise InputError(
-                f"{file}, {what}, is missing; unpack the zip file of field 20227 again"
-            )
+            raise InputError(f"{file} ({what}) is missing; unpack the zip file again")
     motion = ica / "mc" / "prefiltered_func_data_mcf.par"
     return {
         "bold": str(bold),

@@ -101,7 +101,16 @@ def find_transforms(
     if not references:
         raise InputError(f"has no BOLD reference ({stem}_desc-hmc_boldref.nii.gz); {_REMEDY}")
     reference = max(references)  # hmc before coreg
-    template = _template_transform(stem, files)
+    template = find_template_transform(stem, files)
+    if template is None:
+        others = sorted(
+            {m.group(1) for f in files if (m := re.search(r"_from-T1w_to-(MNI[^_]+)_", f.name))}
+        )
+        instead = f" (available: {', '.join(others)})" if others else ""
+        raise InputError(
+            f"has no transform from the anatomical image to {TRAINING_SPACE}{instead}; run "
+            f"fMRIPrep --level minimal with --output-spaces {TRAINING_SPACE}"
+        )
     functional = next((f for end, f in own.items() if end.startswith("_desc-brain_mask.nii")), None)
     anatomical = _anatomical_mask(template, files)
     if functional is None and anatomical is None:
@@ -141,18 +150,19 @@ def find_transforms(
     return transforms, str(functional or anatomical), warnings
 
 
-def _template_transform(stem: str, files: Iterable[Path]) -> Path:
-    """The transform to the template: from the run's session, from none, or from another one."""
+def find_template_transform(stem: str, files: Iterable[Path]) -> Path | None:
+    """Return the transform from the anatomical image of a run to the training template.
+
+    It comes from the session of the run, from none, or from another one, in this order.
+
+    Raises
+    ------
+    InputError
+        There are several, none of them from the session of the run.
+    """
     found = [file for file in files if _TEMPLATE.search(file.name)]
     if not found:
-        others = sorted(
-            {m.group(1) for f in files if (m := re.search(r"_from-T1w_to-(MNI[^_]+)_", f.name))}
-        )
-        instead = f" (available: {', '.join(others)})" if others else ""
-        raise InputError(
-            f"has no transform from the anatomical image to {TRAINING_SPACE}{instead}; run "
-            f"fMRIPrep --level minimal with --output-spaces {TRAINING_SPACE}"
-        )
+        return None
     session = entities_in(stem).get("ses")
     sessions = [entities_in(file.name).get("ses") for file in found]
     for wanted in (session, None):

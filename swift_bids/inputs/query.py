@@ -9,9 +9,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift_bids.base.errors import InputError, Problem, UsageError
+from swift_bids.geometry.frames import TRAINING_SPACE
 from swift_bids.inputs.cohort_runs import find_cohort_runs
 from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.filenames import (
@@ -22,6 +24,7 @@ from swift_bids.inputs.filenames import (
     stem_of,
 )
 from swift_bids.inputs.filters import check_entities, entities_of, io_spec
+from swift_bids.inputs.find_transforms import list_files
 from swift_bids.inputs.index import UnreadableFolderError, inherited_sidecars, moved, open_layout
 from swift_bids.inputs.layouts import COHORTS
 from swift_bids.inputs.minimal_runs import add_minimal_runs
@@ -32,6 +35,7 @@ from swift_bids.inputs.missing import (
 )
 from swift_bids.inputs.run import Run, complete_run
 from swift_bids.inputs.selection import Selection
+from swift_bids.inputs.template_warp import find_template_warp
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
@@ -139,6 +143,7 @@ def _participant_runs(
         candidates_of_run[_SPATIAL.sub("", stem_of(bold.filename, "_desc-"))].append(bold)
 
     runs, problems = [], []
+    own_files: list[Path] | None = None
     for name, candidates in sorted(candidates_of_run.items()):
         usable = [b for b in candidates if selection.rank(b) is not None]
         if not usable:
@@ -161,6 +166,12 @@ def _participant_runs(
                 "space": best.entities["space"],
                 "others": tuple(others),
             }
+            if run["space"] != TRAINING_SPACE and selection.template_warp == "auto":
+                if own_files is None:
+                    own_files = list_files(dataset.root, participant)
+                run["transforms"] = find_template_warp(
+                    stem, run["space"], own_files, selection.template_xfm, selection.interpolation
+                )
             runs.append(
                 complete_run(
                     run,

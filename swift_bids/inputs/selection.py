@@ -56,6 +56,9 @@ class Selection:
         `--interpolation` and `--jacobian`: how to resample runs.
     from_raw
         `--from-raw`: resample raw BOLD files also where preprocessed ones exist.
+    template_warp, template_xfm
+        `--template-warp` and `--template-xfm`: whether and with which file to warp runs in another
+        template to that of the training data.
     ica_fix
         `--ica-fix`: `on`, `off`, or `auto` for what the network was trained on.
     """
@@ -75,6 +78,8 @@ class Selection:
     interpolation: str = "cubic"
     jacobian: bool = False
     from_raw: bool = False
+    template_warp: str = "auto"
+    template_xfm: Path | None = None
     ica_fix: str = "auto"
 
     @property

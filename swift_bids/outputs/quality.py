@@ -96,8 +96,11 @@ def verdicts_of(qc: Mapping[str, Any]) -> list[Verdict]:
     if normalised["interpolated"]:
         verdicts.append((True, "Resampled (linear) to the FSL 2 mm grid of the network."))
     if note := space_note(qc["Preprocessing"]["Space"]):
-        option = f"--output-spaces {TRAINING_SPACE}:res-2"
-        verdicts.append((False, f"{note}; run fMRIPrep with {option} to get the training space."))
+        remedy = (
+            f"run fMRIPrep with --output-spaces {TRAINING_SPACE}:res-2, or keep both of its "
+            f"transforms in anat/ or give --template-xfm, so that the app can warp the run"
+        )
+        verdicts.append((False, f"{note}; {remedy}."))
     verdicts += [*_signal(normalised, qc["Coverage"]["n_voxels"], qc["Volumes"]), _motion(qc)]
     verdicts += _chunks(qc["Chunks"], qc["Volumes"])
     return verdicts + [(False, w[0].upper() + w[1:] + ".") for w in qc["InputWarnings"]]
@@ -241,16 +244,16 @@ def _motion(qc: Mapping[str, Any]) -> Verdict:
     motion = qc["Motion"]
     if motion["mean_fd"] is None:
         reason = (
-            "the confounds table has no framewise displacement. Check how fMRIPrep made it."
+            "the confounds table has no framewise displacement. Check how it was made."
             if motion["confounds"]
-            else "there is no confounds table. Keep fMRIPrep's desc-confounds_timeseries.tsv "
-            "in the folder of the BOLD file."
+            else "there is no confounds table and no motion file. Keep fMRIPrep's "
+            "desc-confounds_timeseries.tsv, or the motion file of your pipeline, where it was."
         )
         return False, f"Head motion is unknown: {reason}"
     if motion["mean_fd"] == 0:
         return False, (
             "Head motion is unknown: framewise displacement is 0 in all volumes. They were aligned "
-            "before fMRIPrep estimated their motion."
+            "before their motion was estimated."
         )
     calm = motion["mean_fd"] <= 0.25 and motion["censored"] <= 0.2
     return calm, (

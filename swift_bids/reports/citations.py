@@ -13,17 +13,59 @@ from swift_bids import __version__
 from swift_bids.base.files import write_text
 from swift_bids.outputs.provenance import CODE_URL
 
-#: What each work is cited for -> the work.
-REFERENCES = {
+_FMRIPREP = (
+    "Esteban O. et al. (2019). fMRIPrep: a robust preprocessing pipeline for functional MRI. "
+    "Nature Methods 16, 111-116. doi:10.1038/s41592-018-0235-4"
+)
+_HCP = (
+    "Glasser M. F. et al. (2013). The minimal preprocessing pipelines for the Human Connectome "
+    "Project. NeuroImage 80, 105-124. doi:10.1016/j.neuroimage.2013.04.127"
+)
+#: Layout of the input -> what a work on its pipeline is cited for -> the work.
+_PIPELINES = {
+    "fmriprep": {"fMRIPrep; its own reports list further works to cite": _FMRIPREP},
+    "nibabies": {
+        "NiBabies; its own reports list further works to cite": (
+            "NiBabies: a robust preprocessing workflow tailored for neonate and infant MRI. "
+            "https://github.com/nipreps/nibabies"
+        ),
+    },
+    "hcp": {"The minimal preprocessing pipelines": _HCP},
+    "abcd": {
+        "The abcd-hcp-pipeline": (
+            "Feczko E. et al. (2021). Adolescent Brain Cognitive Development (ABCD) Community MRI "
+            "Collection and Utilities. bioRxiv. doi:10.1101/2021.07.09.451638"
+        ),
+        "The pipelines that it adapts": _HCP,
+    },
+    "ukb": {
+        "UK Biobank's pipeline": (
+            "Alfaro-Almagro F. et al. (2018). Image processing and Quality Control for the first "
+            "10,000 brain imaging datasets from UK Biobank. NeuroImage 166, 400-424. "
+            "doi:10.1016/j.neuroimage.2017.10.034"
+        ),
+    },
+}
+_ICA_FIX = {
+    "ICA-FIX": (
+        "Salimi-Khorshidi G. et al. (2014). Automatic denoising of functional MRI data: combining "
+        "independent component analysis and hierarchical fusion of classifiers. NeuroImage 90, "
+        "449-468. doi:10.1016/j.neuroimage.2013.11.046"
+    ),
+    "ICA-FIX for artefacts of motion and physiology": (
+        "Griffanti L. et al. (2014). ICA-based artefact removal and accelerated fMRI acquisition "
+        "for improved resting state network imaging. NeuroImage 95, 232-247. "
+        "doi:10.1016/j.neuroimage.2014.03.034"
+    ),
+}
+_OURS = {
     "SwiFT, a 4D Swin Transformer for functional MRI": (
         "Kim P. Y., Kwon J., Joo S., Bae S., Lee D., Jung Y., Yoo S., Cha J., Moon T. (2023). "
         "SwiFT: Swin 4D fMRI Transformer. Advances in Neural Information Processing Systems 36. "
         "arXiv:2307.05916"
     ),
-    "fMRIPrep; its own reports list further works to cite": (
-        "Esteban O. et al. (2019). fMRIPrep: a robust preprocessing pipeline for functional MRI. "
-        "Nature Methods 16, 111-116. doi:10.1038/s41592-018-0235-4"
-    ),
+}
+_MOTION = {
     "Framewise displacement": (
         "Power J. D. et al. (2012). Spurious but systematic correlations in functional "
         "connectivity MRI networks arise from subject motion. NeuroImage 59, 2142-2154. "
@@ -34,6 +76,20 @@ REFERENCES = {
         "Resonance in Medicine 35, 346-355. doi:10.1002/mrm.1910350312"
     ),
 }
+
+
+def references(preprocessing: Mapping[str, Any]) -> dict[str, str]:
+    """Return what each work is cited for -> the work.
+
+    Parameters
+    ----------
+    preprocessing
+        The entry `Preprocessing` of a sidecar.
+    """
+    cleaned = _ICA_FIX if preprocessing["Denoising"] == "ICA-FIX" else {}
+    return {**_OURS, **_PIPELINES[preprocessing["InputType"]], **cleaned, **_MOTION}
+
+
 _CITATION = """\
 # Methods
 
@@ -45,8 +101,8 @@ The embeddings were made by swift_bids {version} (<{code}>). Please cite
 
 {references}
 
-CITATION.bib contains these works as BibTeX. Each participant's page has a methods paragraph for its
-runs.
+CITATION.bib contains these works, and those on other pipelines, as BibTeX. Each participant's page
+has a methods paragraph for its runs.
 """
 
 
@@ -62,9 +118,12 @@ def write_citations(output_dir: Path, settings: Mapping[str, Any]) -> None:
         loader=PackageLoader("swift_bids", "data"), undefined=StrictUndefined
     )
     methods = environment.get_template("methods.j2").render(qc=settings).strip()
-    references = "\n".join(f"- {reason}: {work}" for reason, work in REFERENCES.items())
+    works = references(settings["Preprocessing"]).items()
     text = _CITATION.format(
-        methods=methods, version=__version__, code=CODE_URL, references=references
+        methods=methods,
+        version=__version__,
+        code=CODE_URL,
+        references="\n".join(f"- {reason}: {work}" for reason, work in works),
     )
     write_text(output_dir / "logs" / "CITATION.md", text)
     bibliography = resources.files("swift_bids").joinpath("data/citations.bib").read_text()

@@ -16,7 +16,7 @@ from swift_bids.base.errors import Problem
 from swift_bids.base.files import read_json, write_json, write_text
 from swift_bids.outputs.paths import figure_path
 from swift_bids.outputs.quality import verdicts_of
-from swift_bids.reports.citations import REFERENCES
+from swift_bids.reports.citations import references
 
 #: Name of the file with a participant's problems, in its log folder of a call.
 _PROBLEMS = "problems.json"
@@ -70,6 +70,9 @@ def write_participant_report(
 
 
 def _page(participant: str, runs: Sequence[dict[str, Any]], problems: Sequence[Problem]) -> str:
+    cited: dict[str, str] = {}
+    for run in runs:
+        cited |= references(run["qc"]["Preprocessing"])
     return ENVIRONMENT.get_template("participant.html.j2").render(
         participant=participant,
         runs=runs,
@@ -77,7 +80,7 @@ def _page(participant: str, runs: Sequence[dict[str, Any]], problems: Sequence[P
         problems=problems,
         random_weights=any(run["qc"]["Model"]["RandomWeights"] for run in runs),
         version=__version__,
-        references=REFERENCES.values(),
+        references=cited.values(),
         crash_text=_crash_text,
     )
 

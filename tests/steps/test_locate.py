@@ -16,8 +16,8 @@ from swift_bids.inputs.raw_header import affine_of
 from swift_bids.inputs.run_confounds import confounds_of
 from swift_bids.selftest import make_network
 from swift_bids.steps import locate as module
-from swift_bids.steps.embed import embed_chunks
 from swift_bids.steps.bold_points import BoldPoints
+from swift_bids.steps.embed import embed_chunks
 from swift_bids.steps.locate import locate
 from swift_bids.steps.normalise import normalise
 
@@ -193,7 +193,7 @@ def test_a_missing_level_of_the_fieldmap_is_noticed(runs):
 def test_points_are_the_same_after_saving(tmp_path):
     rng = np.random.default_rng(0)
     points = BoldPoints(
-        rng.random((5, 3)), rng.random((2, 4, 4)), 1, rng.random(5), np.ones(5), np.ones(3), order=1
+        rng.random((5, 3)), 1, rng.random((2, 4, 4)), 1, rng.random(5), np.ones(5), np.ones(3)
     )
     points.save(tmp_path / "points.npz")
     again = BoldPoints.load(tmp_path / "points.npz")
@@ -205,8 +205,7 @@ def test_values_outside_the_field_of_view_are_zero(tmp_path):
     data = np.full((4, 5, 6, 2), 7, np.int16)
     nib.Nifti1Image(data, np.eye(4)).to_filename(tmp_path / "bold.nii")
     position = np.array([[0, 0, 0], [3, 4, 5], [-0.1, 0, 0], [3.1, 4, 5], [1.5, 2.5, 2.5]])
-    still = np.stack([np.eye(4)] * 2)
-    points = BoldPoints(position, still, 0, np.zeros(5), np.ones(5), np.array([]))
+    points = BoldPoints(position, head_motion=np.stack([np.eye(4)] * 2))
     with open_bold(tmp_path / "bold.nii") as bold:
         with points.rows(bold, "bold.nii", 0, tmp_path) as blocks:
             (rows,) = blocks
