@@ -73,10 +73,13 @@ class Provenance:
 
 
 def bids_uri(path: str, provenance: Provenance) -> str:
-    """BIDS URI of an input file: `bids:fmriprep:<path in the derivatives>` or `bids:raw:<path>`."""
+    """BIDS URI of an input file: `bids:fmriprep:<path in the derivatives>` or `bids:raw:<path>`; the
+    file's own URI if it is in no dataset (`--template-xfm`)."""
     roots = {provenance.input_type: provenance.dataset_root, RAW_DATASET: provenance.raw_root}
     # one dataset may lie in the other
     inside = [(len(r), n, r) for n, r in roots.items() if r and Path(path).is_relative_to(r)]
+    if not inside:
+        return Path(path).as_uri()
     _, name, root = max(inside)
     return f"bids:{name}:{Path(path).relative_to(root).as_posix()}"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from swift_bids.geometry.splines import spline_weights
 from swift_bids.inputs.bold_reader import scaling, stored_volumes, volume_rows
 from swift_bids.steps.slice_timing import corrected_blocks
 
@@ -87,11 +88,18 @@ class BoldPoints:
             else:
                 scaled, blocks = scaling(bold), stored_volumes(bold, bold_file)
 
+            # of aligned volumes, the weights are the same in all of them
+            weights = None
+            if self.head_motion is None:
+                weights = spline_weights(shape, self.position, self.order)
+
             def values_at(number: int, volume: np.ndarray) -> np.ndarray:
                 voxels = np.nan_to_num(scaled(volume), posinf=0, neginf=0)
                 knots = voxels.reshape(shape, order="F")
                 if self.order > 1:
                     knots = spline_filter(knots, self.order)
+                if weights is not None:
+                    return weights @ knots.reshape(-1).astype(np.float32)
                 position = self.in_volume(number)
                 values = map_coordinates(knots, position, np.float64, self.order, prefilter=False)
                 return values * self.gain

