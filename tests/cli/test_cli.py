@@ -49,10 +49,14 @@ def test_help_needs_no_heavy_import():
 
 FLAGS = {
     "--derivatives": ("x", Path("x")),
+    "--input-type": ("hcp", "hcp"),
+    "--ica-fix": ("on", "on"),
     "--raw": ("x", Path("x")),
     "--from-raw": (None, True),
     "--slice-timing": ("on", "on"),
     "--interpolation": ("linear", "linear"),
+    "--template-warp": ("off", "off"),
+    "--template-xfm": ("x.h5", Path("x.h5")),
     "--jacobian": (None, True),
     "--participant-label": ("01", ["01"]),
     "--exclude-participant-label": ("sub-02", ["02"]),
