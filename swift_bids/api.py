@@ -18,9 +18,9 @@ from swift_bids.geometry.frames import FRAME_OF_VARIANT, FRAMES
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES, Series, model_repetition_time
 from swift_bids.inputs.bold_reader import open_bold
 from swift_bids.network.device import choose_devices
+from swift_bids.network.known_weights import HUB_IDS
 from swift_bids.network.precision import PRECISIONS
 from swift_bids.network.swift import SwiFT
-from swift_bids.network.weights import HUB_IDS
 from swift_bids.steps.aggregate import aggregate
 from swift_bids.steps.chunk import SHORT_RUNS, TAILS, plan_chunks
 from swift_bids.steps.chunk_queue import QueuedRun

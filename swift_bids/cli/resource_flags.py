@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from swift_bids.cli import values as flag_types
+from swift_bids.network.known_weights import HUB_IDS
 from swift_bids.network.precision import PRECISIONS
-from swift_bids.network.weights import HUB_IDS
 
 
 def add_network_flags(parser: argparse.ArgumentParser) -> None:

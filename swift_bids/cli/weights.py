@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swift_bids.network.checkpoint import read_backbone
-from swift_bids.network.weights import HUB_IDS, REGISTRY, find_weights, hub_file
+from swift_bids.network.known_weights import HUB_IDS, digests_of
+from swift_bids.network.weights import find_weights, hub_file
 
 ACTIONS = ("fetch", "convert", "verify")
 
@@ -62,17 +63,19 @@ def run_weights(argv: Sequence[str]) -> int:
 
 
 def verify_weights(source: str, revision: str | None = None) -> None:
-    """Check weights as a run would, and print configuration, SHA-256 and provenance."""
+    """Check weights as a run would, and print configuration, digests and provenance."""
     from swift_bids.network.swift import SwiFT
 
     weights = find_weights(source, random=None, revision=revision)
     backbone = read_backbone(weights.file, SwiFT)
-    registered = {bundle["sha256"]: name for name, bundle in REGISTRY.items() if bundle["sha256"]}
+    digests = digests_of(weights.file)
     parameters = sum(tensor.numel() for tensor in backbone.state.values())
     print(f"file        {weights.file}")
     print(f"name        {weights.name}" + (f" at {weights.revision}" if weights.revision else ""))
-    print(f"SHA-256     {weights.sha256}")
-    print(f"registered  {registered.get(weights.sha256, 'no: no known release has this SHA-256')}")
+    print(f"bytes       {Path(weights.file).stat().st_size}")
+    print(f"SHA-256     {digests.sha256}")
+    print(f"git blob    {digests.git_blob}")
+    print(f"known as    {weights.known_as or 'nothing: no known release has these digests'}")
     print(f"tensors     {len(backbone.state)}, {parameters:,} parameters")
     print(f"not used    {', '.join(backbone.unused) or 'none'}")
     print(f"random      {'YES: their embeddings mean nothing' if weights.random else 'no'}")

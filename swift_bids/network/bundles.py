@@ -11,8 +11,8 @@ from safetensors.torch import save
 from swift_bids.base.errors import UsageError
 from swift_bids.base.files import write_atomically, write_json
 from swift_bids.network.checkpoint import read_backbone
+from swift_bids.network.known_weights import digests_of
 from swift_bids.network.swift import RELEASED_CONFIG, SwiFT
-from swift_bids.network.weights import sha256_of
 
 
 def write_bundle(folder: str | Path, config: dict[str, Any], state: dict, **about: Any) -> Path:
@@ -59,5 +59,5 @@ def convert_checkpoint(checkpoint: str | Path, folder: str | Path) -> Path:
     if (folder / "model.safetensors").exists():
         raise UsageError(f"{folder}: already contains model.safetensors; give another folder")
     backbone = read_backbone(checkpoint, SwiFT)
-    origin = {"converted_from": checkpoint.name, "original_sha256": sha256_of(checkpoint)}
+    origin = {"converted_from": checkpoint.name, "original_sha256": digests_of(checkpoint).sha256}
     return write_bundle(folder, backbone.config, backbone.state, **origin)

@@ -6,26 +6,24 @@ checkpoints where they are. `swift_bids.network.checkpoint` reads the content.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import re
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from swift_bids.base.errors import UsageError
 from swift_bids.network.checkpoint import read_config
+from swift_bids.network.known_weights import (
+    HUB_IDS,
+    REGISTRY,
+    check_known,
+    digests_of,
+    recognise,
+)
 
 _LOG = logging.getLogger("swift_bids")
-#: Released bundles: Hub id -> variant, and revision and SHA-256 of the weights if known.
-REGISTRY: dict[str, dict[str, Any]] = json.loads(
-    resources.files("swift_bids").joinpath("data/weights.json").read_text()
-)
-#: Variant -> Hub id.
-HUB_IDS = {bundle["variant"]: name for name, bundle in REGISTRY.items()}
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _REMEDY = (
     "give with --weights (Python: weights=) a Hub id, a folder with model.safetensors and "
@@ -50,6 +48,8 @@ class Weights:
         Whether the weights are random numbers, for trying the app.
     revision
         Commit on the Hub; None for other files.
+    known_as
+        Which released file it is, by its digests; None if it is none.
     """
 
     file: str
@@ -57,6 +57,7 @@ class Weights:
     sha256: str
     random: bool
     revision: str | None = None
+    known_as: str | None = None
 
 
 def find_weights(
@@ -114,14 +115,13 @@ def find_weights(
         raise UsageError(
             f"{file}: does not contain random weights; to use it, remove --random-weights"
         )
-    weights = Weights(str(file), name, sha256_of(file), is_random, commit)
-    registered = REGISTRY.get(name, {}).get("sha256")
-    if registered not in (None, weights.sha256):
-        raise UsageError(
-            f"{file}: its SHA-256 is {weights.sha256}, but {name} is registered with {registered}; "
-            f"the file is damaged or was replaced: delete it and fetch it again"
-        )
-    return weights
+    digests = digests_of(file)
+    if warning := check_known(file, name, commit, digests):
+        _LOG.warning("weights: %s", warning)
+    known = recognise(digests)
+    return Weights(
+        str(file), name, digests.sha256, is_random, commit, known.described if known else None
+    )
 
 
 def _bundle_in_container(hub_id: str) -> str | None:
@@ -173,9 +173,10 @@ def hub_file(
         return Path(os.path.abspath([hf_hub_download(repo_id, f, **options) for f in files][-1]))
     except Exception as error:  # network, permission, disk: these errors have no common class
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        newest = f"; {repo_id}@main is the newest revision" if registered and not revision else ""
         raise UsageError(
             f"the weights {repo_id} are not in the Hugging Face cache and cannot be downloaded "
-            f"({reason}); {_REMEDY}"
+            f"({reason}){newest}; {_REMEDY}"
         ) from error
 
 
@@ -201,12 +202,3 @@ def _local_file(path: Path) -> Path:
     if file.suffix not in (".safetensors", ".ckpt"):
         raise UsageError(f"weights {path}: is not a .safetensors or .ckpt file; {_REMEDY}")
     return file
-
-
-def sha256_of(file: Path) -> str:
-    """Compute the SHA-256 of a file in hexadecimal; UsageError if the file cannot be read."""
-    try:
-        with open(file, "rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(f"{file}: cannot be read ({error.strerror}); check the file") from error

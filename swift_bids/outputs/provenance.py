@@ -73,8 +73,8 @@ class Provenance:
 
 
 def bids_uri(path: str, provenance: Provenance) -> str:
-    """BIDS URI of an input file: `bids:fmriprep:<path in the derivatives>` or `bids:raw:<path>`; the
-    file's own URI if it is in no dataset (`--template-xfm`)."""
+    """BIDS URI of an input file, `bids:fmriprep:<path>` or `bids:raw:<path>`; the file's own URI if
+    it is in no dataset, as the one of `--template-xfm`."""
     roots = {provenance.input_type: provenance.dataset_root, RAW_DATASET: provenance.raw_root}
     # one dataset may lie in the other
     inside = [(len(r), n, r) for n, r in roots.items() if r and Path(path).is_relative_to(r)]
@@ -150,6 +150,7 @@ def settings_metadata(provenance: Provenance) -> dict[str, Any]:
             "Weights": weights.name,
             **({"WeightsRevision": weights.revision} if weights.revision else {}),
             "WeightsSHA256": weights.sha256,
+            **({"WeightsKnownAs": weights.known_as} if weights.known_as else {}),
             "RandomWeights": weights.random,
             "Precision": settings.precision,
             "Device": provenance.device,

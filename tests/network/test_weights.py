@@ -7,12 +7,14 @@ import http.server
 import json
 import os
 import pickle
+import re
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 import torch
-from app import run_app
+from app import require_program, run_app
 from make_data import write_bundle, write_derivative
 from safetensors.torch import load_file, save_file
 
@@ -22,8 +24,12 @@ from swift_bids.cli.main import main
 from swift_bids.network.bundles import write_bundle as write_whole_bundle
 from swift_bids.network.bundles import write_random_bundle
 from swift_bids.network.checkpoint import read_backbone
+from swift_bids.network.known_weights import REGISTRY, known_files
 from swift_bids.network.swift import RELEASED_CONFIG
-from swift_bids.network.weights import REGISTRY, find_weights
+from swift_bids.network.weights import find_weights
+
+#: The revision of the bundle hcp-sex that the app fetches.
+PINNED = REGISTRY["ilex-hub/swift.hcp-sex.1"]["revision"]
 
 
 @pytest.fixture
@@ -118,11 +124,11 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path):
 
 
 def fill_hub_cache(folder, monkeypatch, config, state):
-    """Make a Hub cache that contains a bundle at commit abc, and use it."""
+    """Make a Hub cache that contains a bundle at the pinned revision, and use it."""
     repo = folder / "models--ilex-hub--swift.hcp-sex.1"
-    write_bundle(repo / "snapshots" / "abc", state, config)
+    write_bundle(repo / "snapshots" / PINNED, state, config)
     (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text("abc")
+    (repo / "refs" / "main").write_text(PINNED)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
 
 
@@ -336,11 +342,11 @@ def test_weights_are_fetched_once_and_then_work_offline(hub):
     call = ("weights", "fetch", "ilex-hub/swift.hcp-sex.1")
     first = run_app(*call, **hub.environment)
     assert first.returncode == 0, first.stdout + first.stderr
-    assert f"ilex-hub/swift.hcp-sex.1 at {'a' * 40}" in first.stdout
+    assert f"ilex-hub/swift.hcp-sex.1 at {PINNED}" in first.stdout
     fetched = [name for command, *_, name in hub.requests if command == "GET" and name]
     assert fetched == ["config.json", "model.safetensors"]
-    pinned = run_app(*call, "--revision", "v1", **hub.environment)
-    assert f"at {'b' * 40}" in pinned.stdout
+    other = run_app(*call, "--revision", "v1", **hub.environment)
+    assert f"at {'b' * 40}" in other.stdout
     hub.requests.clear()
     offline = hub.environment | {"HF_HUB_OFFLINE": "1"}
     verified = run_app("weights", "verify", "ilex-hub/swift.hcp-sex.1@v1", **offline)
@@ -413,19 +419,95 @@ def test_checkpoint_to_bundle_and_back(tmp_path, tiny, capsys):
     assert main(["weights", "convert", str(tmp_path / "absent.ckpt"), str(tmp_path / "x")]) == 2
 
 
-def test_registered_weights_must_have_their_sha256_and_revision(tmp_path, monkeypatch, tiny):
+def register(monkeypatch, hub_id, revision=None, **file):
+    """Replace what is known of a release by one file."""
+    known = {"git_blob": None, "sha256": None, "verified": False, "reported_by": "a note"} | file
+    monkeypatch.setitem(REGISTRY[hub_id], "files", [known])
+    monkeypatch.setitem(REGISTRY[hub_id], "revision", revision)
+
+
+def test_a_pinned_revision_is_the_one_that_is_used(tmp_path, monkeypatch, tiny):
     fill_hub_cache(tmp_path, monkeypatch, *tiny)
-    bundle = REGISTRY["ilex-hub/swift.hcp-sex.1"]
-    sha256 = find_weights(None, "hcp-sex").sha256
-    monkeypatch.setitem(bundle, "sha256", sha256)
-    assert find_weights(None, "hcp-sex").revision == "abc"
-    monkeypatch.setitem(bundle, "sha256", "0" * 64)
-    with pytest.raises(UsageError, match=r"is registered with 0000.*fetch it again"):
-        find_weights(None, "hcp-sex")
-    monkeypatch.setitem(bundle, "revision", "other")
+    assert find_weights(None, "hcp-sex").revision == PINNED
+    monkeypatch.setitem(REGISTRY["ilex-hub/swift.hcp-sex.1"], "revision", "0" * 40)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UsageError, match="not in the Hugging Face cache"):
+    with pytest.raises(UsageError, match=r"not in the Hugging Face cache .*1@main is the newest"):
         find_weights(None, "hcp-sex")  # the cache has another revision
+
+
+@pytest.mark.parametrize("digest", ["sha256", "git_blob"])
+def test_a_file_that_contradicts_a_verified_digest_is_refused(tmp_path, monkeypatch, tiny, digest):
+    fill_hub_cache(tmp_path, monkeypatch, *tiny)
+    hub_id = "ilex-hub/swift.hcp-sex.1"
+    file = {"name": "model.safetensors", digest: "0" * 40}
+    register(monkeypatch, hub_id, PINNED, **file, verified=True)
+    with pytest.raises(UsageError, match=r"not 0000.*delete it and fetch it again"):
+        find_weights(None, "hcp-sex")
+    register(monkeypatch, hub_id, PINNED, **file)
+    assert find_weights(None, "hcp-sex").known_as is None  # reported only: a warning
+
+
+def test_a_file_that_contradicts_a_reported_digest_leads_to_a_warning(
+    tmp_path, monkeypatch, tiny, caplog
+):
+    fill_hub_cache(tmp_path, monkeypatch, *tiny)
+    file = {"name": "model.safetensors", "sha256": "0" * 64}
+    register(monkeypatch, "ilex-hub/swift.hcp-sex.1", PINNED, **file)
+    find_weights(None, "hcp-sex")
+    assert "not 0000" in caplog.text
+    assert "which a note reports for model.safetensors" in caplog.text
+    caplog.clear()
+    register(monkeypatch, "ilex-hub/swift.hcp-sex.1", "0" * 40, **file)
+    find_weights("ilex-hub/swift.hcp-sex.1@main", "hcp-sex")  # not the reported revision
+    assert caplog.text == ""
+
+
+def test_original_checkpoints_are_recognised_by_both_digests(tmp_path, monkeypatch, tiny, capsys):
+    """git's own blob id of the same bytes is the truth."""
+    config, state = tiny
+    checkpoint = tmp_path / "contrastive_pretrained.ckpt"
+    content = {"state_dict": {f"model.{k}": v for k, v in state.items()}}
+    torch.save(content | {"hyper_parameters": config}, checkpoint)
+    command = [require_program("git"), "hash-object", "--no-filters", checkpoint]
+    blob = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    known = {"name": checkpoint.name, "sha256": sha256, "git_blob": blob}
+    register(monkeypatch, "ilex-hub/swift.contrastive.1", **known)
+    described = (
+        "contrastive_pretrained.ckpt of ilex-hub/swift.contrastive.1 (reported, not verified here: "
+        "a note)"
+    )
+    assert find_weights(str(checkpoint)).known_as == described
+    assert main(["weights", "verify", str(checkpoint)]) == 0
+    printed = capsys.readouterr().out
+    assert f"SHA-256     {sha256}" in printed
+    assert f"git blob    {blob}" in printed
+    assert f"bytes       {checkpoint.stat().st_size}" in printed
+    assert f"known as    {described}" in printed
+    register(monkeypatch, "ilex-hub/swift.contrastive.1", **known | {"git_blob": "0" * 40})
+    assert find_weights(str(checkpoint)).known_as is None
+
+
+def test_another_file_with_the_name_of_an_original_leads_to_a_warning(tmp_path, tiny, caplog):
+    config, state = tiny
+    for name in ("contrastive_pretrained.ckpt", "hcp_sex_classification.ckpt", "own.ckpt"):
+        content = {"state_dict": {f"model.{k}": v for k, v in state.items()}}
+        torch.save(content | {"hyper_parameters": config}, tmp_path / name)
+        find_weights(str(tmp_path / name))
+    assert "not 5922c84b31b4e59de1c26ed4839689234ce401216f5a2a4fbbf6a4d5940cce3e" in caplog.text
+    assert "its git blob id is" in caplog.text
+    assert len(caplog.records) == 2
+
+
+def test_known_digests_have_their_lengths_and_sources():
+    files = known_files()
+    assert len(files) == 3
+    for file in files:
+        assert re.fullmatch("[0-9a-f]{64}", file.sha256 or "0" * 64)
+        assert re.fullmatch("[0-9a-f]{40}", file.git_blob or "0" * 40)
+        assert file.sha256 or file.git_blob
+        assert file.reported_by
+        assert not file.verified  # until an owner has confirmed them
 
 
 def test_a_bundle_has_the_layout_of_the_hub(tmp_path):
