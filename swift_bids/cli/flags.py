@@ -21,8 +21,9 @@ from swift_bids.cli.run_flags import (
 )
 
 _EPILOG = """\
-bids_dir is either fMRIPrep's output folder, or a raw BIDS dataset together with -d PATH for
-fMRIPrep's output. The first line of the log says how the app interpreted bids_dir.
+bids_dir is either fMRIPrep's output folder, or data of HCP, ABCD or UK Biobank as they are
+distributed, or a raw BIDS dataset together with -d PATH for one of these. The first line of the log
+says how the app interpreted bids_dir.
 
 swift-bids weights {fetch,convert,verify} prepares weights for machines without internet.
 
@@ -47,12 +48,16 @@ def build_parser() -> argparse.ArgumentParser:
     """Define the flags, with hyphens; `parse_arguments` also accepts underscores."""
     parser = argparse.ArgumentParser(
         prog="swift-bids",
-        description="SwiFT (4D Swin Transformer) embeddings of fMRIPrep derivatives.",
+        description="SwiFT (4D Swin Transformer) embeddings of preprocessed fMRI.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("bids_dir", type=Path, help="fMRIPrep output, or a raw dataset with -d")
+    parser.add_argument(
+        "bids_dir",
+        type=Path,
+        help="fMRIPrep output, HCP, ABCD or UK Biobank data, or a raw dataset with -d",
+    )
     parser.add_argument("output_dir", type=Path, help="folder for the BIDS-Derivatives")
     parser.add_argument(
         "analysis_level",

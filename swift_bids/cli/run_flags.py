@@ -13,7 +13,13 @@ from swift_bids.inputs.layouts import INPUT_TYPES
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Which runs to process."""
     choice = parser.add_argument_group("which runs")
-    choice.add_argument("-d", "--derivatives", type=Path, metavar="PATH", help="fMRIPrep output")
+    choice.add_argument(
+        "-d",
+        "--derivatives",
+        type=Path,
+        metavar="PATH",
+        help="fMRIPrep output, if bids_dir is the raw dataset",
+    )
     choice.add_argument(
         "--input-type",
         choices=INPUT_TYPES,

@@ -38,6 +38,7 @@ _COLOUR_COLUMNS = (
     "n_included",
     "outlier_distance",
     "space_id",
+    "denoising",
     "weights_sha256",
 )
 

@@ -48,7 +48,7 @@ def find_cohort_runs(
             f"{title} can be embedded only in {TRAINING_ENTITIES['space']} at 2 mm; leave out "
             f"--space and --res"
         )
-    folders = dataset.participants
+    folders = dataset.folders
     runs: list[Run] = []
     problems: list[Problem] = []
     n_at_7t = 0

@@ -39,10 +39,14 @@ class Dataset:
     input_type: str = "fmriprep"
 
     @property
-    def participants(self) -> dict[str, list[Path]]:
-        """Label of each participant, without `sub-`, in order -> folders."""
-        found = LAYOUTS[self.input_type].participants(self.root)
-        return {label: found[label] for label in sorted(found)}
+    def folders(self) -> dict[str, list[Path]]:
+        """Label of each participant, without `sub-` -> folders, or zip files."""
+        return LAYOUTS[self.input_type].participants(self.root)
+
+    @property
+    def participants(self) -> list[str]:
+        """Labels of all participants, without `sub-`."""
+        return sorted(self.folders)
 
     def choose(
         self,
@@ -59,7 +63,7 @@ class Dataset:
         batch
             (i, n): every nth of the remaining participants, starting with the ith, counted from 1.
         """
-        existing = list(self.participants)
+        existing = self.participants
         wanted, problems = self._split_labels(existing, labels)
         unwanted, unknown = self._split_labels(existing, excluded or [])
         remaining = [label for label in wanted if label not in set(unwanted)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -136,7 +137,12 @@ def complete_run(
     transforms = run.get("transforms")
     raw = transforms if isinstance(transforms, Transforms) else None
     files = [run["bold"], run["mask"], run["confounds"], *(transforms.files if transforms else [])]
-    refuse_unreadable(*filter(None, files))
+    try:
+        refuse_unreadable(*filter(None, files))
+    except InputError as error:
+        if isinstance(transforms, TemplateWarp) and not all(map(os.path.exists, transforms.files)):
+            raise InputError(f"{error}; --template-warp off does without the transforms") from error
+        raise
     in_sidecar = None if inherited is None else sidecar_repetition_time(run["bold"], inherited)
     header, n_volumes = _header(run["bold"], is_raw=raw is not None)
     header_tr = float(header.get_zooms()[3] * _seconds_per_unit(header))

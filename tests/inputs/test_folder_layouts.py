@@ -33,6 +33,14 @@ def openneuro(tmp_path_factory):
     return root
 
 
+def _template_transforms(openneuro):
+    """The files with which a run in MNI152NLin2009cAsym is warped to MNI152NLin6Asym."""
+    return [
+        openneuro / "sub-01" / "anat" / f"sub-01_from-{start}_to-{end}_mode-image_xfm.h5"
+        for start, end in (("T1w", "MNI152NLin6Asym"), ("MNI152NLin2009cAsym", "T1w"))
+    ]
+
+
 def test_an_unfetched_openneuro_clone(openneuro):
     """The app reports each run by name and says which files to fetch."""
     runs, problems = query(openneuro)
@@ -42,8 +50,11 @@ def test_an_unfetched_openneuro_clone(openneuro):
     bold = openneuro / "sub-01" / "ses-test" / "func" / f"{name}_desc-preproc_bold.nii.gz"
     mask = bold.with_name(f"{name}_desc-brain_mask.nii.gz")
     confounds = bold.with_name("sub-01_ses-test_task-fingerfootlips_desc-confounds_timeseries.tsv")
+    transforms = _template_transforms(openneuro)
+    missing = " ".join(map(str, [bold, mask, confounds, *transforms]))
     assert problems[name] == (
-        f"the content of 3 files is missing; fetch it (datalad get {bold} {mask} {confounds})"
+        f"the content of 5 files is missing; fetch it (datalad get {missing}); --template-warp off "
+        f"does without the transforms"
     )
     assert all("datalad get" in reason for reason in problems.values())
 
@@ -67,15 +78,25 @@ def test_an_openneuro_clone_with_some_content(openneuro):
     confounds = folder / "sub-01_ses-test_task-fingerfootlips_desc-confounds_timeseries.tsv"
     name = "sub-01_ses-test_task-fingerfootlips_space-MNI152NLin2009cAsym_res-2"
     assert runs == []
-    assert own[name] == f"the content of {confounds} is missing; fetch it (datalad get {confounds})"
+    missing = " ".join(map(str, [confounds, *_template_transforms(openneuro)]))
+    assert f"the content of 3 files is missing; fetch it (datalad get {missing})" in own[name]
+    _, problems = query(openneuro, sessions=["test"], template_warp="off")
+    assert (
+        problems[name]
+        == f"the content of {confounds} is missing; fetch it (datalad get {confounds})"
+    )
     for link in folder.glob("*_desc-confounds_timeseries.tsv"):
         link.unlink()
         link.write_text("framewise_displacement\tnon_steady_state_outlier00\nn/a\t1\n")
+    for link in _template_transforms(openneuro):
+        link.unlink()
+        link.write_bytes(b"")
     runs, problems = query(openneuro, sessions=["test"])
     assert [run.name.split("_")[2] for run in runs] == [f"task-{task}" for task in TASKS.split()]
     (run,) = (run for run in runs if run.name == name)
     assert (run.space, run.repetition_time, run.first_volume) == ("MNI152NLin2009cAsym", 2.5, 1)
     assert run.mask == str(folder / f"{name}_desc-brain_mask.nii.gz")
+    assert run.transforms.files == list(map(str, _template_transforms(openneuro)))
     assert run.others == (
         "sub-01_ses-test_task-fingerfootlips",
         "sub-01_ses-test_task-fingerfootlips_space-T1w",
@@ -116,7 +137,7 @@ def _fmriprep_25(root):
 
 
 def _cohorts(root):
-    _write_runs(root, "sub-01_task-rest", space="space-MNIInfant_cohort-1_res-2")
+    _write_runs(root, "sub-01_task-rest", space="space-MNIPediatricAsym_cohort-1_res-2")
     _write_runs(root, "sub-01_task-rest")
 
 
@@ -181,7 +202,10 @@ def test_runs_are_found_in_every_layout(tmp_path, lay_out, names):
     if lay_out is _fmriprep_23:
         assert [(run.repetition_time, run.model_tr) for run in runs] == [(0.45, 0.8)] * 2
     if lay_out is _cohorts:
-        assert runs[0].others == ("sub-01_task-rest_space-MNIInfant_cohort-1_res-2",)
-        (run,), _ = query(root, spaces=["MNIInfant:cohort-1"])
-        assert run.space == "MNIInfant"
-        assert "MNIInfant" in query(root, spaces=["MNIInfant:cohort-2"])[1]["sub-01_task-rest"]
+        assert runs[0].others == ("sub-01_task-rest_space-MNIPediatricAsym_cohort-1_res-2",)
+        (run,), _ = query(root, spaces=["MNIPediatricAsym:cohort-1"])
+        assert run.space == "MNIPediatricAsym"
+        assert (
+            "MNIPediatricAsym"
+            in query(root, spaces=["MNIPediatricAsym:cohort-2"])[1]["sub-01_task-rest"]
+        )
