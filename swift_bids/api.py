@@ -15,17 +15,21 @@ from torch import Tensor
 
 from swift_bids.base.errors import UsageError
 from swift_bids.geometry.frames import FRAME_OF_VARIANT, FRAMES
+from swift_bids.geometry.grid import is_fsl_grid
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES, Series, model_repetition_time
 from swift_bids.inputs.bold_reader import open_bold
+from swift_bids.inputs.transforms import GridWarp
 from swift_bids.network.device import choose_devices
 from swift_bids.network.known_weights import HUB_IDS
 from swift_bids.network.precision import PRECISIONS
 from swift_bids.network.swift import SwiFT
 from swift_bids.steps.aggregate import aggregate
+from swift_bids.steps.bold_points import SPLINE_ORDER
 from swift_bids.steps.chunk import SHORT_RUNS, TAILS, plan_chunks
 from swift_bids.steps.chunk_queue import QueuedRun
 from swift_bids.steps.crop import crop
 from swift_bids.steps.embed import ModelInput, embed_chunks
+from swift_bids.steps.locate_warped import locate_warped
 from swift_bids.steps.normalise import METHODS, normalise
 
 
@@ -71,6 +75,7 @@ def embed(
     weights: str | Path | SwiFT | None = None,
     variant: str = "contrastive",
     frame: str = "auto",
+    interpolation: str = "cubic",
     normalisation: str = "global",
     dummy_scans: int = 0,
     target_tr: str | float = "auto",
@@ -97,7 +102,7 @@ def embed(
         `contrastive` or `hcp-sex`; `auto` (the variant's), `hcp` or `ukb`.
     dummy_scans
         Volumes to omit at the start.
-    normalisation, target_tr, chunk_stride, tail, short_runs
+    interpolation, normalisation, target_tr, chunk_stride, tail, short_runs
         Same as the app's flags.
     device, precision, batch_size
         Same as the app's flags.
@@ -114,6 +119,7 @@ def embed(
     for choice, choices in (
         (variant, HUB_IDS),
         (frame, ("auto", *FRAMES)),
+        (interpolation, SPLINE_ORDER),
         (normalisation, METHODS),
         (tail, TAILS),
         (short_runs, SHORT_RUNS),
@@ -143,11 +149,22 @@ def embed(
     with tempfile.TemporaryDirectory() as folder:
         files = [_file(image, Path(folder) / f"{i}.nii") for i, image in enumerate((bold, mask))]
         with open_bold(files[0]) as image:
-            n_volumes = image.shape[3]
+            n_volumes, same_grid = image.shape[3], is_fsl_grid(image.shape[:3], image.affine)
+        points = None
+        if not same_grid:
+            warp = GridWarp(interpolation=interpolation)
+            located, points = locate_warped(files[0], files[1], warp, chosen_frame)
+            files[1] = _file(located, Path(folder) / "located.nii")
         series = Series(n_volumes, tr, dummy_scans, model_repetition_time(str(target_tr), tr))
         chunks = plan_chunks(series, stride=chunk_stride, tail=tail, short_runs=short_runs)
         statistics = normalise(
-            files[0], files[1], chosen_frame, series, Path(folder) / "matrix.npy", normalisation
+            files[0],
+            files[1],
+            chosen_frame,
+            series,
+            Path(folder) / "matrix.npy",
+            normalisation,
+            points=points,
         )
         crop(files[1], chosen_frame, Path(folder) / "index.npy")
         matrix, index = (np.load(Path(folder) / name) for name in ("matrix.npy", "index.npy"))

@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
@@ -21,11 +20,6 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from swift_bids.base.errors import InputError
 from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE, MODEL_SHAPE, Frame
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
-#: Interpolation of other grids, in the words of the sidecars.
-INTERPOLATION = "linear (BOLD), nearest neighbour (mask)"
 #: Affines that shift each corner of the grid by less than this, in mm, count as the same grid.
 AFFINE_TOLERANCE = 0.01
 
@@ -51,6 +45,8 @@ class BrainVoxels:
 
 def is_fsl_grid(shape: tuple[int, ...], affine: np.ndarray) -> bool:
     """Whether a grid is the FSL 2 mm grid in any storage order (no interpolation needed)."""
+    if np.isnan(io_orientation(affine)).any():  # an axis is nearly dropped
+        return False
     to_las = _to_las(affine)
     las_affine = affine @ inv_ornt_aff(to_las, shape)
     las_shape = tuple(np.array(shape)[np.argsort(to_las[:, 0])])
@@ -150,53 +146,6 @@ def flat_storage_index(
     """
     storage = np.arange(math.prod(shape)).reshape(shape, order="F")
     return to_fsl_grid(storage, affine, order=0).reshape(-1)[fsl_index]
-
-
-def interpolation_weights(
-    shape: tuple[int, ...], affine: np.ndarray, fsl_index: np.ndarray
-) -> csr_array:
-    """Return weights that interpolate a volume of any grid linearly at positions of the FSL grid.
-
-    `weights @ volume` equals `scipy.ndimage.affine_transform` of order 1 at these positions. It is
-    faster, because it computes no other positions and uses the same weights for all volumes.
-
-    Parameters
-    ----------
-    shape, affine
-        Grid of the volumes, in storage order; any orientation and zooms, also oblique.
-    fsl_index
-        (voxel,) flat C-order positions in the FSL grid.
-
-    Returns
-    -------
-    scipy.sparse.csr_array
-        (voxel, X * Y * Z) float32, columns in Fortran order (NIfTI's). Each row has at most eight
-        weights, and none if its position is outside the field of view, where the result is 0.
-    """
-    from scipy.sparse import csr_array  # slow to import, and needed for other grids only
-
-    to_storage = np.linalg.inv(affine) @ FSL_AFFINE
-    fsl_position = np.stack(np.unravel_index(fsl_index, FSL_SHAPE), axis=-1)  # (voxel, 3)
-    position = nib.affines.apply_affine(to_storage, fsl_position)
-    nearest = position.round()
-    position = np.where(np.abs(position - nearest) < 1e-6, nearest, position)
-    last = np.array(shape) - 1
-    inside = ((position >= 0) & (position <= last)).all(axis=1)
-    low = np.clip(np.floor(position), 0, np.maximum(last - 1, 0)).astype(np.int64)
-    fraction = position - low
-    weights = np.zeros((len(fsl_index), 8), dtype=np.float32)
-    columns = np.zeros((len(fsl_index), 8), dtype=np.int64)
-    for number, corner in enumerate(itertools.product((0, 1), repeat=3)):
-        along = np.where(corner, fraction, 1 - fraction)  # (voxel, 3)
-        weights[:, number] = np.where(inside, along.prod(axis=1), 0)
-        voxel = np.minimum(low + corner, last)
-        columns[:, number] = np.ravel_multi_index(tuple(voxel.T), shape, order="F")
-    rows = np.arange(0, weights.size + 1, 8)
-    matrix = csr_array(
-        (weights.reshape(-1), columns.reshape(-1), rows), shape=(len(fsl_index), math.prod(shape))
-    )
-    matrix.eliminate_zeros()  # because 0 times a NaN in a neighbouring voxel would be NaN
-    return matrix
 
 
 def _to_las(affine: np.ndarray) -> np.ndarray:

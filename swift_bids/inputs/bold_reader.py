@@ -24,7 +24,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from swift_bids.base.errors import InputError
-from swift_bids.geometry.grid import flat_storage_index, interpolation_weights, is_fsl_grid
+from swift_bids.geometry.grid import flat_storage_index
 
 #: Limits of one block: 8 volumes of 902,629 float32 voxels are 29 MB.
 _MAX_BLOCK_VOLUMES, _MAX_BLOCK_BYTES = 8, 32_000_000
@@ -118,19 +118,18 @@ def check_image_size(file: str | Path, header: nib.Nifti1Header) -> None:
 def brain_rows(
     bold: nib.Nifti1Image, bold_file: str | Path, fsl_index: np.ndarray
 ) -> Iterator[np.ndarray]:
-    """Yield the brain voxels of a run in blocks, float32 (volume, brain voxel), in order.
+    """Yield the brain voxels of a run on the FSL grid in blocks, float32 (volume, brain voxel).
 
     Parameters
     ----------
     bold, bold_file
         The image opened by `open_bold`, and its name for messages.
     fsl_index
-        (brain voxel,) flat C-order positions in the FSL grid. A run on another grid is interpolated
-        linearly at these positions; values outside its field of view are 0.
+        (brain voxel,) flat C-order positions in the FSL grid.
     """
-    values_at = _voxel_reader(bold, fsl_index)
+    scaled, storage = scaling(bold), flat_storage_index(bold.shape[:3], bold.affine, fsl_index)
     blocks = stored_volumes(bold, bold_file)
-    return volume_rows(blocks, len(fsl_index), lambda _, volume: values_at(volume))
+    return volume_rows(blocks, len(fsl_index), lambda _, volume: scaled(volume[storage]))
 
 
 def volume_rows(
@@ -168,19 +167,6 @@ def scaling(bold: nib.Nifti1Image) -> Callable[[np.ndarray], np.ndarray]:
 def _stored(bold: nib.Nifti1Image) -> ArrayProxy:
     """The data of an image that was opened from a file, as stored in this file."""
     return cast(ArrayProxy, bold.dataobj)
-
-
-def _voxel_reader(
-    bold: nib.Nifti1Image, fsl_index: np.ndarray
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that maps a flat stored volume to the values of its brain voxels."""
-    shape, affine = bold.shape[:3], bold.affine
-    scaled = scaling(bold)
-    if is_fsl_grid(shape, affine):
-        storage = flat_storage_index(shape, affine, fsl_index)
-        return lambda volume: scaled(volume[storage])
-    weights = interpolation_weights(shape, affine, fsl_index)
-    return lambda volume: weights @ scaled(volume).astype(np.float32, copy=False)
 
 
 def stored_volumes(bold: nib.Nifti1Image, bold_file: str | Path) -> Iterator[np.ndarray]:

@@ -107,9 +107,7 @@ def _complete(label: str, found: CohortRun, selection: Selection) -> Run:
     return complete_run(
         fields,
         None if sidecar is None else lambda: [str(sidecar)],
-        selection.dummy_scans,
-        selection.target_tr,
-        selection.short_runs,
+        selection,
     )
 
 

@@ -171,14 +171,9 @@ class _Tree:
             "transforms": transforms,
             "warnings": tuple(warnings),
         }
-        dummy_scans = selection.dummy_scans
-        run = complete_run(
-            fields,
-            lambda: sidecars,
-            settings.dummy_scans if dummy_scans is None else dummy_scans,
-            selection.target_tr,
-            selection.short_runs,
-        )
+        if selection.dummy_scans is None:
+            selection = replace(selection, dummy_scans=settings.dummy_scans)
+        run = complete_run(fields, lambda: sidecars, selection)
         shifts, doubts = self._slice_shifts(metadata, run, settings)
         return replace(
             run,

@@ -176,9 +176,7 @@ def _participant_runs(
                 complete_run(
                     run,
                     partial(inherited_sidecars, dataset.root, layout, best),
-                    selection.dummy_scans,
-                    selection.target_tr,
-                    selection.short_runs,
+                    selection,
                 )
             )
         except InputError as error:

@@ -12,15 +12,17 @@ import numpy as np
 
 from swift_bids.base.errors import InputError
 from swift_bids.geometry.frames import TRAINING_SPACE
+from swift_bids.geometry.grid import is_fsl_grid
 from swift_bids.geometry.itk import read_affines
 from swift_bids.geometry.resample_time import Series, model_repetition_time, refuse_too_short
 from swift_bids.inputs.bold_reader import COPY_AGAIN, UNREADABLE, check_image_size
 from swift_bids.inputs.confounds import count_dummy_scans, read_confounds
 from swift_bids.inputs.raw_header import affine_of, count_raw_dummy_scans, load_header
+from swift_bids.inputs.selection import Selection
 from swift_bids.inputs.sidecars import refuse_unreadable, sidecar_repetition_time
 from swift_bids.inputs.transforms import (
     FslWarp,
-    TemplateWarp,
+    GridWarp,
     Transforms,
     transforms_from_dict,
 )
@@ -55,9 +57,8 @@ class Run:
     others
         Names of the same run in other spaces and resolutions, which the app does not use.
     transforms
-        How the app resamples `bold`: `Transforms` for a raw file, `FslWarp` or `TemplateWarp` for a
-        preprocessed one that is not in the training template; None if it reads the voxels where
-        they are.
+        How the app resamples `bold`: `Transforms` for a raw file, `FslWarp` or `GridWarp` for a
+        preprocessed one that is not on the grid of the training data; None if it is.
     denoising
         What has cleaned the data beyond what fMRIPrep does: `none` or `ICA-FIX`.
     """
@@ -74,7 +75,7 @@ class Run:
     model_tr: float
     warnings: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
-    transforms: Transforms | FslWarp | TemplateWarp | None = None
+    transforms: Transforms | FslWarp | GridWarp | None = None
     denoising: str = "none"
 
     @classmethod
@@ -93,7 +94,7 @@ class Run:
     @property
     def space_of_input(self) -> str:
         """Template in which the network reads the run, with the one from which it was warped."""
-        if isinstance(self.transforms, TemplateWarp):
+        if isinstance(self.transforms, GridWarp) and self.transforms.steps:
             return f"{TRAINING_SPACE} from {self.space}"
         return self.space
 
@@ -111,9 +112,7 @@ class Run:
 def complete_run(
     run: dict[str, Any],
     inherited: Callable[[], Iterable[str]] | None,
-    dummy_scans: int | None,
-    target_tr: str,
-    short_runs: str,
+    selection: Selection,
 ) -> Run:
     """Add the facts from the header and the sidecars to those from the file names.
 
@@ -126,8 +125,8 @@ def complete_run(
         Returns the sidecars that the BOLD file inherits from, nearest first; called only if the
         file's own sidecar does not contain the TR. None: there are no sidecars, and the TR is that
         of the header.
-    dummy_scans, target_tr, short_runs
-        As in `swift_bids.inputs.selection.Selection`.
+    selection
+        How to read the runs of this command.
 
     Raises
     ------
@@ -140,7 +139,7 @@ def complete_run(
     try:
         refuse_unreadable(*filter(None, files))
     except InputError as error:
-        if isinstance(transforms, TemplateWarp) and not all(map(os.path.exists, transforms.files)):
+        if isinstance(transforms, GridWarp) and not all(map(os.path.exists, transforms.files)):
             raise InputError(f"{error}; --template-warp off does without the transforms") from error
         raise
     in_sidecar = None if inherited is None else sidecar_repetition_time(run["bold"], inherited)
@@ -161,17 +160,22 @@ def complete_run(
             )
     if raw is not None:
         _check_head_motion(raw.head_motion, n_volumes)
+    if transforms is None and not is_fsl_grid(
+        header.get_data_shape()[:3], header.get_best_affine()
+    ):
+        transforms = GridWarp(interpolation=selection.interpolation)
     complete = Run(
         **run
         | {
             "repetition_time": repetition_time,
             "n_volumes": n_volumes,
-            "first_volume": _first_volume(run, dummy_scans),
-            "model_tr": model_repetition_time(target_tr, repetition_time),
+            "first_volume": _first_volume(run, selection.dummy_scans),
+            "model_tr": model_repetition_time(selection.target_tr, repetition_time),
+            "transforms": transforms,
             "warnings": tuple(warnings),
         }
     )
-    refuse_too_short(complete.series, short_runs)
+    refuse_too_short(complete.series, selection.short_runs)
     return complete
 
 

@@ -10,7 +10,7 @@ from swift_bids.base.errors import UsageError
 from swift_bids.geometry.frames import TRAINING_SPACE
 from swift_bids.inputs.filenames import entities_in
 from swift_bids.inputs.find_transforms import find_template_transform
-from swift_bids.inputs.transforms import TemplateWarp
+from swift_bids.inputs.transforms import GridWarp
 
 
 def check_template_xfm(file: Path | None) -> Path | None:
@@ -37,7 +37,7 @@ def check_template_xfm(file: Path | None) -> Path | None:
 
 def find_template_warp(
     stem: str, space: str, files: Iterable[Path], template_xfm: Path | None, interpolation: str
-) -> TemplateWarp | None:
+) -> GridWarp | None:
     """Find the transforms from a template to that of the training data.
 
     The participant's own transforms come first: through the anatomical image, they map the template
@@ -69,7 +69,7 @@ def find_template_warp(
         )
         for file in files:
             if file.parent == to_training.parent and back.fullmatch(file.name):
-                return TemplateWarp((str(to_training), str(file)), interpolation)
+                return GridWarp((str(to_training), str(file)), interpolation)
     if template_xfm is not None and entities_in(template_xfm.name)["from"] == space:
-        return TemplateWarp((str(template_xfm),), interpolation)
+        return GridWarp((str(template_xfm),), interpolation)
     return None

@@ -100,19 +100,20 @@ class FslWarp:
 
 
 @dataclass(frozen=True)
-class TemplateWarp:
-    """From a run in another template to MNI152NLin6Asym.
+class GridWarp:
+    """From a run on another grid, in another template or not, to the grid of the training data.
 
     Attributes
     ----------
     steps
-        Composite transforms (`.h5`), which map a point of MNI152NLin6Asym to the other template in
-        this order.
+        Composite transforms (`.h5`), which map a point of MNI152NLin6Asym to the template of the
+        run in this order. Without steps, the app takes the coordinates of the run in mm for those
+        of the training template.
     interpolation
         `cubic` or `linear`.
     """
 
-    steps: tuple[str, ...]
+    steps: tuple[str, ...] = ()
     interpolation: str = "cubic"
 
     @property
@@ -121,12 +122,12 @@ class TemplateWarp:
         return list(self.steps)
 
 
-def transforms_from_dict(content: Mapping[str, Any]) -> Transforms | FslWarp | TemplateWarp:
+def transforms_from_dict(content: Mapping[str, Any]) -> Transforms | FslWarp | GridWarp:
     """Build one of the classes above from the output of `dataclasses.asdict`."""
     if "field" in content:
         return FslWarp(**content)
     if "steps" in content:
-        return TemplateWarp(**{**content, "steps": tuple(content["steps"])})
+        return GridWarp(**{**content, "steps": tuple(content["steps"])})
     fieldmap = content["fieldmap"]
     if fieldmap is not None:
         coefficients = tuple(fieldmap["coefficients"])

@@ -9,10 +9,9 @@ from typing import Any
 
 from swift_bids import __version__
 from swift_bids.geometry.frames import space_note
-from swift_bids.geometry.grid import INTERPOLATION
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES
 from swift_bids.inputs.run import Run
-from swift_bids.inputs.transforms import FslWarp, TemplateWarp
+from swift_bids.inputs.transforms import FslWarp, GridWarp
 from swift_bids.network.weights import Weights
 from swift_bids.settings import EmbeddingSettings
 from swift_bids.steps.normalise import Normalisation
@@ -97,7 +96,7 @@ def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation)
         "Space": space,
         **({"SpaceNote": note} if (note := space_note(space)) else {}),
         "ResampledToFSL2mm": normalisation.interpolated,
-        "SpatialInterpolation": INTERPOLATION if normalisation.interpolated else "none",
+        "SpatialInterpolation": "none",
         **resampling_metadata(run),
         "DummyScansRemoved": run.first_volume,
         "ModelRepetitionTime": run.model_tr,
@@ -123,7 +122,9 @@ def resampling_metadata(run: Run) -> dict[str, Any]:
             "SpatialInterpolation": f"{splines}, one resampling from the space of the run",
             "WarpedWith": "FNIRT's displacement field",
         }
-    if isinstance(transforms, TemplateWarp):
+    if isinstance(transforms, GridWarp) and not transforms.steps:
+        return cleaned | {"SpatialInterpolation": f"{splines} (BOLD), MultiLabel (mask)"}
+    if isinstance(transforms, GridWarp):
         names = " and ".join(Path(file).name for file in transforms.steps)
         return cleaned | {
             "SpatialInterpolation": f"{splines}, one resampling from {run.space}",

@@ -11,6 +11,7 @@ import numpy as np
 from swift_bids.geometry.frames import TRAINING_SPACE, space_note
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES, TARGET_TR, TR_TOLERANCE
 from swift_bids.inputs.run import Run
+from swift_bids.inputs.transforms import GridWarp
 from swift_bids.steps.aggregate import Embeddings
 from swift_bids.steps.crop import Coverage
 from swift_bids.steps.normalise import Normalisation
@@ -65,7 +66,7 @@ def quality(
             "TR": round(abs(run.model_tr - TARGET_TR), 6) >= TR_TOLERANCE,
             "TemporalInterpolation": run.series.resampled,
             "Space": space_note(run.space_of_input) is not None,
-            "Grid": normalisation.interpolated,
+            "Grid": isinstance(run.transforms, GridWarp),
             "Normalisation": normalisation.method != "global",
             "Intensity": _intensity(asdict(normalisation)) is not None,
         },
@@ -88,13 +89,15 @@ def verdicts_of(qc: Mapping[str, Any]) -> list[Verdict]:
     """
     normalised = qc["Normalised"]
     verdicts = [*_coverage(qc["Coverage"]), _timing(qc)]
-    if qc["Preprocessing"].get("HeadMotionCorrected"):
-        verdicts.append((True, _resampling(qc["Preprocessing"])))
-    if warp := qc["Preprocessing"].get("WarpedWith"):
-        how = qc["Preprocessing"]["SpatialInterpolation"].replace(", one resampling", "")
+    preprocessing = qc["Preprocessing"]
+    if preprocessing.get("HeadMotionCorrected"):
+        verdicts.append((True, _resampling(preprocessing)))
+    if warp := preprocessing.get("WarpedWith"):
+        how = preprocessing["SpatialInterpolation"].replace(", one resampling", "")
         verdicts.append((True, f"Warped to {TRAINING_SPACE} ({how}) with {warp}."))
-    if normalised["interpolated"]:
-        verdicts.append((True, "Resampled (linear) to the FSL 2 mm grid of the network."))
+    elif normalised["interpolated"] and not preprocessing.get("HeadMotionCorrected"):
+        how = preprocessing["SpatialInterpolation"].split(" (")[0]
+        verdicts.append((True, f"Resampled ({how}) to the FSL 2 mm grid of the network."))
     if note := space_note(qc["Preprocessing"]["Space"]):
         remedy = (
             f"run fMRIPrep with --output-spaces {TRAINING_SPACE}:res-2, or keep both of its "

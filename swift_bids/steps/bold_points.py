@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from swift_bids.geometry.splines import spline_weights
+from swift_bids.geometry.splines import spline_knots, spline_weights
 from swift_bids.inputs.bold_reader import scaling, stored_volumes, volume_rows
 from swift_bids.steps.slice_timing import corrected_blocks
 
@@ -76,8 +76,6 @@ class BoldPoints:
         first_volume, folder
             Number of dummy scans, and a folder for a temporary file, if slice timing is corrected.
         """
-        from scipy.ndimage import map_coordinates, spline_filter
-
         shape = bold.shape[:3]
         with ExitStack() as stack:
             if len(self.slice_shifts):
@@ -88,23 +86,48 @@ class BoldPoints:
             else:
                 scaled, blocks = scaling(bold), stored_volumes(bold, bold_file)
 
-            # of aligned volumes, the weights are the same in all of them
-            weights = None
-            if self.head_motion is None:
-                weights = spline_weights(shape, self.position, self.order)
+            values_at = self._aligned(shape) if self.head_motion is None else self._moving()
 
-            def values_at(number: int, volume: np.ndarray) -> np.ndarray:
-                voxels = np.nan_to_num(scaled(volume), posinf=0, neginf=0)
-                knots = voxels.reshape(shape, order="F")
-                if self.order > 1:
-                    knots = spline_filter(knots, self.order)
-                if weights is not None:
-                    return weights @ knots.reshape(-1).astype(np.float32)
-                position = self.in_volume(number)
-                values = map_coordinates(knots, position, np.float64, self.order, prefilter=False)
-                return values * self.gain
+            def values_of(number: int, volume: np.ndarray) -> np.ndarray:
+                return values_at(number, scaled(volume).reshape(shape, order="F"))
 
-            yield volume_rows(blocks, len(self.position), values_at)
+            yield volume_rows(blocks, len(self.position), values_of)
+
+    def _aligned(self, shape: tuple[int, ...]) -> Callable[[int, np.ndarray], np.ndarray]:
+        """Interpolate aligned volumes, with weights that are the same in all of them.
+
+        As in a run that is not interpolated, there is no signal (0) where the volume has none, and
+        none is known (NaN) next to a value that is not finite.
+        """
+        nearest = spline_weights(shape, self.position, order=1)
+        weights = nearest if self.order == 1 else spline_weights(shape, self.position, self.order)
+
+        def values_at(_: int, volume: np.ndarray) -> np.ndarray:
+            finite = np.isfinite(volume)
+            known = volume if finite.all() else np.where(finite, volume, 0)
+            knots = known if self.order == 1 else spline_knots(known)
+            values = weights @ knots.reshape(-1).astype(np.float32, copy=False)
+            if self.order > 1:
+                values[nearest @ (known != 0).reshape(-1).astype(np.float32) == 0] = 0
+            if known is not volume:
+                values[nearest @ (~finite).reshape(-1).astype(np.float32) > 0] = np.nan
+            return values
+
+        return values_at
+
+    def _moving(self) -> Callable[[int, np.ndarray], np.ndarray]:
+        """Interpolate volumes in each of which the head is at another place."""
+        from scipy.ndimage import map_coordinates, spline_filter
+
+        def values_at(number: int, volume: np.ndarray) -> np.ndarray:
+            knots = np.nan_to_num(volume, posinf=0, neginf=0)
+            if self.order > 1:
+                knots = spline_filter(knots, self.order)
+            position = self.in_volume(number)
+            values = map_coordinates(knots, position, np.float64, self.order, prefilter=False)
+            return values * self.gain
+
+        return values_at
 
     def in_volume(self, number: int) -> np.ndarray:
         """Voxel coordinates (3, brain voxel) in a volume of the run."""

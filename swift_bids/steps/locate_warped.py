@@ -1,4 +1,4 @@
-"""Preprocessed run in another space + warp -> its brain mask in the template, and the voxels of it.
+"""Preprocessed run on another grid -> its brain mask on the grid of the network, and its voxels.
 
 The volumes of such a run are aligned already, so a voxel of the template has one place in all of
 them. The mask is carried as the pipeline of the run would carry it: by nearest neighbour as FSL's
@@ -22,12 +22,12 @@ from swift_bids.geometry.itk import read_composite
 from swift_bids.geometry.multilabel import carry_mask
 from swift_bids.inputs.bold_reader import open_image
 from swift_bids.inputs.mask import check_same_grid, load_image, mask_voxels, nearest
-from swift_bids.inputs.transforms import FslWarp, TemplateWarp
+from swift_bids.inputs.transforms import FslWarp, GridWarp
 from swift_bids.steps.bold_points import SPLINE_ORDER, BoldPoints
 
 
 def locate_warped(
-    bold_file: str | Path, mask_file: str | Path, warp: FslWarp | TemplateWarp, frame: Frame
+    bold_file: str | Path, mask_file: str | Path, warp: FslWarp | GridWarp, frame: Frame
 ) -> tuple[nib.Nifti1Image, BoldPoints]:
     """Find the brain voxels of the network's grid in a run with aligned volumes.
 
@@ -53,17 +53,17 @@ def locate_warped(
     check_same_grid(cast(nib.Nifti1Image, nib.load(bold_file)), bold_file, mask, mask_file)
     position = _in_run(warp, voxel_centers(), mask)
     inside = np.nan_to_num(np.asarray(mask.dataobj)) != 0
-    carry = carry_mask if isinstance(warp, TemplateWarp) else nearest
+    carry = carry_mask if isinstance(warp, GridWarp) else nearest
     brain = carry(inside, position)
     located = nib.Nifti1Image(brain.reshape(FSL_SHAPE).astype(np.uint8), FSL_AFFINE)
     index = mask_voxels(located, mask_file, frame).fsl_index
     return located, BoldPoints(position[index], SPLINE_ORDER[warp.interpolation])
 
 
-def _in_run(warp: FslWarp | TemplateWarp, points: np.ndarray, run: nib.Nifti1Image) -> np.ndarray:
+def _in_run(warp: FslWarp | GridWarp, points: np.ndarray, run: nib.Nifti1Image) -> np.ndarray:
     """Points (point, 3) in mm of the template -> voxels of an image on the grid of the run; points
     where the warp is unknown are outside the grid."""
-    if isinstance(warp, TemplateWarp):
+    if isinstance(warp, GridWarp):
         for file in warp.steps:
             points = read_composite(file).apply(points)
         return nib.affines.apply_affine(np.linalg.inv(run.affine), points)

@@ -57,7 +57,7 @@ class Normalisation:
         Values (voxel x volume of the BOLD file) that were exactly 0, or NaN or infinite; they
         become background.
     interpolated
-        Whether the run was resampled to the FSL 2 mm grid.
+        Whether the app resampled the run to the FSL 2 mm grid.
     """
 
     method: str
@@ -90,8 +90,8 @@ def normalise(
     Parameters
     ----------
     bold_file, mask_file
-        4D BOLD and 3D brain mask on the same grid, in a standard (MNI) space; or a raw BOLD run
-        with `points`, and its mask on the FSL 2 mm grid.
+        4D BOLD and 3D brain mask on the FSL 2 mm grid, in any storage order; with `points`, the
+        BOLD may be on any grid.
     frame
         Position of the FSL 2 mm grid in the network's 96^3 input; only voxels inside it are used.
     series
@@ -106,7 +106,7 @@ def normalise(
         Parcels whose mean signals are computed while the run is read, and the `.npy` to write:
         float32 (used volume of the BOLD file, parcel), in its units and at its TR.
     points
-        Where the brain voxels are in a raw run.
+        Where the brain voxels are in the run; None if it is on the FSL 2 mm grid.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def normalise(
         n_constant=int(recorded.constant.sum()),
         n_zero=run.gaps.n_zero,
         n_nonfinite=run.gaps.n_nonfinite,
-        interpolated=run.interpolated,
+        interpolated=points is not None,
     )
 
 
@@ -161,7 +161,6 @@ class _Run:
     recorded_moments: VoxelMoments
     gaps: Gaps
     parcels: ParcelMeans | None
-    interpolated: bool
 
 
 def _read(
@@ -181,12 +180,13 @@ def _read(
         bold = stack.enter_context(open_bold(bold_file))
         if points is None:
             check_same_grid(bold, bold_file, mask_image, mask_file)
+            if not is_fsl_grid(bold.shape[:3], bold.affine):
+                raise TypeError("a run on another grid than the FSL 2 mm grid needs points")
         if bold.shape[3] != series.n_volumes:
             raise InputError(
                 f"{bold_file}: has {bold.shape[3]} volumes, but {series.n_volumes} were expected; "
                 f"the file has changed during this call, run the same command again"
             )
-        interpolated = points is None and not is_fsl_grid(bold.shape[:3], bold.affine)
         brain = mask_voxels(mask_image, mask_file, frame)
         moments = VoxelMoments(len(brain.fsl_index))
         recorded_moments = VoxelMoments(len(brain.fsl_index)) if series.resampled else moments
@@ -210,7 +210,7 @@ def _read(
             f"{bold_file}: the data do not vary within the brain mask; check that it is the "
             f"preprocessed BOLD and that {mask_file} belongs to it"
         )
-    return _Run(moments, recorded_moments, gaps, means, interpolated)
+    return _Run(moments, recorded_moments, gaps, means)
 
 
 class MatrixFile:

@@ -6,13 +6,11 @@ import pytest
 from app import ROOT
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from nilearn.datasets import load_mni152_brain_mask
-from scipy.ndimage import map_coordinates
 
 from swift_bids.base.errors import InputError
 from swift_bids.geometry.frames import FRAMES, FSL_AFFINE, FSL_SHAPE, space_note
 from swift_bids.geometry.grid import (
     brain_voxels,
-    interpolation_weights,
     is_fsl_grid,
     slab_extent,
     template_brain,
@@ -98,54 +96,6 @@ def test_nan_in_a_mask_is_not_brain():
 def test_an_empty_mask_is_rejected():
     with pytest.raises(InputError, match="no voxel"):
         brain_voxels(np.zeros(FSL_SHAPE), FSL_AFFINE, FRAMES["ukb"])
-
-
-OBLIQUE = nib.affines.from_matvec(
-    nib.eulerangles.euler2mat(0.1, -0.2, 0.3) @ np.diag([-2.2, 2.5, 3.1]), [80, -110, -60]
-)
-C2009 = nib.affines.from_matvec(np.diag([2.0, 2, 2]), [-96.5, -132.5, -78.5])
-
-
-@pytest.mark.parametrize(
-    ("shape", "affine"),
-    [
-        ((97, 115, 97), C2009),
-        ((70, 80, 45), OBLIQUE),
-        ((61, 73, 61), nib.affines.from_matvec(np.diag([3.0, 3, 3]), [-90, -126, -72])),
-        ((20, 30, 3), nib.affines.from_matvec(np.diag([-4.0, 4, 8]), [40, -50, -10])),
-        ((20, 30, 1), nib.affines.from_matvec(np.diag([-4.0, 4, 8]), [40, -50, -10])),
-    ],
-)
-def test_weights_interpolate_like_scipy(shape, affine):
-    volume = np.random.default_rng(0).random(shape, dtype=np.float32) + 1
-    fsl = np.sort(np.random.default_rng(1).permutation(np.prod(FSL_SHAPE))[:200_000])
-    weights = interpolation_weights(shape, affine, fsl)
-    found = weights @ volume.reshape(-1, order="F")
-    to_storage = np.linalg.inv(affine) @ FSL_AFFINE
-    place = nib.affines.apply_affine(to_storage, np.stack(np.unravel_index(fsl, FSL_SHAPE), -1))
-    # scipy and the app treat positions that round to the last voxel differently
-    place = np.where(np.abs(place - place.round()) < 1e-6, place.round(), place)
-    expected = map_coordinates(volume, place.T, order=1, mode="constant", cval=0.0)
-    np.testing.assert_allclose(found, expected, atol=2e-6)
-    assert 0.001 < (found > 0).mean()
-    inside = np.asarray(weights.sum(axis=1)) > 0
-    np.testing.assert_allclose(np.asarray(weights.sum(axis=1))[inside], 1, atol=1e-6)
-    if shape[0] > 60:
-        assert (found[inside] >= 1).all()
-
-
-def test_nan_in_a_neighbouring_voxel_has_no_weight():
-    """A position that coincides with a voxel ignores a NaN in the next voxel."""
-    affine = nib.affines.from_matvec(np.diag([4.0, 4, 4]), [-88, -124, -72])
-    volume = np.ones((45, 54, 45), np.float32)
-    volume[20, 20, 20] = np.nan
-    fsl = np.arange(np.prod(FSL_SHAPE))
-    found = interpolation_weights(volume.shape, affine, fsl) @ volume.reshape(-1, order="F")
-    gaps = np.stack(np.unravel_index(np.flatnonzero(np.isnan(found)), FSL_SHAPE), -1)
-    world = nib.affines.apply_affine(FSL_AFFINE, gaps)
-    centre = nib.affines.apply_affine(affine, [20, 20, 20])
-    assert len(gaps) == 27  # the voxel itself and the positions next to it
-    assert np.abs(world - centre).max() == 2
 
 
 def test_a_note_warns_about_another_template():

@@ -22,7 +22,9 @@ from swift_bids.inputs.confounds import count_dummy_scans, displacement_in, read
 from swift_bids.inputs.dataset import find_derivatives
 from swift_bids.inputs.filters import read_filter_file
 from swift_bids.inputs.run import complete_run
+from swift_bids.inputs.selection import Selection
 from swift_bids.network.checkpoint import read_config
+from swift_bids.steps.locate_warped import locate_warped
 from swift_bids.steps.normalise import normalise
 
 bounded = settings(
@@ -74,9 +76,19 @@ def try_run(bold, matrix):
     mask, confounds = (file_of(bold, kind) for kind in ("mask", "confounds"))
     about = {"name": "sub-1_task-a_space-MNI152NLin6Asym", "participant": "1", "others": ()}
     files = {"bold": str(bold), "mask": str(mask), "confounds": str(confounds)}
-    run = complete_run(about | files | {"space": "MNI152NLin6Asym"}, list, None, "native", "skip")
+    selection = Selection(target_tr="native")
+    run = complete_run(about | files | {"space": "MNI152NLin6Asym"}, list, selection)
     displacement_in(read_confounds(confounds), run.n_volumes, confounds)
-    done = normalise(bold, mask, FRAMES["ukb"], Series(22, 0.8, 0, 0.8), matrix)
+    located, points = locate_warped(bold, mask, run.transforms, FRAMES["ukb"])
+    located.to_filename(matrix.with_name("mask.nii"))
+    done = normalise(
+        bold,
+        matrix.with_name("mask.nii"),
+        FRAMES["ukb"],
+        Series(22, 0.8, 0, 0.8),
+        matrix,
+        points=points,
+    )
     assert np.load(matrix).shape[0] == done.n_volumes == 22
 
 

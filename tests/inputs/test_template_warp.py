@@ -22,7 +22,7 @@ from template_trees import (
 from swift_bids.base.errors import UsageError
 from swift_bids.geometry.itk import read_composite
 from swift_bids.inputs.template_warp import check_template_xfm
-from swift_bids.inputs.transforms import TemplateWarp
+from swift_bids.inputs.transforms import GridWarp
 
 TEMPLATEFLOW = f"tpl-MNI152NLin6Asym_from-{OTHER}_mode-image_xfm.h5"
 
@@ -58,7 +58,7 @@ def test_the_made_transforms_lead_from_one_template_to_the_other(tmp_path, xfm):
 def test_the_participants_transforms_are_found(tmp_path, xfm):
     small_run(tmp_path)
     to_training, back = write_transforms(tmp_path)
-    expected = TemplateWarp((str(to_training), str(back)))
+    expected = GridWarp((str(to_training), str(back)))
     assert warp_of(tmp_path) == expected
     assert warp_of(tmp_path, template_xfm=xfm) == expected
     assert warp_of(tmp_path, interpolation="linear").interpolation == "linear"
@@ -70,7 +70,7 @@ def test_without_one_of_both_transforms_there_is_no_warp(tmp_path, xfm, missing)
     small_run(tmp_path)
     write_transforms(tmp_path)[missing].unlink()
     assert warp_of(tmp_path) is None
-    assert warp_of(tmp_path, template_xfm=xfm) == TemplateWarp((str(xfm),))
+    assert warp_of(tmp_path, template_xfm=xfm) == GridWarp((str(xfm),))
 
 
 def test_the_anatomy_of_the_session_is_preferred(tmp_path):

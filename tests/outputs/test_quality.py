@@ -146,7 +146,7 @@ def test_quality_of_the_slab_in_the_demo(demo):
     assert qc["RepetitionTime"] == 2.0
     assert qc["Preprocessing"]["ModelRepetitionTime"] == 0.8
     assert qc["Preprocessing"]["TemporalInterpolation"] == "linear"
-    assert qc["Preprocessing"]["SpatialInterpolation"].startswith("linear")
+    assert qc["Preprocessing"]["SpatialInterpolation"].startswith("cubic")
     assert qc["Volumes"]["series"] == 48  # 0 to 37.6 s of 38
     assert qc["Chunks"]["total"] == 2
     assert any("Covers only a slab" in warning for warning in qc["Warnings"])

@@ -20,7 +20,7 @@ from swift_bids.reports.participant_page import (
 
 def test_the_page_warns_about_a_slab(demo):
     page = (demo / "swift_bids" / "sub-03.html").read_text()
-    assert "Covers only a slab of the brain: 66 mm from left to right" in page
+    assert "Covers only a slab of the brain: 70 mm from left to right" in page
     assert "Random weights." in page
 
 

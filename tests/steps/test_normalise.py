@@ -16,9 +16,11 @@ from swift_bids.base.errors import InputError, OutputError
 from swift_bids.geometry.frames import FRAMES, FSL_SHAPE
 from swift_bids.geometry.grid import brain_voxels
 from swift_bids.geometry.resample_time import Series
+from swift_bids.inputs.transforms import GridWarp
 from swift_bids.steps import kept_rows
 from swift_bids.steps import normalise as module
 from swift_bids.steps.crop import crop
+from swift_bids.steps.locate_warped import locate_warped
 from swift_bids.steps.normalise import MatrixFile, normalise
 from swift_bids.steps.voxel_statistics import VoxelMoments
 
@@ -307,9 +309,19 @@ def test_a_run_on_another_grid_is_resampled(tmp_path):
     data = np.broadcast_to((1000 + x)[:, None, None, None], (45, 54, 45, 20)).astype(np.int16)
     data = data + np.arange(20, dtype=np.int16) % 2
     bold, mask = files(tmp_path, data, affine, (45, 54, 45))
-    done = normalise(bold, mask, FRAMES["ukb"], native(20), tmp_path / "m.npy")
+    with pytest.raises(TypeError, match="needs points"):
+        normalise(bold, mask, FRAMES["ukb"], native(20), tmp_path / "m.npy")
+    image, points = locate_warped(bold, mask, GridWarp(), FRAMES["ukb"])
+    image.to_filename(tmp_path / "located.nii")
+    done = normalise(
+        bold,
+        tmp_path / "located.nii",
+        FRAMES["ukb"],
+        native(20),
+        tmp_path / "m.npy",
+        points=points,
+    )
     assert done.interpolated
-    image = nib.load(mask)
     voxels = brain_voxels(image.get_fdata(), image.affine, FRAMES["ukb"]).fsl_index
     left = np.unravel_index(voxels, FSL_SHAPE)[0]
     expected = (1000 + 90 - 2 * left - done.mean) / done.std
