@@ -16,6 +16,7 @@ from swift_bids.execution.dry_run import print_runs
 from swift_bids.execution.embed_runs import Call, Outcome, embed_runs
 from swift_bids.execution.preflight import check_atlas
 from swift_bids.execution.work_folder import check_work_dir, work_folder
+from swift_bids.geometry.frames import TRAINING_SPACE, space_note
 from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.query import find_runs
 from swift_bids.inputs.run import Run
@@ -93,6 +94,16 @@ def _log_runs(runs: Sequence[Run]) -> None:
             _LOG.warning("%s: %s", run.name, warning)
         if run.others:
             _LOG.debug("%s: chosen; not chosen: %s", run.name, ", ".join(run.others))
+    unwarped = [run.name for run in runs if space_note(run.space_of_input)]
+    n_warped = sum(run.space_of_input != run.space for run in runs)
+    if unwarped and n_warped:
+        _LOG.warning(
+            "%d run(s) are warped to %s, but these have no transforms, so do not compare them with "
+            "the others: %s",
+            n_warped,
+            TRAINING_SPACE,
+            ", ".join(unwarped),
+        )
 
 
 def _finish(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swift_bids.network.checkpoint import read_backbone
-from swift_bids.network.known_weights import HUB_IDS, digests_of
+from swift_bids.network.known_weights import HUB_IDS, digests_of, recognise
 from swift_bids.network.weights import find_weights, hub_file
 
 ACTIONS = ("fetch", "convert", "verify")
@@ -66,18 +66,28 @@ def verify_weights(source: str, revision: str | None = None) -> None:
     """Check weights as a run would, and print configuration, digests and provenance."""
     from swift_bids.network.swift import SwiFT
 
+    if Path(source).is_file():  # first, since a damaged file cannot be read
+        print_digests(Path(source))
     weights = find_weights(source, random=None, revision=revision)
     backbone = read_backbone(weights.file, SwiFT)
-    digests = digests_of(weights.file)
+    if not Path(source).is_file():
+        print_digests(Path(weights.file))
     parameters = sum(tensor.numel() for tensor in backbone.state.values())
-    print(f"file        {weights.file}")
     print(f"name        {weights.name}" + (f" at {weights.revision}" if weights.revision else ""))
-    print(f"bytes       {Path(weights.file).stat().st_size}")
-    print(f"SHA-256     {digests.sha256}")
-    print(f"git blob    {digests.git_blob}")
-    print(f"known as    {weights.known_as or 'nothing: no known release has these digests'}")
     print(f"tensors     {len(backbone.state)}, {parameters:,} parameters")
     print(f"not used    {', '.join(backbone.unused) or 'none'}")
     print(f"random      {'YES: their embeddings mean nothing' if weights.random else 'no'}")
     for key, value in (backbone.config | backbone.about).items():
         print(f"  {key:20} {value}")
+
+
+def print_digests(file: Path) -> None:
+    """Print what identifies a file, and which released file it is."""
+    digests = digests_of(file)
+    known = recognise(digests)
+    print(f"file        {file.absolute()}")
+    print(f"bytes       {file.stat().st_size}")
+    print(f"SHA-256     {digests.sha256}")
+    print(f"git blob    {digests.git_blob}")
+    described = known.described if known else "nothing: no known release has these digests"
+    print(f"known as    {described}", flush=True)

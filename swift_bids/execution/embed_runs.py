@@ -23,7 +23,7 @@ from swift_bids.inputs.sidecars import refuse_unreadable
 from swift_bids.network.weights import Weights
 from swift_bids.outputs.dataset import write_dataset_files
 from swift_bids.outputs.paths import output_path
-from swift_bids.outputs.provenance import Provenance, resampling_metadata, settings_metadata
+from swift_bids.outputs.provenance import Provenance, described_runs
 from swift_bids.settings import ParticipantSettings
 from swift_bids.steps.chunk import count_chunks
 from swift_bids.steps.parcels import read_atlas
@@ -122,10 +122,7 @@ def embed_runs(
     with ExitStack() as stack:
         try:
             write_dataset_files(call.output_dir, dataset)
-            described = settings_metadata(provenance)
-            for run in todo:
-                described["Preprocessing"] |= resampling_metadata(run)
-            write_citations(call.output_dir, described)
+            write_citations(call.output_dir, described_runs(todo, provenance))
             for participant in {run.participant for run in todo}:
                 text = tomli_w.dumps(settings.arguments)
                 write_text(call.log_dir(participant) / "swift_bids.toml", text)

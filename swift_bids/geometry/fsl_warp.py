@@ -65,6 +65,8 @@ def source_points(field: nib.Nifti1Image, points: np.ndarray) -> np.ndarray:
     if len(field.shape) != 4 or field.shape[3] != 3:
         raise ValueError(f"has the shape {field.shape} instead of (X, Y, Z, 3)")
     values = np.asarray(field.dataobj, dtype=np.float32)
+    if not np.isfinite(values).any():
+        raise ValueError("contains no finite value; unpack or create it again")
     voxels = nib.affines.apply_affine(np.linalg.inv(field.affine), points)
     own = to_scaled_mm(voxels, field.shape[:3], field.affine)
     found = np.stack(
@@ -81,5 +83,5 @@ def is_absolute(values: np.ndarray, affine: np.ndarray) -> bool:
     """
     shape = values.shape[:3]
     own = to_scaled_mm(np.moveaxis(np.indices(shape), 0, -1), shape, affine)
-    spread = (values.std(axis=(0, 1, 2)).sum(), (values - own).std(axis=(0, 1, 2)).sum())
+    spread = [np.nanstd(v, axis=(0, 1, 2)).sum() for v in (values, values - own)]
     return bool(spread[0] > spread[1])

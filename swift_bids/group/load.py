@@ -184,7 +184,8 @@ def check_kinds(table: pd.DataFrame, allow_mixed: bool) -> int:
     differences = "; ".join(
         f"{column}: "
         + ", ".join(
-            f"{str(value)[:12]} ({count} run{'s' * (count > 1)})"
+            f"{str(value)[: 12 if column == 'weights_sha256' else None]} "
+            f"({count} run{'s' * (count > 1)})"
             for value, count in table[column].value_counts(dropna=False).items()
         )
         for column in differing

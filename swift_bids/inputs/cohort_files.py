@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,12 @@ from swift_bids.inputs.confounds import HCP_MOTION, HCP_RMS
 from swift_bids.inputs.layouts import UKB_NAME
 from swift_bids.inputs.transforms import FslWarp
 
-_HCP_RUN = re.compile(r"[rt]fMRI_([A-Za-z]+)(\d*)_(LR|RL|AP|PA)")
-_HCP_7T = re.compile(r"[rt]fMRI_\w+_7T_(AP|PA)")
-_ABCD_RUN = re.compile(r"(?:ses-[^_]+_)?task-([A-Za-z0-9]+?)(?:_run-(\d+)|(\d+))?")
+#: Task, number, a letter (REST1a, in HCP Development) and direction.
+_HCP_RUN = re.compile(r"[rt]fMRI_([A-Za-z]+)(?:(\d+)([a-z]?))?_(LR|RL|AP|PA)")
+#: Task, other entities, and the number after `run-` or after the task.
+_ABCD_RUN = re.compile(
+    r"(?:ses-[^_]+_)?task-([A-Za-z0-9]+?)((?:_(?:acq|dir)-[A-Za-z0-9]+)*)(?:_run-(\d+)|(\d+))?"
+)
 #: The anatomical brain mask at 2 mm. Which of its names it has depends on the release.
 _HCP_MASKS = ("brainmask_fs.2.nii.gz", "brainmask_fs.2.0.nii.gz")
 #: What `--ica-fix auto` chooses: the data that the network was trained on.
@@ -41,7 +45,7 @@ class CohortRun:
         Value of `--ica-fix` -> fields of `swift_bids.inputs.run.Run`; raises InputError if a file
         is missing.
     sidecar
-        JSON file with its TR; None: the TR is in the header.
+        JSON file that may contain its TR; otherwise the TR is in the header.
     """
 
     name: str
@@ -55,26 +59,62 @@ def hcp_runs(label: str, folder: Path) -> Iterator[CohortRun]:
     shared = folder / "MNINonLinear"
     for place in sorted((shared / "Results").glob("[rt]fMRI_*")):
         if match := _HCP_RUN.fullmatch(place.name):
-            task, number, direction = match.groups()
-            name = f"sub-{label}_task-{task.lower()}_dir-{direction}_run-{number or 1}"
+            task, number, letter, direction = match.groups()
+            acquisition = f"_acq-{letter}" if letter else ""
+            name = f"sub-{label}_task-{task.lower()}{acquisition}_dir-{direction}"
+            name += f"_run-{number or 1}"
             yield CohortRun(name, place, partial(_hcp_files, "hcp", place, (place, shared)))
 
 
-def left_out(folder: Path) -> list[str]:
-    """Names of the runs of a participant of HCP that are not embedded: those at 7 T."""
-    places = (folder / "MNINonLinear" / "Results").glob("*_7T_*")
-    return sorted(place.name for place in places if _HCP_7T.fullmatch(place.name))
+def other_runs(folder: Path) -> list[str]:
+    """Names of the runs of a participant of HCP or ABCD that are not embedded: those at 7 T, and
+    those whose names the app does not know."""
+    places = [*folder.glob("MNINonLinear/Results/*"), *folder.glob("ses-*/files/MNIN*/Results/*")]
+    return [
+        place.name
+        for place in places
+        if not (_HCP_RUN.fullmatch(place.name) or _ABCD_RUN.fullmatch(place.name))
+        and os.path.lexists(place / f"{place.name}.nii.gz")
+    ]
+
+
+def explain_no_runs(folders: Sequence[Path]) -> str:
+    """Say why a participant has no runs, and what to do."""
+    listed = ", ".join(map(str, folders))
+    others = [name for folder in folders for name in other_runs(folder)]
+    if others:
+        return f"{listed}: contains only runs that the app leaves out ({', '.join(others)})"
+    if not any(file.is_file() for folder in folders for file in folder.rglob("*")):
+        return f"{listed}: contains no files (in a DataLad dataset, run datalad get -n {listed})"
+    return f"{listed}: contains no run; copy the participant again"
+
+
+def describe_unreadable(error: OSError) -> str:
+    """Say which file or folder cannot be read, and what to do."""
+    remedy = "check its permissions"
+    if isinstance(error, FileNotFoundError):  # a broken link
+        remedy = f"fetch it (datalad get -n {shlex.quote(str(error.filename))})"
+    return f"{error.filename}: cannot be read ({error.strerror}); {remedy}"
+
+
+def _exists(file: Path) -> bool:
+    """Whether a file exists, be it a link whose content is missing; OSError if that is unknown."""
+    try:
+        os.lstat(file)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def abcd_runs(label: str, folder: Path) -> Iterator[CohortRun]:
     """Runs of one participant from the abcd-hcp-pipeline, in all sessions."""
-    for results in sorted(folder.glob("ses-*/files/MNINonLinear/Results")):
+    for results in sorted(path / "files/MNINonLinear/Results" for path in folder.glob("ses-*")):
         session = results.parents[2].name
-        for place in sorted(p for p in results.iterdir() if p.is_dir()):
-            if match := _ABCD_RUN.fullmatch(place.name):
-                number = match[2] or match[3]
+        for place in sorted(results.iterdir()) if _exists(results) else ():
+            if (match := _ABCD_RUN.fullmatch(place.name)) and not place.is_file():
+                number = match[3] or match[4]
                 run = f"_run-{number}" if number else ""
-                name = f"sub-{label}_{session}_task-{match[1]}{run}"
+                name = f"sub-{label}_{session}_task-{match[1]}{match[2]}{run}"
                 masks = (place, results.parent)
                 yield CohortRun(name, place, partial(_hcp_files, "abcd", place, masks))
 
@@ -88,8 +128,7 @@ def ukb_runs(label: str, folder: Path) -> Iterator[CohortRun]:
     if match and match[3] != "0":  # acquired again at the same visit
         name += f"_run-{int(match[3]) + 1}"
     sidecar = folder / "fMRI" / "rfMRI.json"
-    found = sidecar if os.path.lexists(sidecar) else None
-    yield CohortRun(name, folder, partial(_ukb_files, folder), found)
+    yield CohortRun(name, folder, partial(_ukb_files, folder), sidecar)
 
 
 def _hcp_files(
@@ -104,7 +143,7 @@ def _hcp_files(
     masks = [place / name for place in mask_folders for name in _HCP_MASKS]
     if cohort == "abcd":
         masks.append(folder / "brainmask_fs.nii.gz")
-    mask = next((file for file in masks if os.path.lexists(file)), None)
+    mask = next(filter(_exists, masks), None)
     if mask is None:
         raise InputError(
             f"{folder}: has no brain mask ({_HCP_MASKS[0]}), and neither has {mask_folders[1]}; "
@@ -127,28 +166,34 @@ def _hcp_files(
 
 def _ukb_files(folder: Path, ica_fix: str) -> dict[str, Any]:
     if folder.suffix == ".zip":
+        if not folder.exists():
+            fetch = shlex.join(["datalad", "get", str(folder)])
+            raise InputError(f"the content of {folder} is missing; fetch it ({fetch})")
+        unpacked = str(folder.with_suffix(""))
         raise InputError(
-            f"{folder}: is not unpacked; run unzip -d {folder.with_suffix('')} {folder}"
+            f"{folder}: is not unpacked; run {shlex.join(['unzip', '-d', unpacked, str(folder)])}"
         )
     ica = folder / "fMRI" / "rfMRI.ica"
-    if not ica.is_dir():
-        raise InputError(
-            f"{folder}: has no fMRI/rfMRI.ica; UK Biobank leaves it out if the run did not pass "
-            f"its quality control"
-        )
+    if not _exists(ica):
+        if any(ica.parent.glob("rfMRI*.nii.gz")):
+            raise InputError(
+                f"{folder}: has no fMRI/rfMRI.ica; UK Biobank leaves it out if the run did not "
+                f"pass its quality control"
+            )
+        raise InputError(f"{folder}: is incomplete, it has no fMRI/rfMRI.ica; unpack it again")
     names = os.listdir(ica)
     plain = [name for name in names if name == "filtered_func_data.nii.gz"]
     clean = [name for name in names if name == "filtered_func_data_clean.nii.gz"]
     bold, denoising = _choose("ukb", ica, plain, clean, ica_fix)
     field, mask = ica / "reg" / "example_func2standard_warp.nii.gz", ica / "mask.nii.gz"
     for file, what in ((field, "the field that leads to MNI space"), (mask, "the brain mask")):
-        if not os.path.lexists(file):
+        if not _exists(file):
             raise InputError(f"{file} ({what}) is missing; unpack the zip file again")
     motion = ica / "mc" / "prefiltered_func_data_mcf.par"
     return {
         "bold": str(bold),
         "mask": str(mask),
-        "confounds": str(motion) if os.path.lexists(motion) else None,
+        "confounds": str(motion) if _exists(motion) else None,
         "denoising": denoising,
         "transforms": FslWarp(str(field)),
     }

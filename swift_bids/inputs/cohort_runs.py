@@ -9,13 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from swift_bids.base.errors import InputError, Problem, UsageError
-from swift_bids.inputs.cohort_files import RUNS_OF, CohortRun, left_out
+from swift_bids.inputs.cohort_files import (
+    RUNS_OF,
+    CohortRun,
+    describe_unreadable,
+    explain_no_runs,
+    other_runs,
+)
 from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.filenames import FoundFile, entities_in
 from swift_bids.inputs.layouts import LAYOUTS
 from swift_bids.inputs.missing import explain_selection
 from swift_bids.inputs.run import Run, complete_run
 from swift_bids.inputs.selection import TRAINING_ENTITIES, TRAINING_SUFFIX, Selection
+from swift_bids.inputs.sidecars import read_sidecar
 
 _LOG = logging.getLogger("swift_bids")
 
@@ -38,6 +45,8 @@ def find_cohort_runs(
         A flag is for fMRIPrep's layout only.
     """
     title = LAYOUTS[dataset.input_type].title
+    if selection.from_raw:
+        raise UsageError(f"--from-raw does not work for {title}; leave it out")
     if selection.filters:
         raise UsageError(
             f"--bids-filter-file does not work for {title}; choose runs with --session-label, "
@@ -51,20 +60,19 @@ def find_cohort_runs(
     folders = dataset.folders
     runs: list[Run] = []
     problems: list[Problem] = []
-    n_at_7t = 0
+    left_out: list[str] = []
     for label in participants:
         try:
             listed = [run for f in folders[label] for run in RUNS_OF[dataset.input_type](label, f)]
+            left_out += [name for f in folders[label] for name in other_runs(f)]
             found, unusable = _participant_runs(label, listed, folders[label], selection)
         except OSError as error:
-            reason = f"{error.filename}: cannot be read ({error.strerror}); check its permissions"
-            found, unusable = [], [Problem(label, f"sub-{label}", reason)]
-        if dataset.input_type == "hcp":
-            n_at_7t += sum(len(left_out(folder)) for folder in folders[label])
+            found, unusable = [], [Problem(label, f"sub-{label}", describe_unreadable(error))]
         runs += found
         problems += unusable
-    if n_at_7t:
-        _LOG.info("left out: %d run(s) at 7 T; the network was trained on runs at 3 T", n_at_7t)
+    if left_out:
+        names = ", ".join(sorted(set(left_out)))
+        _LOG.info("left out: %d run(s) at 7 T or with unknown names: %s", len(left_out), names)
     return runs, problems
 
 
@@ -72,8 +80,7 @@ def _participant_runs(
     label: str, listed: Sequence[CohortRun], folders: Sequence[Path], selection: Selection
 ) -> tuple[list[Run], list[Problem]]:
     if not listed:
-        reason = f"{', '.join(map(str, folders))}: contains no run; copy the participant again"
-        return [], [Problem(label, f"sub-{label}", reason)]
+        return [], [Problem(label, f"sub-{label}", explain_no_runs(folders))]
     files = {run.name: _found(run.name) for run in listed}
     of_name: dict[str, list[CohortRun]] = defaultdict(list)
     for run in listed:
@@ -91,6 +98,8 @@ def _participant_runs(
             runs.append(_complete(label, same[0], selection))
         except InputError as error:
             problems.append(Problem(label, name + TRAINING_SUFFIX, str(error)))
+        except OSError as error:
+            problems.append(Problem(label, name + TRAINING_SUFFIX, describe_unreadable(error)))
     return runs, problems
 
 
@@ -104,11 +113,9 @@ def _complete(label: str, found: CohortRun, selection: Selection) -> Run:
     if "transforms" in fields:
         fields["transforms"] = replace(fields["transforms"], interpolation=selection.interpolation)
     sidecar = found.sidecar
-    return complete_run(
-        fields,
-        None if sidecar is None else lambda: [str(sidecar)],
-        selection,
-    )
+    if sidecar is None or not sidecar.exists() or "RepetitionTime" not in read_sidecar(sidecar):
+        return complete_run(fields, None, selection)
+    return complete_run(fields, lambda: [str(sidecar)], selection)
 
 
 def _found(name: str) -> FoundFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
@@ -55,11 +56,14 @@ def read_confounds(confounds_file: str | Path, n_rows: int | None = None) -> pd.
 def _read_motion(file: str | Path) -> pd.DataFrame:
     """Read a motion file without a header line, of MCFLIRT or of HCP's pipelines."""
     try:
-        values = np.loadtxt(file, ndmin=2, dtype=np.float64)
+        text = Path(file).read_text()
+        values = np.loadtxt(io.StringIO(text), ndmin=2, dtype=np.float64) if text.strip() else None
     except (OSError, ValueError) as error:
         raise InputError(
             f"{file}: cannot be read as motion parameters ({error}); copy it again"
         ) from error
+    if values is None:
+        raise InputError(f"{file}: is empty; copy it again")
     name = Path(file).name
     if name == HCP_RMS:
         displacement = np.concatenate([[np.nan], values[1:, 0]])  # nothing before the first volume

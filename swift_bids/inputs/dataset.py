@@ -10,7 +10,7 @@ from typing import Any
 
 from swift_bids.base.errors import Problem, UsageError
 from swift_bids.base.files import read_json
-from swift_bids.inputs.layouts import COHORTS, LAYOUTS, recognise
+from swift_bids.inputs.layouts import COHORTS, LAYOUTS, Layout, recognise
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Dataset:
         """Split labels into those that exist and a problem for each that does not."""
         if labels is None:
             return list(existing), []
-        wanted = list(dict.fromkeys(label.removeprefix("sub-") for label in labels))
+        wanted = list(dict.fromkeys(map(LAYOUTS[self.input_type].label, labels)))
         problems = []
         for label in wanted:
             if label not in existing:
@@ -156,14 +156,24 @@ def find_derivatives(
         description = read_description(raw_dir) | {k: v for k, v in description.items() if v}
     dataset = Dataset(root, raw_dir, description, interpretation, input_type)
     if not dataset.participants:
-        inside = sorted({p.parent for p in root.glob(f"*/{layout.folders.split('/')[0]}")})
-        hint = ""
-        if layout.is_one(root):
-            hint = f"; it is the folder of one participant, so give {root.parent}"
-        elif input_type not in COHORTS and inside:
-            hint = f"; {inside[0]} does, so give that folder"
-        raise UsageError(f"{root} contains no {layout.folders} folder{hint} ({interpretation})")
+        raise UsageError(
+            f"{root} contains no {layout.folders} folder{_hint(root, layout)} ({interpretation})"
+        )
     return dataset
+
+
+def _hint(root: Path, layout: Layout) -> str:
+    """What to give instead of a folder without participants, as the end of a sentence."""
+    if layout.is_one(root):
+        return f"; it is the folder of one participant, so give {root.parent}"
+    recognised = LAYOUTS[recognise(root, {})]
+    if recognised.participants(root):
+        return f"; it looks like {recognised.title}, so leave out --input-type"
+    for folder in sorted(p for p in root.iterdir() if p.is_dir()):
+        below = LAYOUTS[recognise(folder, {})]
+        if below.participants(folder):
+            return f"; {folder} does, so give that folder"
+    return ""
 
 
 def _raw_of(root: Path, description: dict[str, Any]) -> Path | None:

@@ -8,7 +8,6 @@ doi:10.1016/j.neuroimage.2017.10.034). XCP-D reads the same ones (its module `in
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -18,8 +17,6 @@ from typing import Any
 
 #: A folder or zip file of UK Biobank: participant, field 20227, instance, array index.
 UKB_NAME = re.compile(r"(\d+)_20227_(\d+)_(\d+)(\.zip)?")
-#: How many participants to look at before a dataset counts as one of fMRIPrep.
-_N_TRIED = 5
 
 
 @dataclass(frozen=True)
@@ -36,12 +33,15 @@ class Layout:
         Root of a dataset -> label of each participant (without `sub-`) -> folders or zip files.
     is_one
         Whether a folder is that of a single participant.
+    label
+        Name that a user may give to a participant, such as that of its folder -> label.
     """
 
     title: str
     folders: str
     participants: Callable[[Path], dict[str, list[Path]]]
     is_one: Callable[[Path], bool]
+    label: Callable[[str], str] = lambda name: name.removeprefix("sub-")
 
 
 def _bids_participants(root: Path) -> dict[str, list[Path]]:
@@ -52,9 +52,13 @@ def _hcp_participants(root: Path) -> dict[str, list[Path]]:
     """Folders with `MNINonLinear`; letters and digits of their names are the labels."""
     found: dict[str, list[Path]] = defaultdict(list)
     for folder in root.glob("*/MNINonLinear"):
-        label = re.sub("[^A-Za-z0-9]", "", folder.parent.name.removeprefix("sub-"))
-        found[label].append(folder.parent)
+        found[_hcp_label(folder.parent.name)].append(folder.parent)
     return found
+
+
+def _hcp_label(name: str) -> str:
+    """BIDS allows only letters and digits in a label: HCA6002236_V1_MR -> HCA6002236V1MR."""
+    return re.sub("[^A-Za-z0-9]", "", name.removeprefix("sub-"))
 
 
 def _ukb_participants(root: Path) -> dict[str, list[Path]]:
@@ -81,6 +85,7 @@ LAYOUTS = {
         "<id>/MNINonLinear",
         _hcp_participants,
         lambda folder: (folder / "MNINonLinear").is_dir(),
+        _hcp_label,
     ),
     "abcd": Layout(
         "output of the abcd-hcp-pipeline",
@@ -93,6 +98,7 @@ LAYOUTS = {
         "<id>_20227_<instance>_0/fMRI",
         _ukb_participants,
         lambda folder: (folder / "fMRI").is_dir(),
+        lambda name: name.removeprefix("sub-").split("_")[0],
     ),
 }
 COHORTS = ("hcp", "abcd", "ukb")
@@ -121,5 +127,4 @@ def recognise(root: Path, description: Mapping[str, Any]) -> str:
         return "hcp"
     if _ukb_participants(root):
         return "ukb"
-    first = itertools.islice(root.glob("sub-*"), _N_TRIED)
-    return "abcd" if any(map(LAYOUTS["abcd"].is_one, first)) else "fmriprep"
+    return "abcd" if any(root.glob("sub-*/ses-*/files/MNINonLinear")) else "fmriprep"

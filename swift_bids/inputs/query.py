@@ -169,7 +169,7 @@ def _participant_runs(
             if run["space"] != TRAINING_SPACE and selection.template_warp == "auto":
                 if own_files is None:
                     own_files = list_files(dataset.root, participant)
-                run["transforms"] = find_template_warp(
+                run["transforms"], run["warnings"] = find_template_warp(
                     stem, run["space"], own_files, selection.template_xfm, selection.interpolation
                 )
             runs.append(

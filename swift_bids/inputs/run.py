@@ -60,7 +60,7 @@ class Run:
         How the app resamples `bold`: `Transforms` for a raw file, `FslWarp` or `GridWarp` for a
         preprocessed one that is not on the grid of the training data; None if it is.
     denoising
-        What has cleaned the data beyond what fMRIPrep does: `none` or `ICA-FIX`.
+        What has cleaned the data beyond preprocessing: `none` or `ICA-FIX`.
     """
 
     name: str
@@ -86,8 +86,8 @@ class Run:
 
     @property
     def files(self) -> list[str]:
-        """Paths of the BOLD file, the mask and, if the run has them, the confounds table and the
-        transforms."""
+        """Paths of the BOLD file, the mask and, if the run has them, the confounds table or motion
+        file and the transforms."""
         transforms = self.transforms.files if self.transforms else []
         return [self.bold, self.mask, *filter(None, [self.confounds]), *transforms]
 
@@ -148,7 +148,10 @@ def complete_run(
     warnings = list(run.get("warnings", ()))
     if in_sidecar is None:
         if not 0 < header_tr < 30:
-            raise InputError(f"{run['bold']}: its header contains no TR ({header_tr:g} s); add it")
+            raise InputError(
+                f"{run['bold']}: its header gives a TR of {header_tr:g} s, which cannot be right; "
+                f"correct the header"
+            )
         # in float32, 0.72 s is 0.7200000286
         repetition_time = round(header_tr, 6)
     else:

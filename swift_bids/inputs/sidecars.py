@@ -58,14 +58,16 @@ def sidecar_repetition_time(bold: str, inherited: Callable[[], Iterable[str]]) -
         A sidecar cannot be read, or none contains a valid TR.
     """
     own = _own_sidecar(bold)
-    metadata = _read_json(own) if os.path.lexists(own) else {}
+    metadata = read_sidecar(own) if os.path.lexists(own) else {}
     if "RepetitionTime" not in metadata:
         metadata = sidecar_metadata(bold, inherited())
     value = metadata.get("RepetitionTime")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 30:
         instead = "" if value is None else f" (found {value!r})"
+        files = [own] if os.path.lexists(own) else [Path(file) for file in inherited()] or [own]
         raise InputError(
-            f"its JSON sidecars contain no RepetitionTime in seconds{instead}; correct {own.name}"
+            f"its JSON sidecars contain no RepetitionTime in seconds{instead}; correct "
+            f"{files[0].name}"
         )
     return float(value)
 
@@ -86,9 +88,9 @@ def sidecar_metadata(bold: str, inherited: Iterable[str]) -> dict[str, Any]:
         A sidecar cannot be read.
     """
     own = _own_sidecar(bold)
-    metadata = _read_json(own) if os.path.lexists(own) else {}
+    metadata = read_sidecar(own) if os.path.lexists(own) else {}
     for file in inherited:
-        metadata = _read_json(file) | metadata
+        metadata = read_sidecar(file) | metadata
     return metadata
 
 
@@ -96,7 +98,8 @@ def _own_sidecar(bold: str) -> Path:
     return Path(bold.removesuffix(".gz")).with_suffix(".json")
 
 
-def _read_json(file: str | Path) -> dict[str, Any]:
+def read_sidecar(file: str | Path) -> dict[str, Any]:
+    """Return the content of a JSON sidecar; InputError if it cannot be read."""
     refuse_unreadable(file)
     try:
         content = read_json(file)

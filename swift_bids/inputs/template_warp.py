@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from swift_bids.base.errors import UsageError
+from swift_bids.base.errors import InputError, UsageError
 from swift_bids.geometry.frames import TRAINING_SPACE
 from swift_bids.inputs.filenames import entities_in
 from swift_bids.inputs.find_transforms import find_template_transform
@@ -26,7 +26,8 @@ def check_template_xfm(file: Path | None) -> Path | None:
     if not file.is_file():
         raise UsageError(f"--template-xfm {file}: does not exist; check the path")
     entities = entities_in(file.name)
-    if "from" not in entities or TRAINING_SPACE not in (entities.get("tpl"), entities.get("to")):
+    start, end = entities.get("from", ""), entities.get("tpl") or entities.get("to")
+    if not start.startswith("MNI") or start == TRAINING_SPACE or end != TRAINING_SPACE:
         raise UsageError(
             f"--template-xfm {file}: must lead from another template to {TRAINING_SPACE}, and its "
             f"name must say so, as that of TemplateFlow's "
@@ -37,7 +38,7 @@ def check_template_xfm(file: Path | None) -> Path | None:
 
 def find_template_warp(
     stem: str, space: str, files: Iterable[Path], template_xfm: Path | None, interpolation: str
-) -> GridWarp | None:
+) -> tuple[GridWarp | None, list[str]]:
     """Find the transforms from a template to that of the training data.
 
     The participant's own transforms come first: through the anatomical image, they map the template
@@ -54,13 +55,17 @@ def find_template_warp(
     interpolation
         `--interpolation`.
 
-    Raises
-    ------
-    InputError
-        There are several anatomical images, none of them from the session of the run.
+    Returns
+    -------
+    warp : GridWarp or None
+    warnings : list of str
+        One sentence if transforms exist, but it is unclear which of them are those of the run.
     """
-    files = list(files)
-    to_training = find_template_transform(stem, files)
+    files, warnings = list(files), []
+    try:
+        to_training = find_template_transform(stem, files)
+    except InputError as error:
+        to_training, warnings = None, [f"it is not warped with its own transforms: {error}"]
     if to_training is not None:
         start, anatomy = re.split("_from-|_to-", to_training.name)[:2]
         back = re.compile(
@@ -69,7 +74,7 @@ def find_template_warp(
         )
         for file in files:
             if file.parent == to_training.parent and back.fullmatch(file.name):
-                return GridWarp((str(to_training), str(file)), interpolation)
+                return GridWarp((str(to_training), str(file)), interpolation), []
     if template_xfm is not None and entities_in(template_xfm.name)["from"] == space:
-        return GridWarp((str(template_xfm),), interpolation)
-    return None
+        return GridWarp((str(template_xfm),), interpolation), []
+    return None, warnings

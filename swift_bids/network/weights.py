@@ -105,6 +105,9 @@ def find_weights(
         name, commit = hub_id, file.parent.name
     else:
         raise UsageError(f"weights {source}: no such file or folder; {_REMEDY}")
+    digests = digests_of(file)
+    if warning := check_known(file, name, commit, digests):
+        _LOG.warning("weights: %s", warning)
     is_random = "random_weights_seed" in read_config(file)[1]
     if is_random and random is False:
         raise UsageError(
@@ -115,9 +118,6 @@ def find_weights(
         raise UsageError(
             f"{file}: does not contain random weights; to use it, remove --random-weights"
         )
-    digests = digests_of(file)
-    if warning := check_known(file, name, commit, digests):
-        _LOG.warning("weights: %s", warning)
     known = recognise(digests)
     return Weights(
         str(file), name, digests.sha256, is_random, commit, known.described if known else None

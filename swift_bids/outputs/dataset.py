@@ -13,7 +13,6 @@ from swift_bids import __version__
 from swift_bids.base.errors import UsageError
 from swift_bids.base.files import read_json, write_json, write_text
 from swift_bids.inputs.dataset import Dataset, made_by_this_app, read_description, resolved
-from swift_bids.inputs.layouts import LAYOUTS
 from swift_bids.outputs.provenance import BIDS_VERSION, GENERATED_BY, RAW_DATASET
 from swift_bids.outputs.tables import column_descriptions, write_table
 
@@ -34,7 +33,7 @@ logs
 group*
 """
 _README = """\
-SwiFT embeddings of {input}, made by swift_bids {version}.
+SwiFT embeddings of fMRI runs, made by swift_bids {version}.
 
 sub-XX.html shows the network's input and output for each run of a participant. The files of a run
 are named after its BOLD file, with desc-swift, in the subfolder that BIDS gives it:
@@ -57,7 +56,7 @@ def check_output_dir(output_dir: str | Path, dataset: Dataset) -> Path:
     Raises
     ------
     UsageError
-        The folder is the input or lies in one of its `sub-*` folders, contains another dataset, or
+        The folder is the input or lies in a participant's folder, contains another dataset, or
         cannot be written to.
     """
     output_dir = resolved(output_dir, "output_dir")
@@ -74,8 +73,11 @@ def check_output_dir(output_dir: str | Path, dataset: Dataset) -> Path:
 def _check_place(output_dir: Path, dataset: Dataset) -> None:
     if output_dir in (dataset.root, dataset.raw):
         raise UsageError(f"output_dir {output_dir} is the input folder; choose another")
+    own = {folder for folders in dataset.folders.values() for folder in folders}
+    if dataset.raw is not None:
+        own |= set(dataset.raw.glob("sub-*"))
     for root in filter(None, (dataset.root, dataset.raw)):
-        if output_dir.is_relative_to(root) and output_dir.relative_to(root).parts[0][:4] == "sub-":
+        if output_dir.is_relative_to(root) and root / output_dir.relative_to(root).parts[0] in own:
             raise UsageError(f"output_dir {output_dir} lies in the input's data; choose another")
     description = output_dir / "dataset_description.json"
     if description.exists() and not made_by_this_app(read_description(output_dir)):
@@ -94,7 +96,10 @@ def _check_place(output_dir: Path, dataset: Dataset) -> None:
 
 def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
     """Write dataset_description.json, README.md, .bidsignore, and descriptions.tsv and .json."""
-    links = {dataset.input_type: _link(dataset.root, output_dir)}
+    # runs of several cohorts may be in one output folder
+    earlier = read_description(output_dir).get("DatasetLinks")
+    links = dict(earlier) if isinstance(earlier, dict) else {}
+    links[dataset.input_type] = _link(dataset.root, output_dir)
     if dataset.raw is not None:
         links[RAW_DATASET] = _link(dataset.raw, output_dir)
     authors = dataset.description.get("Authors") or []
@@ -110,8 +115,7 @@ def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
         "DatasetLinks": links,
     }
     write_json(output_dir / "dataset_description.json", description)
-    readme = _README.format(input=LAYOUTS[dataset.input_type].title, version=__version__)
-    write_text(output_dir / "README.md", readme)
+    write_text(output_dir / "README.md", _README.format(version=__version__))
     write_text(output_dir / ".bidsignore", _BIDSIGNORE)
     meanings = {
         "desc-swift": "Output of the SwiFT backbone, made by swift_bids",
@@ -177,7 +181,8 @@ def _read_participants(root: Path) -> tuple[pd.DataFrame | None, dict[str, Any]]
             index_col=False,
             skipinitialspace=True,
         )
-        table["participant_id"] = table["participant_id"].str.strip()
+        labels = table["participant_id"].str.strip().str.removeprefix("sub-")
+        table["participant_id"] = "sub-" + labels  # a cohort's own table has its own labels
         if table["participant_id"].duplicated().any():
             _LOG.warning("%s lists participants twice; the first row of each is used", file)
             table = table.drop_duplicates("participant_id")

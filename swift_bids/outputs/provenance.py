@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,10 +125,10 @@ def resampling_metadata(run: Run) -> dict[str, Any]:
     if isinstance(transforms, GridWarp) and not transforms.steps:
         return cleaned | {"SpatialInterpolation": f"{splines} (BOLD), MultiLabel (mask)"}
     if isinstance(transforms, GridWarp):
-        names = " and ".join(Path(file).name for file in transforms.steps)
+        own = len(transforms.steps) > 1
         return cleaned | {
             "SpatialInterpolation": f"{splines}, one resampling from {run.space}",
-            "WarpedWith": names,
+            "WarpedWith": "the participant's transforms" if own else Path(transforms.steps[0]).name,
         }
     return cleaned | {
         "SpatialInterpolation": f"{splines}, one resampling from the raw BOLD",
@@ -171,3 +171,17 @@ def settings_metadata(provenance: Provenance) -> dict[str, Any]:
             "ShortRuns": settings.short_runs,
         },
     }
+
+
+def described_runs(runs: Sequence[Run], provenance: Provenance) -> list[tuple[str, dict[str, Any]]]:
+    """Name of a run, and the settings for it, for each way in which runs are resampled."""
+    described: list[tuple[str, dict[str, Any]]] = []
+    known: list[dict[str, Any]] = []
+    for run in runs:
+        resampling = resampling_metadata(run)
+        if resampling not in known:
+            known.append(resampling)
+            settings = settings_metadata(provenance)
+            settings["Preprocessing"] |= resampling
+            described.append((run.name, settings))
+    return described

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -86,8 +86,10 @@ def references(preprocessing: Mapping[str, Any]) -> dict[str, str]:
     preprocessing
         The entry `Preprocessing` of a sidecar.
     """
-    cleaned = _ICA_FIX if preprocessing["Denoising"] == "ICA-FIX" else {}
-    return {**_OURS, **_PIPELINES[preprocessing["InputType"]], **cleaned, **_MOTION}
+    cleaned = _ICA_FIX if preprocessing.get("Denoising") == "ICA-FIX" else {}
+    # outputs of version 0.5.0 do not name the layout of their input
+    pipeline = _PIPELINES[preprocessing.get("InputType", "fmriprep")]
+    return {**_OURS, **pipeline, **cleaned, **_MOTION}
 
 
 _CITATION = """\
@@ -106,24 +108,29 @@ has a methods paragraph for its runs.
 """
 
 
-def write_citations(output_dir: Path, settings: Mapping[str, Any]) -> None:
-    """Write both files for the settings of a call.
+def write_citations(output_dir: Path, described: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Write both files for a call.
 
     Parameters
     ----------
-    settings
-        As `swift_bids.outputs.provenance.settings_metadata` returns them.
+    described
+        Name of a run, and settings as `swift_bids.outputs.provenance.settings_metadata` returns
+        them, for each way in which runs are resampled.
     """
     environment = Environment(  # noqa: S701 the output is Markdown, not HTML
         loader=PackageLoader("swift_bids", "data"), undefined=StrictUndefined
     )
-    methods = environment.get_template("methods.j2").render(qc=settings).strip()
-    works = references(settings["Preprocessing"]).items()
+    paragraphs: list[str] = []
+    works: dict[str, str] = {}
+    for name, settings in described:
+        text = environment.get_template("methods.j2").render(qc=settings).strip()
+        paragraphs.append(f"Runs such as {name}: {text}" if len(described) > 1 else text)
+        works |= references(settings["Preprocessing"])
     text = _CITATION.format(
-        methods=methods,
+        methods="\n\n".join(paragraphs),
         version=__version__,
         code=CODE_URL,
-        references="\n".join(f"- {reason}: {work}" for reason, work in works),
+        references="\n".join(f"- {reason}: {work}" for reason, work in works.items()),
     )
     write_text(output_dir / "logs" / "CITATION.md", text)
     bibliography = resources.files("swift_bids").joinpath("data/citations.bib").read_text()

@@ -130,9 +130,8 @@ class BoldPoints:
         return values_at
 
     def in_volume(self, number: int) -> np.ndarray:
-        """Voxel coordinates (3, brain voxel) in a volume of the run."""
-        if self.head_motion is None:
-            return self.position.T
-        position = nib.affines.apply_affine(self.head_motion[number], self.position).T
+        """Voxel coordinates (3, brain voxel) in a volume of a run with head motion."""
+        motion = np.asarray(self.head_motion)[number]
+        position = nib.affines.apply_affine(motion, self.position).T
         position[self.axis] += self.shift
         return position

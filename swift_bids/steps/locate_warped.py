@@ -72,4 +72,10 @@ def _in_run(warp: FslWarp | GridWarp, points: np.ndarray, run: nib.Nifti1Image) 
             source = source_points(field, points)
         except ValueError as error:
             raise InputError(f"{warp.field}: {error}") from error
-    return np.nan_to_num(from_scaled_mm(source, run.shape, run.affine), nan=-1e6)
+    position = from_scaled_mm(source, run.shape, run.affine)
+    if not ((position >= 0) & (position < run.shape)).all(axis=1).any():
+        raise InputError(
+            f"{warp.field}: leads to no voxel of the run; check that both belong together, or "
+            f"unpack them again"
+        )
+    return np.nan_to_num(position, nan=-1e6)

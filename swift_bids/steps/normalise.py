@@ -207,8 +207,8 @@ def _read(
             moments.add(block)
     if not (moments.high > moments.low).any():
         raise InputError(
-            f"{bold_file}: the data do not vary within the brain mask; check that it is the "
-            f"preprocessed BOLD and that {mask_file} belongs to it"
+            f"{bold_file}: the data do not vary within the brain mask; check that this is the "
+            f"BOLD file and that its mask belongs to it"
         )
     return _Run(moments, recorded_moments, gaps, means)
 

@@ -87,6 +87,21 @@ def test_a_real_warp_is_that_of_nitransforms():
     assert np.abs(moved).max() > 3
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_missing_value_does_not_change_how_a_field_is_read(absolute):
+    affine = affine_of(-1, 8, [44, -50, -30])
+    own = to_scaled_mm(np.moveaxis(np.indices(SHAPE), 0, -1), SHAPE, affine)
+    values = 3.0 + own * absolute
+    values[0, 0, 0] = np.nan
+    field = nib.Nifti1Image(values.astype(np.float32), affine)
+    points = inner_points(field)
+    found = from_scaled_mm(source_points(field, points), SHAPE, affine)
+    expected = nib.affines.apply_affine(np.linalg.inv(affine), points) + 3 / 8
+    known = ~np.isnan(found).any(axis=1)
+    assert known.sum() > 150
+    assert found[known] == pytest.approx(expected[known], abs=1e-4)
+
+
 def test_points_outside_a_field_are_unknown():
     field = nib.Nifti1Image(np.ones((*SHAPE, 3), np.float32), np.eye(4))
     assert np.isnan(source_points(field, np.array([[-0.5, 0, 0], [0, 0, 9.5]]))).all()

@@ -1,9 +1,9 @@
 """The same brain on other grids gives nearly the same tokens, and a flipped brain does not.
 
-Interpolation smooths. The run in these tests is already smooth (a Gaussian of one voxel, 4.7 mm full
-width at half maximum), so it loses little, and the remaining differences are due to geometry and to
-the edge of the mask. Measured deviations (root mean square of the tokens): 0.2 to 0.8 % for copies
-on other grids, 3.1 % for a brain 2 mm away, 14 % for a flipped brain.
+Interpolation smooths. The run in these tests is already smooth (a Gaussian of one voxel, 4.7 mm
+full width at half maximum), so it loses little, and the remaining differences are due to geometry
+and to the edge of the mask. Measured deviations (root mean square of the tokens): 0.2 to 0.8 % for
+copies on other grids, 3.1 % for a brain 2 mm away, 14 % for a flipped brain.
 """
 
 import nibabel as nib

@@ -30,10 +30,11 @@ from safetensors.numpy import load_file
 from swift_bids.base.errors import InputError, UsageError
 from swift_bids.geometry.frames import FRAMES
 from swift_bids.geometry.grid import voxel_centers
+from swift_bids.inputs.cohort_files import RUNS_OF, hcp_runs
 from swift_bids.inputs.confounds import read_confounds
 from swift_bids.inputs.dataset import find_derivatives
 from swift_bids.inputs.layouts import LAYOUTS
-from swift_bids.inputs.transforms import FslWarp
+from swift_bids.inputs.transforms import FslWarp, GridWarp
 from swift_bids.steps.locate_warped import locate_warped
 
 SUFFIX = "_space-MNI152NLin6Asym_res-2"
@@ -84,7 +85,7 @@ def test_nibabies_is_recognised_by_its_description(tmp_path):
 
 
 def test_a_given_layout_must_fit_the_folder(abcd, hcp):
-    with pytest.raises(UsageError, match=r"contains no <id>/MNINonLinear folder \(bids_dir .* Hum"):
+    with pytest.raises(UsageError, match=r"no <id>/MNINonLinear folder; it looks like output"):
         find_derivatives(abcd, input_type="hcp")
     with pytest.raises(UsageError, match=f"one participant, so give {hcp} "):
         find_derivatives(hcp / "100307")
@@ -115,15 +116,37 @@ def test_runs_of_hcp(hcp, caplog):
     assert second.mask == str(own / "Results/rfMRI_REST2_RL/brainmask_fs.2.0.nii.gz")
     assert task.mask == str(own / "brainmask_fs.2.nii.gz")
     assert {run.repetition_time for run in runs} == {0.72}
-    assert {(run.space, run.denoising, run.transforms) for run in runs} == {
-        ("MNI152NLin6Asym", "none", None)
-    }
+    assert {(run.space, run.denoising) for run in runs} == {("MNI152NLin6Asym", "none")}
+    assert {run.transforms for run in runs} == {GridWarp()}  # the grid of these trees is 8 mm
 
 
-def test_runs_of_hcp_at_7_tesla_are_left_out(hcp, caplog):
+def test_runs_that_are_left_out_are_named(tmp_path, caplog):
     caplog.set_level("INFO", logger="swift_bids")
-    query(hcp)
-    assert "left out: 1 run(s) at 7 T" in caplog.text
+    write_hcp_run(write_hcp(tmp_path), "tfMRI_WM_LR_copy")
+    query(tmp_path)
+    assert (
+        "left out: 2 run(s) at 7 T or with unknown names: rfMRI_REST1_7T_PA, tfMRI_WM_LR_copy"
+        in caplog.text
+    )
+
+
+def test_runs_of_hcp_development_and_of_other_acquisitions(tmp_path):
+    for run in ("rfMRI_REST1a_AP", "rfMRI_REST1b_AP", "tfMRI_CARIT_PA"):
+        write_hcp_run(tmp_path / "hcp/HCD0001305_V1_MR/MNINonLinear/Results", run)
+    runs, problems = query(tmp_path / "hcp", participants=["HCD0001305_V1_MR"])
+    assert problems == {}
+    assert names(runs) == [
+        "sub-HCD0001305V1MR_task-carit_dir-PA_run-1",
+        "sub-HCD0001305V1MR_task-rest_acq-a_dir-AP_run-1",
+        "sub-HCD0001305V1MR_task-rest_acq-b_dir-AP_run-1",
+    ]
+    write_hcp_run(
+        tmp_path / "abcd/sub-X/ses-2/files/MNINonLinear/Results",
+        "ses-2_task-rest_acq-mb6_run-01",
+        mask="brainmask_fs.2.0.nii.gz",
+    )
+    runs, _ = query(tmp_path / "abcd")
+    assert names(runs) == ["sub-X_ses-2_task-rest_acq-mb6_run-01"]
 
 
 def test_runs_of_abcd_in_the_names_of_two_releases(abcd):
@@ -228,7 +251,11 @@ def test_relative_rms_stands_in_for_motion_parameters(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("1 2 3\n4 5 6\n", "has 3 columns instead of 6"), ("a b\n", "cannot be read as motion")],
+    [
+        ("1 2 3\n4 5 6\n", "has 3 columns instead of 6"),
+        ("a b\n", "cannot be read as motion"),
+        ("\n", "is empty; copy it again"),
+    ],
 )
 def test_damaged_motion_files_are_named(tmp_path, content, message):
     file = tmp_path / "Movement_Regressors.txt"
@@ -272,9 +299,12 @@ def test_a_participant_without_runs_is_named(tmp_path):
     (tmp_path / "100408/MNINonLinear").mkdir(parents=True)
     runs, problems = query(tmp_path)
     assert len(runs) == 3
-    assert problems == {
-        "sub-100408": f"{tmp_path / '100408'}: contains no run; copy the participant again"
-    }
+    assert "contains no files" in problems["sub-100408"]
+    (tmp_path / "100408/MNINonLinear/T1w.nii.gz").write_bytes(b"")
+    _, problems = query(tmp_path)
+    assert problems["sub-100408"] == (
+        f"{tmp_path / '100408'}: contains no run; copy the participant again"
+    )
 
 
 def test_a_run_in_two_folders_is_refused(tmp_path):
@@ -309,7 +339,14 @@ def test_missing_pieces_of_ukb_are_named(tmp_path):
     )
     folder = tmp_path / "1000017_20227_2_0"
     assert zipped == f"{folder}.zip: is not unpacked; run unzip -d {folder} {folder}.zip"
-    assert "has no fMRI/rfMRI.ica; UK Biobank leaves it out" in failed
+    assert (
+        failed
+        == f"{tmp_path / '1000025_20227_2_0'}: is incomplete, it has no fMRI/rfMRI.ica; "
+        + ("unpack it again")
+    )
+    write_image(tmp_path / "1000025_20227_2_0/fMRI/rfMRI.nii.gz", np.ones((2, 2, 2), np.int16))
+    _, problems = query(tmp_path, participants=["1000025"])
+    assert "UK Biobank leaves it out if the run did not" in "".join(problems.values())
     assert incomplete.startswith(f"{without_field} (the field that leads to MNI space) is missing")
 
 
@@ -327,12 +364,108 @@ def test_a_header_without_tr_is_refused(tmp_path):
     image.header["pixdim"][4] = 0
     nib.Nifti1Image(np.asarray(image.dataobj), None, image.header).to_filename(bold)
     _, problems = query(tmp_path, tasks=["rest"], runs=["1"])
-    assert "its header contains no TR (0 s)" in "".join(problems.values())
+    assert "its header gives a TR of 0 s, which cannot be right" in "".join(problems.values())
+
+
+def test_one_bad_folder_costs_its_own_run_only(tmp_path):
+    results = write_hcp(tmp_path)
+    shutil.rmtree(results / "rfMRI_REST2_RL")
+    (results / "rfMRI_REST2_RL").symlink_to("/nowhere")
+    runs, problems = query(tmp_path)
+    assert len(runs) == 2
+    (reason,) = problems.values()
+    assert reason.startswith(f"{results / 'rfMRI_REST2_RL'}: cannot be read (No such file or direc")
+    assert "datalad get -n" in reason
+
+
+def test_an_unreadable_participant_does_not_stop_the_others(tmp_path, monkeypatch):
+    """A patch raises the system's error, because root, who may run the tests, can read any file."""
+    write_hcp(tmp_path)
+    write_hcp(tmp_path, "100408")
+
+    def refuse(label, folder):
+        if label == "100408":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return hcp_runs(label, folder)
+
+    monkeypatch.setitem(RUNS_OF, "hcp", refuse)
+    runs, problems = query(tmp_path)
+    assert len(runs) == 3
+    assert problems == {
+        "sub-100408": f"{tmp_path / '100408'}: cannot be read (Permission denied); check its "
+        "permissions"
+    }
+
+
+def test_a_participant_may_lack_its_content_or_have_7_tesla_only(tmp_path):
+    write_hcp_run(tmp_path / "100408/MNINonLinear/Results", "rfMRI_REST1_7T_PA")
+    (tmp_path / "100307/MNINonLinear").mkdir(parents=True)
+    _, problems = query(tmp_path)
+    assert "contains no files (in a DataLad dataset, run datalad get -n" in problems["sub-100307"]
+    assert "only runs that the app leaves out (rfMRI_REST1_7T_PA)" in problems["sub-100408"]
+
+
+@pytest.mark.parametrize("content", [{"RepetitionTime": 735}, {}])
+def test_a_sidecar_of_ukb_with_a_wrong_tr_is_named_and_one_without_is_no_problem(tmp_path, content):
+    sidecar = write_ukb(tmp_path).parent / "rfMRI.json"
+    sidecar.write_text(json.dumps(content))
+    runs, problems = query(tmp_path)
+    if content:
+        assert "found 735); correct rfMRI.json" in "".join(problems.values())
+    else:
+        assert [run.repetition_time for run in runs] == [0.735]
+
+
+def test_a_damaged_sidecar_of_ukb_costs_its_own_run_only(tmp_path):
+    (write_ukb(tmp_path).parent / "rfMRI.json").write_text("{")
+    write_ukb(tmp_path, "1000025_20227_2_0")
+    runs, problems = query(tmp_path)
+    assert len(runs) == 1
+    assert "rfMRI.json: is not valid JSON" in "".join(problems.values())
+
+
+def test_a_zip_file_that_is_not_fetched_or_has_spaces_in_its_path(tmp_path):
+    folder = tmp_path / "UK Biobank"
+    folder.mkdir()
+    (folder / "1000017_20227_2_0.zip").symlink_to("/nowhere")
+    (folder / "1000025_20227_2_0.zip").write_bytes(b"PK")
+    _, problems = query(folder)
+    absent, zipped = problems.values()
+    assert "1000017_20227_2_0.zip is missing; fetch it (datalad get '" in absent
+    assert f"run unzip -d '{folder}/1000025_20227_2_0' '{folder}/1000025_20227_2_0.zip'" in zipped
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [(["1000017_20227_2_0"], 1), (["sub-1000017"], 1), (["1000018"], 0)],
+)
+def test_participants_have_the_names_of_their_folders_too(ukb, labels, expected):
+    runs, problems = query(ukb, participants=labels)
+    assert (len(runs), len(problems)) == (expected, 1 - expected)
+
+
+def test_an_error_says_where_the_data_may_be(hcp, ukb, tmp_path):
+    above = tmp_path / "above"
+    above.mkdir()
+    (above / "HCP_1200").symlink_to(hcp)
+    with pytest.raises(UsageError, match=f"; {above / 'HCP_1200'} does, so give that folder"):
+        find_derivatives(above)
+    with pytest.raises(UsageError, match="like UK Biobank data, so leave out --input-type"):
+        find_derivatives(ukb, input_type="fmriprep")
+
+
+def test_the_output_must_not_lie_in_a_participants_folder(hcp, small_bundle):
+    output = hcp / "100307" / "swift"
+    done = run_app(hcp, output, "participant", "--weights", small_bundle)
+    assert done.returncode == 2
+    assert "lies in the input's data; choose another" in done.stderr
+    assert not output.exists()
 
 
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
+        ({"from_raw": True}, "--from-raw"),
         ({"spaces": ["MNI152NLin2009cAsym"]}, "only in MNI152NLin6Asym at 2 mm"),
         ({"filters": {"bold": {"task": "rest"}}}, "--bids-filter-file does not work for data of"),
     ],
@@ -384,7 +517,7 @@ def test_hcp_and_fmripreps_layout_give_the_same_bytes(hcp, tmp_path, small_bundl
     assert list(links) == ["hcp"]
     page = (tmp_path / "own/sub-100307.html").read_text()
     assert "Glasser" in page
-    assert "fMRIPrep" not in page
+    assert "preprocessed by fMRIPrep" not in page
     assert run_app(hcp, tmp_path / "own", "group", "--permutations", "9").returncode == 0
 
 
@@ -434,6 +567,41 @@ def test_a_mask_on_another_grid_than_the_run_is_refused(tmp_path):
     bold = ica / "filtered_func_data_clean.nii.gz"
     with pytest.raises(InputError, match="is not on the grid of"):
         locate_warped(bold, ica / "mask.nii.gz", warp, FRAMES["ukb"])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(np.nan, "contains no finite value"), (9e4, "leads to no voxel of the run")],
+)
+def test_a_field_that_leads_nowhere_is_named(tmp_path, value, message):
+    ica = write_ukb(tmp_path)
+    field = ica / "reg/example_func2standard_warp.nii.gz"
+    image = nib.load(field)
+    data = np.full(image.shape, value, np.float32)
+    nib.Nifti1Image(data, image.affine, image.header).to_filename(field)
+    bold = ica / "filtered_func_data_clean.nii.gz"
+    with pytest.raises(InputError, match=rf"_warp\.nii\.gz: {message}"):
+        locate_warped(bold, ica / "mask.nii.gz", FslWarp(str(field)), FRAMES["ukb"])
+
+
+def test_two_cohorts_in_one_output_keep_their_links(hcp, ukb, tmp_path, small_bundle):
+    flags = ["participant", "--weights", small_bundle]
+    for root, name in ((hcp, "hcp"), (ukb, "ukb")):
+        assert run_app(root, tmp_path, *flags).returncode == 0
+        links = json.loads((tmp_path / "dataset_description.json").read_text())["DatasetLinks"]
+        assert links[name].endswith(root.name)
+    assert list(links) == ["hcp", "ukb"]
+    done = run_app(ukb, tmp_path, "group")
+    assert "denoising: none (3 runs), ICA-FIX (1 run)" in done.stderr
+
+
+def test_a_table_of_participants_may_have_the_cohorts_own_labels(tmp_path, small_bundle):
+    write_hcp(tmp_path / "in")
+    (tmp_path / "in/participants.tsv").write_text("participant_id\tage\n100307\t26-30\n")
+    flags = ["participant", "--weights", small_bundle, "--task-id", "wm"]
+    assert run_app(tmp_path / "in", tmp_path / "out", *flags).returncode == 0
+    table = pd.read_csv(tmp_path / "out/participants.tsv", sep="\t")
+    assert table.to_dict("list") == {"participant_id": ["sub-100307"], "age": ["26-30"]}
 
 
 def test_a_dry_run_shows_the_new_names(hcp, tmp_path):

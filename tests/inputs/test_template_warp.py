@@ -62,14 +62,14 @@ def test_the_participants_transforms_are_found(tmp_path, xfm):
     assert warp_of(tmp_path) == expected
     assert warp_of(tmp_path, template_xfm=xfm) == expected
     assert warp_of(tmp_path, interpolation="linear").interpolation == "linear"
-    assert warp_of(tmp_path, template_warp="off") is None
+    assert warp_of(tmp_path, template_warp="off") == GridWarp()
 
 
 @pytest.mark.parametrize("missing", [0, 1])
 def test_without_one_of_both_transforms_there_is_no_warp(tmp_path, xfm, missing):
     small_run(tmp_path)
     write_transforms(tmp_path)[missing].unlink()
-    assert warp_of(tmp_path) is None
+    assert warp_of(tmp_path) == GridWarp()
     assert warp_of(tmp_path, template_xfm=xfm) == GridWarp((str(xfm),))
 
 
@@ -80,15 +80,27 @@ def test_the_anatomy_of_the_session_is_preferred(tmp_path):
     assert all("/ses-2/anat/" in file for file in warp_of(tmp_path).files)
 
 
+def test_a_run_with_two_foreign_anatomies_is_not_warped_and_says_why(tmp_path, xfm):
+    small_run(tmp_path, "sub-01_ses-3_task-rest")
+    for session in ("1", "2"):
+        write_transforms(tmp_path, f"sub-01_ses-{session}", f"sub-01/ses-{session}/anat")
+    (run,), problems = query(tmp_path)
+    assert problems == {}
+    assert run.transforms == GridWarp()
+    assert run.warnings[0].startswith("it is not warped with its own transforms: there are several")
+    assert warp_of(tmp_path, template_xfm=xfm).steps == (str(xfm),)
+
+
 def test_a_run_in_the_training_template_is_not_warped(tmp_path, xfm):
     small_run(tmp_path, space="MNI152NLin6Asym")
     write_transforms(tmp_path)
-    assert warp_of(tmp_path, template_xfm=xfm) is None
+    assert warp_of(tmp_path, template_xfm=xfm) == GridWarp()
 
 
 def test_a_transform_of_another_template_is_not_used(tmp_path, xfm):
     small_run(tmp_path, space="MNI152NLin2009cSym")
-    assert warp_of(tmp_path, spaces=["MNI152NLin2009cSym"], template_xfm=xfm) is None
+    warp = warp_of(tmp_path, spaces=["MNI152NLin2009cSym"], template_xfm=xfm)
+    assert warp == GridWarp()
 
 
 def test_transforms_that_were_not_fetched_are_named(tmp_path):
@@ -109,6 +121,7 @@ def test_transforms_that_were_not_fetched_are_named(tmp_path):
             "must lead from another",
         ),
         ("xfm.h5", "must lead from another"),
+        ("sub-01_from-T1w_to-MNI152NLin6Asym_mode-image_xfm.h5", "must lead from another"),
         (None, "does not exist"),
     ],
 )
@@ -181,6 +194,8 @@ def test_the_outputs_tell_how_the_run_was_warped(embedded):
         f"sub-01_from-{OTHER}_to-T1w_mode-image_xfm.h5",
     ]
     assert how("xfm")["Preprocessing"]["WarpedWith"] == TEMPLATEFLOW
+    assert own["Preprocessing"]["WarpedWith"] == "the participant's transforms"
+    assert own["Preprocessing"]["ResampledToFSL2mm"] is True
     assert how("off")["Preprocessing"]["Space"] == OTHER
     page = (embedded["own"] / "sub-01.html").read_text()
     assert f"Warped to MNI152NLin6Asym (cubic B-spline from {OTHER})" in page
@@ -198,7 +213,7 @@ def test_the_group_level_keeps_warped_runs_apart(embedded, tmp_path):
             shutil.copy(file, output / name)
     done = run_app(embedded["own"].parent / "other", output, "group")
     assert done.returncode == 2
-    assert "space_id: " in done.stderr
+    assert f"MNI152NLin6Asym from {OTHER} (1 run)" in done.stderr
     assert "cannot be compared" in done.stderr
 
 
@@ -212,4 +227,23 @@ def test_the_warp_changes_what_counts_as_done(embedded, small_bundle):
     done = run_app(
         source, output, "participant", "--weights", small_bundle, "--template-warp", "off"
     )
-    assert "is no longer one of its inputs" in done.stdout
+    assert "embedding again: it was made with other settings" in done.stdout
+
+
+def test_the_methods_tell_runs_that_were_warped_from_others(embedded, tmp_path, small_bundle):
+    source = embedded["own"].parent / "with_transforms"
+    shutil.copytree(source, tmp_path / "in")
+    for file in list((source / "sub-01").rglob("*")):
+        name = str(file.relative_to(source)).replace("sub-01", "sub-02")
+        if file.is_file() and "_xfm" not in name:
+            (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, tmp_path / "in" / name)
+    done = run_app(tmp_path / "in", tmp_path / "out", "participant", "--weights", small_bundle)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 run(s) are warped to MNI152NLin6Asym, but these have no transforms" in done.stdout
+    text = (tmp_path / "out/logs/CITATION.md").read_text()
+    first, second = text.split("Runs such as ")[1:]
+    assert first.startswith(f"sub-01_task-rest_space-{OTHER}_res-2: BOLD runs preprocessed by")
+    assert "(masks: the MultiLabel rule of ANTs), through the participant's transforms." in first
+    assert second.startswith(f"sub-02_task-rest_space-{OTHER}_res-2: ")
+    assert "through the participant's transforms" not in second

@@ -499,6 +499,19 @@ def test_another_file_with_the_name_of_an_original_leads_to_a_warning(tmp_path, 
     assert len(caplog.records) == 2
 
 
+@pytest.mark.parametrize("content", [b"junk", b"version https://git-lfs.github.com/spec/v1\n", b""])
+def test_digests_of_a_damaged_checkpoint_are_printed(tmp_path, content, capsys, caplog):
+    checkpoint = tmp_path / "contrastive_pretrained.ckpt"
+    checkpoint.write_bytes(content)
+    assert main(["weights", "verify", str(checkpoint)]) == 2
+    printed = capsys.readouterr()
+    assert f"bytes       {len(content)}" in printed.out
+    assert hashlib.sha256(content).hexdigest() in printed.out
+    assert "known as    nothing" in printed.out
+    assert "cannot be read as a checkpoint of plain tensors" in printed.err
+    assert "not 5922c84b31b4" in caplog.text
+
+
 def test_known_digests_have_their_lengths_and_sources():
     files = known_files()
     assert len(files) == 3

@@ -83,6 +83,21 @@ def test_the_page_in_a_browser(demo, tmp_path):
         assert f'<section id="{section}"' in dump
 
 
+def test_pages_of_older_outputs_are_rebuilt(demo, tmp_path):
+    """Version 0.5.0 did not record the layout of the input and what had cleaned the data."""
+    out = shutil.copytree(demo / "swift_bids", tmp_path / "out")
+    for file in out.rglob("*_qc.json"):
+        qc = json.loads(file.read_text())
+        for key in ("InputType", "Denoising"):
+            del qc["Preprocessing"][key]
+        file.write_text(json.dumps(qc))
+    page, _ = write_participant_report(out, "01", [])
+    assert "damaged or from another version" not in page.read_text()
+    assert (
+        "BOLD runs preprocessed by fMRIPrep (Esteban et al. 2019) were masked" in page.read_text()
+    )
+
+
 def test_reports_only_rebuilds_pages_from_outputs(demo, tmp_path):
     """The pages have the figures, tables and errors of the last call; no run is embedded."""
     out = shutil.copytree(demo / "swift_bids", tmp_path / "swift_bids")
