@@ -1,23 +1,24 @@
-"""Time three methods of linear interpolation from another grid to the FSL 2 mm grid.
+"""Time the interpolation of other grids at the brain voxels of the FSL 2 mm grid.
 
     python -m benchmarks.resampling
 
-The methods are the app's (a sparse matrix with the weights of the brain voxels, built once per
-run), scipy's affine_transform through nibabel, and three products with the weights of one axis
-each, which only work for grids without rotation. Times are milliseconds per volume, medians of
-alternating rounds.
+The app computes the knots of the splines with numpy, and multiplies them with a sparse matrix that
+holds the weights of the brain voxels, built once per run. scipy's `map_coordinates` does the same
+with its own filter. Times are milliseconds per volume, medians of alternating rounds.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 
 import numpy as np
-from nibabel.affines import from_matvec
+from nibabel.affines import apply_affine, from_matvec
+from scipy.ndimage import map_coordinates
 
-from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE
-from swift_bids.geometry.grid import interpolation_weights, template_brain, to_fsl_grid
+from swift_bids.geometry.grid import template_brain, voxel_centers
+from swift_bids.geometry.splines import spline_knots, spline_weights
 
 GRIDS = {
     "MNI152NLin2009cAsym res-2": (
@@ -30,52 +31,38 @@ GRIDS = {
 ROUNDS = 7
 
 
-def weights_of_axis(size: int, positions: np.ndarray) -> np.ndarray:
-    """Dense float32 (position, voxel) weights of linear interpolation along one axis."""
-    low = np.clip(np.floor(positions), 0, size - 2).astype(int)
-    weights = np.zeros((len(positions), size), dtype=np.float32)
-    rows = np.arange(len(positions))
-    weights[rows, low], weights[rows, low + 1] = 1 - (positions - low), positions - low
-    weights[(positions < 0) | (positions > size - 1)] = 0
-    return weights
-
-
-def separable(volume: np.ndarray, axes: list[np.ndarray]) -> np.ndarray:
-    for weights in axes:  # each product moves its axis to the end
-        volume = np.tensordot(volume, weights, axes=(0, 1))
-    return volume
-
-
-def milliseconds(work) -> float:
+def milliseconds(work: Callable[[], object]) -> float:
+    """Time of one call."""
     start = time.perf_counter()
     work()
     return 1000 * (time.perf_counter() - start)
 
 
 def main() -> None:
-    fsl = np.flatnonzero(template_brain())
-    print(f"{'ms per volume':28} sparse  affine_transform  separable  largest difference")
+    centers = voxel_centers()[np.flatnonzero(template_brain())]
     for name, (shape, affine) in GRIDS.items():
-        volume = np.random.default_rng(0).random(shape, dtype=np.float32)
-        flat = volume.reshape(-1, order="F")
-        matrix = interpolation_weights(shape, affine, fsl)
-        to_storage = np.linalg.inv(affine) @ FSL_AFFINE
-        axes = [
-            weights_of_axis(n, to_storage[i, i] * np.arange(m) + to_storage[i, 3])
-            for i, (n, m) in enumerate(zip(shape, FSL_SHAPE))
-        ]
-        methods = (
-            lambda m=matrix, v=flat: m @ v,
-            lambda v=volume, a=affine: to_fsl_grid(v, a, order=1).reshape(-1)[fsl],
-            lambda v=volume, w=axes: separable(v, w).reshape(-1)[fsl],
-        )
-        results = [method() for method in methods]
-        times = zip(*([milliseconds(method) for method in methods] for _ in range(ROUNDS)))
-        sparse, scipys, products = (statistics.median(rounds) for rounds in times)
-        difference = max(np.abs(r - results[0]).max() for r in results[1:])
-        print(f"{name:28} {sparse:6.1f}  {scipys:16.1f}  {products:9.1f}  {difference:18.1e}")
-        once = milliseconds(lambda s=shape, a=affine: interpolation_weights(s, a, fsl))
-        print(f"{'  plus, once per run':28} {once:6.1f}")
+        rng = np.random.default_rng(0)
+        volume = np.asfortranarray(rng.random(shape, dtype=np.float32))
+        position = apply_affine(np.linalg.inv(affine), centers)
+        print(f"{name}, {' x '.join(map(str, shape))}")
+        for order, kind in ((3, "cubic"), (1, "linear")):
+            weights = spline_weights(shape, position, order)
+
+            def ours(order: int = order, weights=weights, volume=volume) -> np.ndarray:
+                knots = spline_knots(volume) if order > 1 else np.ascontiguousarray(volume)
+                return weights @ knots.reshape(-1)
+
+            def scipys(order: int = order, volume=volume, position=position) -> np.ndarray:
+                return map_coordinates(volume, position.T, np.float32, order)
+
+            difference = np.abs(ours() - scipys()).max()
+            rounds = [(milliseconds(ours), milliseconds(scipys)) for _ in range(ROUNDS)]
+            own, theirs = (statistics.median(times) for times in zip(*rounds))
+            once = milliseconds(lambda o=order, s=shape, p=position: spline_weights(s, p, o))
+            print(
+                f"  {kind:7} ours {own:6.1f}, scipy {theirs:6.1f}, once per run {once:6.0f} ms; "
+                f"largest difference {difference:.1e}"
+            )
 
 
 if __name__ == "__main__":
