@@ -92,14 +92,13 @@ def embed_runs(
     UsageError
         The weights, the device or the plugin cannot be used. Nothing has been written then.
     """
-    raw_root = str(dataset.raw) if dataset.raw else None
     # placeholder: `reason_to_rerun` ignores the device
     provenance = Provenance(
         settings.embedding,
         weights,
         "cpu",
         str(dataset.root),
-        raw_root=raw_root,
+        raw_root=str(dataset.raw) if dataset.raw else None,
         input_type=dataset.input_type,
     )
     fingerprints, failed = _fingerprints(runs, provenance)

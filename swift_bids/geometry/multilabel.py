@@ -45,10 +45,14 @@ def carry_mask(mask: np.ndarray, position: np.ndarray) -> np.ndarray:
     result = inside & (near > 1 - 1e-4)
     near_edge = inside & (near > 1e-4) & ~result
     # Of the others, a Gaussian of the same width decides most.
-    smooth = gaussian_filter(mask.astype(np.float32), _WIDTH)
-    estimate = map_coordinates(smooth, position[near_edge].T, order=1)
-    at_border = ((position < _RADIUS) | (position > last - _RADIUS))[near_edge].any(axis=1)
-    clear = (np.abs(estimate - 0.5) > _MAX_ERROR) & ~at_border
+    smooth, known = (
+        gaussian_filter(values.astype(np.float32), _WIDTH, mode="constant")
+        for values in (mask, np.ones_like(mask))
+    )
+    places = position[near_edge]
+    estimate = map_coordinates(smooth / known, places.T, order=1, mode="nearest")
+    beyond = ((places < 0) | (places > last)).any(axis=1)
+    clear = (np.abs(estimate - 0.5) > _MAX_ERROR) & ~beyond
     edge = np.flatnonzero(near_edge)
     result[edge[clear]] = estimate[clear] > 0.5
     uncertain = edge[~clear]

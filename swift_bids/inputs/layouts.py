@@ -97,7 +97,7 @@ LAYOUTS = {
         "UK Biobank data",
         "<id>_20227_<instance>_0/fMRI",
         _ukb_participants,
-        lambda folder: (folder / "fMRI").is_dir(),
+        lambda folder: (folder / "fMRI" / "rfMRI.ica").is_dir(),
         lambda name: name.removeprefix("sub-").split("_")[0],
     ),
 }

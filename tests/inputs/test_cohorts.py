@@ -76,6 +76,12 @@ def test_auto_recognises_each_layout_and_says_so(hcp, abcd, ukb, tmp_path):
         assert dataset.interpretation == f"bids_dir {root} is read as {LAYOUTS[kind].title}"
 
 
+def test_a_folder_named_fmri_beside_the_participants_changes_nothing(tmp_path):
+    write_run(tmp_path, "01")
+    (tmp_path / "fMRI").mkdir()
+    assert find_derivatives(tmp_path).input_type == "fmriprep"
+
+
 def test_nibabies_is_recognised_by_its_description(tmp_path):
     write_run(tmp_path, "01")
     description = tmp_path / "dataset_description.json"
