@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from app import ROOT
+from app import ROOT, run_app
+from make_data import write_derivative
 from safetensors.numpy import load_file
 
 from swift_bids import SwiFT, embed
@@ -39,12 +40,27 @@ def test_files_and_images_give_the_same_result_as_the_app(demo):
     assert torch.equal(volumes[..., 8], volumes[..., 6])  # reflected at the last volume, 7
 
 
+def test_other_grids_are_interpolated_as_in_the_app(tmp_path, small_bundle):
+    bold = write_derivative(tmp_path / "in", "sub-01_task-a")
+    mask = str(bold).replace("desc-preproc_bold", "desc-brain_mask")
+    for interpolation in ("cubic", "linear"):
+        out = tmp_path / interpolation
+        flags = ("--weights", small_bundle, "--interpolation", interpolation)
+        assert run_app(tmp_path / "in", out, "participant", *flags).returncode == 0
+        (file,) = out.rglob("*_tokens.safetensors")
+        done = embed(bold, mask, tr=0.8, weights=small_bundle, interpolation=interpolation)
+        np.testing.assert_array_equal(done.tokens, load_file(file)["tokens"])
+    (other,) = (tmp_path / "cubic").rglob("*_tokens.safetensors")
+    assert not np.array_equal(done.tokens, load_file(other)["tokens"])
+
+
 def test_wrong_inputs_and_settings_are_refused(demo):
     bold, mask = (demo / "fmriprep" / f"{RUN}{n}.nii.gz" for n in ("preproc_bold", "brain_mask"))
     with pytest.raises(UsageError, match="accept them with --random-weights"):
         embed(bold, mask, tr=0.8, weights=demo / "weights")
     for wrong, message in (
         ({"normalisation": "voxel"}, "'voxel' is not valid; choose one of global, voxel"),
+        ({"interpolation": "nearest"}, "'nearest' is not valid; choose one of cubic, linear"),
         ({"frame": "fsl"}, "'fsl' is not valid; choose one of auto, hcp, ukb"),
         ({"precision": "float64"}, "choose one of float32, bf16, fp16"),
         ({"target_tr": "fast"}, "target_tr is 'fast'; give a number of at least 0.05"),
