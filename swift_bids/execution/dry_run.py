@@ -18,9 +18,10 @@ from swift_bids.settings import EmbeddingSettings, ParticipantSettings
 from swift_bids.steps.chunk import count_chunks
 
 _LOG = logging.getLogger("swift_bids")
-#: Seconds that one CPU needs to read and normalise a volume of 2 mm, to resample a raw one, and to
-#: embed a chunk (docs/performance.md); a GPU is faster.
-_SECONDS_PER_VOLUME, _SECONDS_PER_RAW_VOLUME, _SECONDS_PER_CHUNK = 0.007, 0.06, 0.35
+#: Seconds that one CPU needs to read and normalise a volume of 2 mm; to resample one from another
+#: grid, and from a raw run; and to embed a chunk (docs/performance.md); a GPU is faster.
+_SECONDS_PER_VOLUME, _SECONDS_PER_GRID_VOLUME, _SECONDS_PER_RAW_VOLUME = 0.007, 0.015, 0.06
+_SECONDS_PER_CHUNK = 0.35
 #: Memory in GB for the app, and for each run that is processed at the same time.
 _APP_GB, _RUN_GB = 0.4, 0.6
 
@@ -66,7 +67,9 @@ def print_runs(
 
 def _row(run: Run, dataset: Dataset, settings: EmbeddingSettings) -> dict[str, Any]:
     n_chunks = count_chunks(run.series, settings)
-    per_volume = _SECONDS_PER_RAW_VOLUME if run.transforms else _SECONDS_PER_VOLUME
+    per_volume = _SECONDS_PER_GRID_VOLUME if run.transforms else _SECONDS_PER_VOLUME
+    if run.raw_transforms:
+        per_volume = _SECONDS_PER_RAW_VOLUME
     return {
         "name": run.name,
         **{

@@ -265,7 +265,7 @@ def test_dry_run_lists_and_writes_nothing(tmp_path):
         "volumes": "45",
         "dummy": "0",
         "chunks": "2",
-        "seconds": "1.0",
+        "seconds": "1.4",
     }
     assert dict(zip(header, row)) == expected
     assert "1 run(s), about 1 minute(s) and 1.0 GB of memory on 2 CPU(s)" in answer.stdout

@@ -366,7 +366,7 @@ def with_full_level(tmp_path):
 def test_a_preprocessed_run_comes_first(with_full_level):
     tree, bold = with_full_level
     (run,), _ = query_tree(tree)
-    assert (run.bold, run.transforms) == (str(bold), None)
+    assert (run.bold, run.raw_transforms) == (str(bold), None)
 
 
 def test_from_raw(with_full_level):
