@@ -76,6 +76,8 @@ def spline_weights(shape: tuple[int, ...], position: np.ndarray, order: int) -> 
     from scipy.sparse import csr_array
 
     last = np.array(shape) - 1
+    nearest = position.round()  # rounding errors must not put the last voxel outside
+    position = np.where(np.abs(position - nearest) < 1e-6, nearest, position)
     inside = ((position >= 0) & (position <= last)).all(axis=1)
     places = position[inside]
     low = np.minimum(np.floor(places), np.maximum(last - 1, 0))

@@ -23,3 +23,12 @@ def test_weights_interpolate_as_scipy(shape, order):
     assert found == pytest.approx(expected, abs=2e-5)
     assert (found[:8] != 0).all()
     assert (found[-200:] == 0).sum() > 50  # outside
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_the_last_voxel_is_inside_despite_rounding_errors(order):
+    volume = np.random.default_rng(0).normal(size=(6, 7, 8)).astype(np.float32)
+    knots = spline_knots(volume) if order > 1 else volume
+    position = np.array([[5 + 1e-9, 6 + 1e-12, 7], [-1e-9, 0, -1e-12]])
+    found = spline_weights(volume.shape, position, order) @ knots.reshape(-1)
+    assert found == pytest.approx([volume[5, 6, 7], volume[0, 0, 0]], abs=2e-5)
