@@ -18,6 +18,7 @@ from nipype.interfaces.base import (
 )
 
 from swift_bids.base.locks import exclusive
+from swift_bids.geometry.frames import FRAMES
 from swift_bids.inputs.run import Run
 from swift_bids.interfaces.data import parcels_of
 from swift_bids.interfaces.step import Step
@@ -157,6 +158,7 @@ class Aggregate(Step):
             np.load(self.inputs.index),
             statistics.background,
             provenance.settings.fd_threshold,
+            FRAMES[provenance.settings.frame],
         )
         files += write_parcels(
             self.inputs.output_dir,

@@ -12,14 +12,11 @@ from swift_bids.geometry.frames import TRAINING_SPACE, space_note
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES, TARGET_TR, TR_TOLERANCE
 from swift_bids.inputs.run import Run
 from swift_bids.inputs.transforms import GridWarp
+from swift_bids.outputs.mask_quality import Verdict, mask_verdicts
 from swift_bids.steps.aggregate import Embeddings
 from swift_bids.steps.crop import Coverage
 from swift_bids.steps.normalise import Normalisation
 
-#: (good, sentence); not good if the user should look at the run or do something.
-Verdict = tuple[bool, str]
-#: Extent of a whole brain in mm (x, y, z); a mask with a smaller share of it is a slab.
-_BRAIN_MM, _MIN_EXTENT = (130, 160, 120), 0.6
 #: Masked images of a brain are positive and vary by a quarter to a half of their mean. Values
 #: beyond these wide limits suggest that the mask contains other tissue, or that the data were
 #: demeaned or scaled.
@@ -88,7 +85,7 @@ def verdicts_of(qc: Mapping[str, Any]) -> list[Verdict]:
         `good` is False if the user should look at the run or do something.
     """
     normalised = qc["Normalised"]
-    verdicts = [*_coverage(qc["Coverage"]), _timing(qc)]
+    verdicts = [*mask_verdicts(qc["Coverage"]), _timing(qc)]
     preprocessing = qc["Preprocessing"]
     if preprocessing.get("HeadMotionCorrected"):
         verdicts.append((True, _resampling(preprocessing)))
@@ -122,38 +119,6 @@ def _resampling(preprocessing: Mapping[str, Any]) -> str:
         f"Resampled once from the raw BOLD ({interpolation}); corrected for {corrected}"
         f"{missing and f', but not for {missing}'}; {preprocessing['BrainMask']} brain mask."
     )
-
-
-def _coverage(coverage: Mapping[str, Any]) -> list[Verdict]:
-    share, extent, dice = coverage["template_share"], coverage["extent_mm"], coverage["dice"]
-    n_brain = coverage["n_outside"] + coverage["n_voxels"]
-    lost = coverage["n_outside"] / n_brain
-    outside = f"{coverage['n_outside']:,} brain voxels ({lost:.2%}) lie outside the network's input"
-    if lost > 0.001:
-        outside += (
-            ", so the network does not see them. Look at the mosaic: if the brain is in the right "
-            "place, try the other --frame; otherwise check the registration to MNI space"
-        )
-    verdicts = [(lost <= 0.001, outside + ".")]
-    if min(mm / whole for mm, whole in zip(extent, _BRAIN_MM)) < _MIN_EXTENT:
-        sentence = (
-            f"Covers only a slab of the brain: {extent[0]} mm from left to right, {extent[1]} mm "
-            f"from back to front and {extent[2]} mm from bottom to top, {share:.0%} of the "
-            f"template's brain. The network was trained on whole brains; do not compare this "
-            f"embedding with those of whole-brain runs."
-        )
-        return [(False, sentence), *verdicts]
-    sentence = (
-        f"The brain mask covers {share:.0%} of the template's brain (Dice overlap {dice:.2f})"
-    )
-    if share < 0.85:
-        sentence += "; look for signal loss or a failed registration, and exclude such a run"
-    elif coverage["size_ratio"] > 1.2:
-        sentence += (
-            f" and is {coverage['size_ratio'] - 1:.0%} larger than it: skull or neck seem to be in "
-            f"the mask, which the training data never had. Look at the mosaic and correct the mask"
-        )
-    return [(share >= 0.85 and coverage["size_ratio"] <= 1.2, sentence + "."), *verdicts]
 
 
 def _timing(qc: Mapping[str, Any]) -> Verdict:

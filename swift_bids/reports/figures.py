@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from swift_bids.base.files import write_atomically
-from swift_bids.geometry.frames import MODEL_SHAPE
+from swift_bids.geometry.frames import MODEL_SHAPE, Frame
+from swift_bids.geometry.grid import template_brain
 from swift_bids.inputs.confounds import displacement_in
 from swift_bids.inputs.run import Run
 from swift_bids.inputs.run_confounds import confounds_of
@@ -18,7 +19,7 @@ from swift_bids.outputs.paths import figure_path
 from swift_bids.steps.aggregate import Embeddings
 
 #: Colour-blind-safe colours (Okabe and Ito).
-_BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
+_BLUE, _ORANGE, _GREEN, _SKY = "#0072B2", "#D55E00", "#009E73", "#56B4E9"
 #: Slices of the mosaic along each axis, and voxels between its panels.
 _N_CUTS, _GAP = 8, 4
 
@@ -31,6 +32,7 @@ def draw_run(
     index: np.ndarray,
     background: float,
     fd_threshold: float,
+    frame: Frame,
 ) -> list[Path]:
     """Draw the figures of a run for the participant's page and return their files.
 
@@ -45,13 +47,17 @@ def draw_run(
         `swift_bids.steps.embed.embed_chunks`.
     fd_threshold
         Framewise displacement in mm above which a volume is censored.
+    frame
+        Position of the FSL 2 mm grid in the network's input.
     """
     volume = np.full(np.prod(MODEL_SHAPE), background, dtype=np.float32)
     volume[index] = brain_voxels
     brain = np.zeros(np.prod(MODEL_SHAPE), dtype=bool)
     brain[index] = True
     figures = {
-        "input": model_input_mosaic(volume.reshape(MODEL_SHAPE), brain.reshape(MODEL_SHAPE)),
+        "input": model_input_mosaic(
+            volume.reshape(MODEL_SHAPE), brain.reshape(MODEL_SHAPE), template_in_input(frame)
+        ),
         "motion": motion_trace(run, embeddings, fd_threshold),
     }
     if len(embeddings.chunks) > 1:
@@ -67,19 +73,28 @@ def draw_run(
     return files
 
 
-def model_input_mosaic(volume: np.ndarray, brain: np.ndarray) -> Figure:
-    """Draw slices of one volume of the network's input with the outline of the brain mask.
+def template_in_input(frame: Frame) -> np.ndarray:
+    """Return the template's brain in the network's input, bool (96, 96, 96)."""
+    brain = np.zeros(MODEL_SHAPE, dtype=bool)
+    _, places = frame.place(np.stack(np.nonzero(template_brain())))
+    brain[tuple(places)] = True
+    return brain
+
+
+def model_input_mosaic(volume: np.ndarray, brain: np.ndarray, template: np.ndarray) -> Figure:
+    """Draw slices of one volume of the network's input with the outlines of the brain mask and,
+    thin, of the template's brain.
 
     Parameters
     ----------
-    volume, brain
+    volume, brain, template
         (96, 96, 96); x increases to the left, y forward, z up.
     """
     low, high = np.percentile(volume[brain], [1, 99])
     pitch = MODEL_SHAPE[0] + _GAP
     # One image of all panels: separate axes would take most of the time that a page takes.
     slices = np.full((3 * pitch, _N_CUTS * pitch), low, dtype=np.float32)
-    outlines = np.zeros(slices.shape, dtype=bool)
+    outlines, of_template = (np.zeros(slices.shape, dtype=bool) for _ in range(2))
     figure = Figure(figsize=(12, 12 * 3 / _N_CUTS), facecolor="black")
     panels = figure.add_axes((0, 0, 1, 1))
     for row, axis in enumerate((2, 1, 0)):  # axial, coronal, sagittal
@@ -91,12 +106,14 @@ def model_input_mosaic(volume: np.ndarray, brain: np.ndarray) -> Figure:
             # x increases to the left, so the left of the brain is on the right of the panel
             slices[panel] = volume.take(cut, axis).T[::-1]
             outlines[panel] = brain.take(cut, axis).T[::-1]
+            of_template[panel] = template.take(cut, axis).T[::-1]
             name = f"{'xyz'[axis]} = {cut}"
             panels.text(left + 1, top + 94, name, color="0.7", fontsize=7)
         if axis != 0:
             for x, side in ((3, "R"), (92, "L")):
                 panels.text(x, top + 4, side, color="white", fontsize=9, ha="center", va="top")
     panels.imshow(slices, cmap="gray", vmin=low, vmax=high)
+    panels.contour(of_template, levels=[0.5], colors=_SKY, linewidths=0.4)
     panels.contour(outlines, levels=[0.5], colors=_ORANGE, linewidths=0.7)
     panels.set_axis_off()
     return figure

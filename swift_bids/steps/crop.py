@@ -31,6 +31,9 @@ class Coverage:
         Dice overlap between the run's mask and the template's brain.
     extent_mm
         Extent of the mask along x, y, z, in mm.
+    n_holes, n_islands
+        Number of voxels that the mask encloses but does not contain, and of voxels that are not
+        connected with its largest part.
     """
 
     n_voxels: int
@@ -39,6 +42,8 @@ class Coverage:
     size_ratio: float
     dice: float
     extent_mm: tuple[int, int, int]
+    n_holes: int
+    n_islands: int
 
 
 def crop(mask_file: str | Path, frame: Frame, index_file: str | Path) -> Coverage:
@@ -54,6 +59,8 @@ def crop(mask_file: str | Path, frame: Frame, index_file: str | Path) -> Coverag
         `.npy` to write: int64 (brain voxel,), the flat C-order position in 96^3 of each column of
         the matrix that `swift_bids.steps.normalise.normalise` writes for the same mask and frame.
     """
+    from scipy.ndimage import binary_fill_holes, label  # slow to import
+
     mask = load_image(mask_file)
     voxels = mask_voxels(mask, mask_file, frame)
     np.save(index_file, voxels.model_index)
@@ -68,4 +75,6 @@ def crop(mask_file: str | Path, frame: Frame, index_file: str | Path) -> Coverag
         size_ratio=(len(voxels.fsl_index) + voxels.n_outside) / int(template.sum()),
         dice=2 * shared / (int(brain.sum()) + int(template.sum())),
         extent_mm=slab_extent(voxels.fsl_index),
+        n_holes=int(binary_fill_holes(brain).sum() - brain.sum()),
+        n_islands=int(brain.sum() - np.bincount(label(brain)[0].reshape(-1))[1:].max()),
     )

@@ -68,6 +68,8 @@ def _slow(qc):
         (_set("Coverage", template_share=0.7), "covers 70% of the template's brain"),
         (_set("Coverage", size_ratio=1.4), "40% larger than it: skull or neck"),
         (_set("Coverage", n_outside=1000), "1,000 brain voxels"),
+        (_set("Coverage", n_holes=5000), "has holes: 5,000 voxels inside it are background"),
+        (_set("Coverage", n_islands=5000), "has islands: 5,000 voxels are apart from the rest"),
         (_slow, "spans 40 s here instead of 14 to 16 s. Use --target-tr auto"),
         (_set("Preprocessing", Space="MNI152NLin2009cAsym"), "is another template"),
         (_set("Motion", mean_fd=0.4), "Mean framewise displacement 0.40 mm"),
@@ -135,6 +137,18 @@ def test_chosen_differences_are_reported_without_a_warning(qc, change, text):
     change(changed)
     assert all(good for good, _ in verdicts_of(changed))
     assert any(text in sentence for _, sentence in verdicts_of(changed))
+
+
+def test_outputs_of_older_versions_know_no_holes(qc):
+    changed = copy.deepcopy(qc)
+    del changed["Coverage"]["n_holes"], changed["Coverage"]["n_islands"]
+    assert verdicts_of(changed) == verdicts_of(qc)
+
+
+def test_the_volume_of_the_mask_is_given_in_litres(qc):
+    sentence = verdicts_of(qc)[0][1]
+    litres = (qc["Coverage"]["n_voxels"] + qc["Coverage"]["n_outside"]) * 8e-6
+    assert sentence.startswith(f"The brain mask has {litres:.2f} litres and covers ")
 
 
 def test_quality_of_the_slab_in_the_demo(demo):

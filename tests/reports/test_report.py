@@ -40,10 +40,17 @@ def test_the_mosaic_labels_the_correct_side():
     volume, brain = np.zeros((96, 96, 96), np.float32), np.zeros((96, 96, 96), bool)
     brain[16:80, 10:90, 15:80] = True
     volume[48:80][brain[48:80]] = 1.0  # x increases to the left
-    figure = model_input_mosaic(volume, brain)
+    figure = model_input_mosaic(volume, brain, np.roll(brain, 4, axis=1))
     shown = figure.axes[0].images[0].get_array()[:96, 300:396]  # the fourth axial panel, (y, x)
     assert shown[:, :48].max() == 0
     assert shown[:, 48:].max() == 1
+    template, mask = figure.axes[0].collections
+    assert template.get_linewidth() < mask.get_linewidth()
+    (above,), (below,) = (
+        [path.vertices[path.vertices[:, 0] < 96][:, 1].min() for path in outline.get_paths()]
+        for outline in (template, mask)
+    )
+    assert below - above == 4  # rows of the first axial panel; y increases upwards
     labels = {text.get_text(): text.get_position()[0] for text in figure.axes[0].texts}
     assert labels["R"] < 48 < labels["L"]
 
