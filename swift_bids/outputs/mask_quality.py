@@ -11,8 +11,8 @@ Verdict = tuple[bool, str]
 _BRAIN_MM, _MIN_EXTENT = (130, 160, 120), 0.6
 #: Volume of a voxel of 2 mm.
 _VOXEL_LITRES = 8e-6
-#: Holes and islands with a larger share of the mask (1 %: 18 ml) are worth a look. The template's own
-#: mask has holes of 0.54 %.
+#: Holes and islands with a larger share of the mask (1 %: 18 ml) are worth a look. The holes in the
+#: template's own mask are 0.54 % of it.
 _MAX_ODD = 0.01
 
 

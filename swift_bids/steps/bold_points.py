@@ -14,6 +14,8 @@ from swift_bids.geometry.splines import spline_knots, spline_weights
 from swift_bids.inputs.bold_reader import scaling, stored_volumes, volume_rows
 from swift_bids.steps.slice_timing import corrected_blocks
 
+#: How many voxels around the brain decide on the splines in it; others change them by 1e-6 at most.
+_REACH = 12
 #: Order of the splines for each choice of `--interpolation`.
 SPLINE_ORDER = {"cubic": 3, "linear": 1}
 
@@ -99,10 +101,16 @@ class BoldPoints:
         As in a run that is not interpolated, there is no signal (0) where the volume has none, and
         none is known (NaN) next to a value that is not finite.
         """
-        nearest = spline_weights(shape, self.position, order=1)
-        weights = nearest if self.order == 1 else spline_weights(shape, self.position, self.order)
+        low, high = self.position.min(axis=0), self.position.max(axis=0)
+        start = np.maximum(np.floor(low) - _REACH, 0).astype(int)
+        stop = np.minimum(np.ceil(high) + _REACH + 1, shape).astype(int)
+        box = tuple(map(slice, start, stop))
+        shape, position = tuple(stop - start), self.position - start
+        nearest = spline_weights(shape, position, order=1)
+        weights = nearest if self.order == 1 else spline_weights(shape, position, self.order)
 
         def values_at(_: int, volume: np.ndarray) -> np.ndarray:
+            volume = volume[box]
             finite = np.isfinite(volume)
             known = volume if finite.all() else np.where(finite, volume, 0)
             knots = known if self.order == 1 else spline_knots(known)

@@ -3,6 +3,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.ndimage import map_coordinates
 
 from swift_bids.geometry.frames import FRAMES, FSL_AFFINE, FSL_SHAPE
 from swift_bids.geometry.grid import voxel_centers
@@ -74,6 +75,17 @@ def test_cubic_splines_are_nearer_to_the_truth_than_linear_interpolation(tmp_pat
 
 def some_points(n=400, shape=(12, 14, 10)):
     return np.random.default_rng(0).random((n, 3)) * (np.array(shape) - 1)
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_voxels_far_from_the_brain_do_not_matter(tmp_path, order):
+    """The app filters only a box around the brain; the result is that of the whole volume."""
+    data = np.random.default_rng(0).normal(1000, 100, (50, 60, 55, 1)).astype(np.float32)
+    nib.Nifti1Image(data, np.eye(4)).to_filename(tmp_path / "bold.nii")
+    position = [20, 0.5, 40] + np.random.default_rng(1).random((500, 3)) * [9, 8, 14]
+    rows = rows_of(tmp_path / "bold.nii", BoldPoints(position, order), tmp_path)
+    expected = map_coordinates(data[..., 0], position.T, order=order)
+    assert rows[0] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("order", [1, 3])
