@@ -147,8 +147,8 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         "--interpolation",
         choices=("cubic", "linear"),
         default="cubic",
-        help="how to resample runs through transforms; linear is faster, but smooths (default: "
-        "cubic)",
+        help="how to interpolate runs that are raw, on another grid than FSL's 2 mm grid or in "
+        "another template; linear is faster, but smooths (default: cubic)",
     )
     data.add_argument(
         "--normalisation",
