@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Dataset:
     interpretation: str
     input_type: str = "fmriprep"
 
-    @property
+    @cached_property
     def folders(self) -> dict[str, list[Path]]:
         """Label of each participant, without `sub-` -> folders, or zip files."""
         return LAYOUTS[self.input_type].participants(self.root)

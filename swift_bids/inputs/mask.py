@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 
 from swift_bids.base.errors import InputError
-from swift_bids.geometry.frames import Frame
+from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE, Frame
 from swift_bids.geometry.grid import BrainVoxels, brain_voxels
 from swift_bids.inputs.bold_reader import COPY_AGAIN, open_image
 
@@ -33,6 +33,34 @@ def mask_voxels(mask: nib.Nifti1Image, mask_file: str | Path, frame: Frame) -> B
         return brain_voxels(np.asarray(mask.dataobj), mask.affine, frame)
     except InputError as error:
         raise InputError(f"{mask_file}: {error}") from error
+
+
+def inside_of(mask: nib.Nifti1Image) -> np.ndarray:
+    """Return whether each voxel of a mask image is brain, bool (X, Y, Z); NaN is not."""
+    return np.nan_to_num(np.asarray(mask.dataobj)) != 0
+
+
+def located_mask(
+    brain: np.ndarray, mask_file: str | Path, frame: Frame
+) -> tuple[nib.Nifti1Image, np.ndarray]:
+    """Make a mask image of values at the voxels of the FSL grid.
+
+    Parameters
+    ----------
+    brain
+        bool (voxel of the FSL grid,), in C order.
+    mask_file, frame
+        As for `mask_voxels`.
+
+    Returns
+    -------
+    mask : nibabel.Nifti1Image
+        On the FSL 2 mm grid.
+    fsl_index : numpy.ndarray
+        Flat positions of the brain voxels that are in the frame.
+    """
+    mask = nib.Nifti1Image(brain.reshape(FSL_SHAPE).astype(np.uint8), FSL_AFFINE)
+    return mask, mask_voxels(mask, mask_file, frame).fsl_index
 
 
 def nearest(mask: np.ndarray, position: np.ndarray) -> np.ndarray:

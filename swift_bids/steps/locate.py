@@ -19,11 +19,11 @@ import numpy as np
 
 from swift_bids.base.errors import InputError
 from swift_bids.geometry import fieldmap as fieldmaps
-from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE, Frame
+from swift_bids.geometry.frames import Frame
 from swift_bids.geometry.grid import voxel_centers
 from swift_bids.geometry.itk import read_affines, read_composite
 from swift_bids.geometry.multilabel import carry_mask
-from swift_bids.inputs.mask import load_image, mask_voxels, nearest
+from swift_bids.inputs.mask import inside_of, load_image, located_mask, nearest
 from swift_bids.inputs.transforms import Fieldmap, Transforms
 from swift_bids.steps.bold_points import SPLINE_ORDER, BoldPoints
 
@@ -57,7 +57,7 @@ def locate(
     template = read_composite(transforms.template)
     centers = voxel_centers()
     mask = load_image(mask_file)
-    inside = np.nan_to_num(np.asarray(mask.dataobj)) != 0
+    inside = inside_of(mask)
     to_mask = np.linalg.inv(mask.affine)
     if transforms.functional_mask:  # ANTs interpolates fields linearly, nitransforms by splines
         points = nib.affines.apply_affine(coregistration, template.apply(centers, order=1))
@@ -65,8 +65,8 @@ def locate(
     else:
         points = template.apply(centers)
         brain = nearest(inside, nib.affines.apply_affine(to_mask, points))
-    located = nib.Nifti1Image(brain.reshape(FSL_SHAPE).astype(np.uint8), FSL_AFFINE)
-    centers = centers[mask_voxels(located, mask_file, frame).fsl_index]
+    located, index = located_mask(brain, mask_file, frame)
+    centers = centers[index]
 
     def in_reference(points: np.ndarray) -> np.ndarray:
         return nib.affines.apply_affine(coregistration, template.apply(points))

@@ -15,13 +15,13 @@ import nibabel as nib
 import numpy as np
 
 from swift_bids.base.errors import InputError
-from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE, Frame
+from swift_bids.geometry.frames import Frame
 from swift_bids.geometry.fsl_warp import from_scaled_mm, source_points
 from swift_bids.geometry.grid import voxel_centers
 from swift_bids.geometry.itk import read_composite
 from swift_bids.geometry.multilabel import carry_mask
 from swift_bids.inputs.bold_reader import open_image
-from swift_bids.inputs.mask import check_same_grid, load_image, mask_voxels, nearest
+from swift_bids.inputs.mask import check_same_grid, inside_of, load_image, located_mask, nearest
 from swift_bids.inputs.transforms import FslWarp, GridWarp
 from swift_bids.steps.bold_points import SPLINE_ORDER, BoldPoints
 
@@ -52,11 +52,8 @@ def locate_warped(
     mask = load_image(mask_file)
     check_same_grid(cast(nib.Nifti1Image, nib.load(bold_file)), bold_file, mask, mask_file)
     position = _in_run(warp, voxel_centers(), mask)
-    inside = np.nan_to_num(np.asarray(mask.dataobj)) != 0
     carry = carry_mask if isinstance(warp, GridWarp) else nearest
-    brain = carry(inside, position)
-    located = nib.Nifti1Image(brain.reshape(FSL_SHAPE).astype(np.uint8), FSL_AFFINE)
-    index = mask_voxels(located, mask_file, frame).fsl_index
+    located, index = located_mask(carry(inside_of(mask), position), mask_file, frame)
     return located, BoldPoints(position[index], SPLINE_ORDER[warp.interpolation])
 
 
