@@ -35,14 +35,15 @@ from pathlib import Path
 import torch, scipy.ndimage, nipype, h5py
 from swift_bids.geometry.frames import FRAMES
 from swift_bids.geometry.resample_time import Series
+from swift_bids.inputs.brain_mask import NEAREST, BrainMask
 from swift_bids.inputs.raw_header import affine_of, load_header
 from swift_bids.inputs.transforms import Transforms
 from swift_bids.steps.locate import locate
 from swift_bids.steps.normalise import normalise
 start()
-mask, points = locate(affine_of(load_header(files["bold"])), files["mask"],
-                      Transforms(files["hmc"], files["bold"], files["coreg"], files["h5"], False),
-                      FRAMES["ukb"])
+mask = BrainMask("anatomical", files["mask"], steps=(files["h5"],), rule=NEAREST)
+transforms = Transforms(files["hmc"], files["bold"], files["coreg"], files["h5"])
+mask, points = locate(affine_of(load_header(files["bold"])), mask, transforms, FRAMES["ukb"])
 mask.to_filename(files["out"] + "/located.nii.gz")
 n = load_header(files["bold"])["dim"][4]
 normalise(files["bold"], files["out"] + "/located.nii.gz", FRAMES["ukb"], Series(n, 0.8, 0, 0.8),

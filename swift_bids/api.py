@@ -18,6 +18,7 @@ from swift_bids.geometry.frames import FRAME_OF_VARIANT, FRAMES
 from swift_bids.geometry.grid import is_fsl_grid
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES, Series, model_repetition_time
 from swift_bids.inputs.bold_reader import open_bold
+from swift_bids.inputs.brain_mask import functional_mask
 from swift_bids.inputs.transforms import GridWarp
 from swift_bids.network.device import choose_devices
 from swift_bids.network.known_weights import HUB_IDS
@@ -30,7 +31,8 @@ from swift_bids.steps.chunk_queue import QueuedRun
 from swift_bids.steps.crop import crop
 from swift_bids.steps.embed import ModelInput, embed_chunks
 from swift_bids.steps.locate_warped import locate_warped
-from swift_bids.steps.normalise import METHODS, normalise
+from swift_bids.steps.normalise import normalise
+from swift_bids.steps.z_scores import METHODS, STATISTICS
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def embed(
     frame: str = "auto",
     interpolation: str = "cubic",
     normalisation: str = "global",
+    statistics: str = "mask",
     dummy_scans: int = 0,
     target_tr: str | float = "auto",
     chunk_stride: int = CHUNK_VOLUMES,
@@ -102,7 +105,7 @@ def embed(
         `contrastive` or `hcp-sex`; `auto` (the variant's), `hcp` or `ukb`.
     dummy_scans
         Volumes to omit at the start.
-    interpolation, normalisation, target_tr, chunk_stride, tail, short_runs
+    interpolation, normalisation, statistics, target_tr, chunk_stride, tail, short_runs
         Same as the app's flags.
     device, precision, batch_size
         Same as the app's flags.
@@ -121,6 +124,7 @@ def embed(
         (frame, ("auto", *FRAMES)),
         (interpolation, SPLINE_ORDER),
         (normalisation, METHODS),
+        (statistics, STATISTICS),
         (tail, TAILS),
         (short_runs, SHORT_RUNS),
         (precision, PRECISIONS),
@@ -153,17 +157,19 @@ def embed(
         points = None
         if not same_grid:
             warp = GridWarp(interpolation=interpolation)
-            located, points = locate_warped(files[0], files[1], warp, chosen_frame)
+            own_mask = functional_mask(str(files[1]))
+            located, points = locate_warped(files[0], own_mask, warp, chosen_frame)
             files[1] = _file(located, Path(folder) / "located.nii")
         series = Series(n_volumes, tr, dummy_scans, model_repetition_time(str(target_tr), tr))
         chunks = plan_chunks(series, stride=chunk_stride, tail=tail, short_runs=short_runs)
-        statistics = normalise(
+        normalised = normalise(
             files[0],
             files[1],
             chosen_frame,
             series,
             Path(folder) / "matrix.npy",
             normalisation,
+            statistics,
             points=points,
         )
         crop(files[1], chosen_frame, Path(folder) / "index.npy")
@@ -174,7 +180,7 @@ def embed(
             matrix,
             index,
             chunks["model_start"].tolist(),
-            statistics.background,
+            normalised.background,
             network.eval(),
             batch_size,
             precision,
@@ -189,7 +195,7 @@ def embed(
         affine=chosen_frame.affine,
         matrix=matrix,
         index=index,
-        background=statistics.background,
+        background=normalised.background,
     )
 
 

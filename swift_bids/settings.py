@@ -24,7 +24,7 @@ class EmbeddingSettings:
         `contrastive` or `hcp-sex`.
     frame
         `hcp` or `ukb`: position of the FSL 2 mm grid in the network's 96^3 input.
-    normalisation, dummy_scans, target_tr, chunk_stride, tail, short_runs
+    normalisation, statistics, dummy_scans, target_tr, chunk_stride, tail, short_runs
         Preprocessing, as the flags of these names accept it.
     fd_threshold, max_censored
         Which chunks are included in the mean of the run.
@@ -35,6 +35,7 @@ class EmbeddingSettings:
     variant: str
     frame: str
     normalisation: str
+    statistics: str
     dummy_scans: str
     target_tr: str
     chunk_stride: int

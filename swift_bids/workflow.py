@@ -19,8 +19,8 @@ from swift_bids.outputs.provenance import Provenance
 
 #: With the version in it, so that nipype does not reuse the cache of another version.
 WORKFLOW_NAME = "swift_bids_" + re.sub(r"\W", "_", __version__) + "_wf"
-#: The steps; each comes after the steps whose results it needs. Only runs that the app resamples
-#: through transforms need `locate`.
+#: The steps; each comes after the steps whose results it needs. Only runs that the app resamples,
+#: or whose mask is not on their grid, need `locate`.
 STEPS = ("locate", "normalise", "crop", "chunk", "embed", "aggregate")
 #: Memory that a step needs in addition to the imported libraries, in GB; measured with
 #: 91 x 109 x 91 voxels.
@@ -86,10 +86,9 @@ def workflow_of_run(
     # nipype's inputs are plain dicts; interfaces rebuild the dataclasses
     series = dataclasses.asdict(run.series)
     atlas_input = {"atlas": str(atlas)} if atlas else {}
-    mask = {"mask": run.mask}
     motion = {"confounds": run.confounds} if run.confounds else {}
-    if run.transforms:
-        mask = {}  # comes from `locate`
+    is_located = run.transforms is not None or not run.mask.on_grid_of_run
+    mask = {} if is_located else {"mask": run.mask.file}
     if raw := run.raw_transforms:
         motion = {"head_motion": raw.head_motion, "reference": raw.reference}
     interfaces = {
@@ -99,6 +98,7 @@ def workflow_of_run(
             frame=settings.frame,
             series=series,
             method=settings.normalisation,
+            statistics=settings.statistics,
             **atlas_input,
         ),
         "crop": Crop(**mask, frame=settings.frame),
@@ -130,13 +130,14 @@ def workflow_of_run(
             **atlas_input,
         ),
     }
-    if run.transforms:
+    if is_located:
+        transforms = run.transforms
         interfaces["locate"] = Locate(
             bold=run.bold,
-            mask=run.mask,
-            transforms=dataclasses.asdict(run.transforms),
-            files=run.transforms.files,
+            mask=dataclasses.asdict(run.mask),
+            files=[*run.mask.files, *(transforms.files if transforms else [])],
             frame=settings.frame,
+            **({"transforms": dataclasses.asdict(transforms)} if transforms else {}),
         )
     memory, cpus = dict(_MEMORY_GB), dict.fromkeys(STEPS, 1) | {"embed": resources.threads}
     if resources.workers:  # the node only waits
@@ -156,10 +157,11 @@ def workflow_of_run(
     for node in nodes.values():
         node.config = {"execution": {"crashdump_dir": str(log_dir)}}
     workflow = Workflow(name=workflow_name(run))
-    if run.transforms:
+    if is_located:
+        located = [("mask", "mask"), *([("points", "points")] if run.transforms else [])]
         workflow.connect(
             [
-                (nodes["locate"], nodes["normalise"], [("mask", "mask"), ("points", "points")]),
+                (nodes["locate"], nodes["normalise"], located),
                 (nodes["locate"], nodes["crop"], [("mask", "mask")]),
             ]
         )

@@ -26,6 +26,7 @@ distributed, or a raw BIDS dataset together with -d PATH for one of these. The f
 says how the app interpreted bids_dir.
 
 swift-bids weights {fetch,convert,verify} prepares weights for machines without internet.
+swift-bids sensitivity measures how much the embedding of a run depends on its preprocessing.
 
 exit codes: 0 success, 1 something failed (see the summary at the end), 2 the command is wrong or
 there is nothing to do, 130 interrupted, 143 terminated.

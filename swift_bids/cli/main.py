@@ -24,6 +24,7 @@ from swift_bids.base.errors import (
 )
 from swift_bids.base.signals import handle_signals, ignore_signals, signal_received
 from swift_bids.cli.parse import parse_arguments
+from swift_bids.cli.sensitivity import split_run
 from swift_bids.cli.weights import ACTIONS, run_weights
 from swift_bids.execution.work_folder import check_work_dir, work_folder
 from swift_bids.execution.workers import share_import_path, start_server
@@ -42,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # "weights" may also be the name of a dataset folder
         if argv[:1] == ["weights"] and (argv[1:] == [] or argv[1] in (*ACTIONS, "-h", "--help")):
             return run_weights(argv[1:])
+        run = None
+        if argv[:1] == ["sensitivity"] and not {"participant", "group"} & set(argv[2:3]):
+            run, argv = split_run(argv[1:])
         args = parse_arguments(argv)
         if args.dry_run == "json":  # standard output is for the JSON alone
             handler.setStream(sys.stderr)
@@ -51,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.info("swift_bids %s: %s", __version__, interpretation)
         with _cache_folder(args, dataset) as caches:
             _configure_libraries(caches, args.verbose)
-            return _run_level(args, dataset)
+            return _run_level(args, dataset, run)
     except (UsageError, OutputError, OSError) as error:
         reason = (
             describe_os_error(error, error.filename or "a file")
@@ -70,12 +74,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
 
 
-def _run_level(args: argparse.Namespace, dataset: Dataset) -> int:
+def _run_level(args: argparse.Namespace, dataset: Dataset, run: str | None) -> int:
     if args.analysis_level == "group":
         from swift_bids.cli.settings import group_settings
         from swift_bids.group.level import run_group_level
 
         return run_group_level(group_settings(args), dataset)
+    if run is not None:
+        from swift_bids.cli.settings import participant_settings
+        from swift_bids.sensitivity.level import run_sensitivity
+
+        return run_sensitivity(participant_settings(args, dataset), dataset, run)
     if args.nprocs > 1 and not args.dry_run:
         start_server()  # first, so that it imports while this process does
     from swift_bids.cli.settings import participant_settings

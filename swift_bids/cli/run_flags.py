@@ -130,6 +130,23 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     """How to prepare the data of a run."""
     data = parser.add_argument_group("data")
     data.add_argument(
+        "--mask",
+        default="auto",
+        metavar="{auto,bold,anat,template,PATH}",
+        help="which voxels count as brain. bold: fMRIPrep's functional mask; anat: its anatomical "
+        "mask; template: the brain of MNI152NLin6Asym; PATH: a mask in the template, with "
+        "{participant} and {session} for labels (auto: what the variant was trained with, anat for "
+        "hcp-sex and bold for contrastive, else the other)",
+    )
+    data.add_argument(
+        "--statistics",
+        choices=("mask", "core"),
+        default="mask",
+        help="which voxels decide the mean, standard deviation and background. mask: all brain "
+        "voxels, as in training; core: the inner part of the template's brain, which makes the "
+        "embedding depend less on the edge of the mask (default: mask)",
+    )
+    data.add_argument(
         "--template-warp",
         choices=("auto", "off"),
         default="auto",

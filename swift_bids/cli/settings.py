@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from swift_bids import __version__
+from swift_bids.base.errors import UsageError
 from swift_bids.geometry.frames import FRAME_OF_VARIANT
 from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.filters import read_filter_file
+from swift_bids.inputs.find_mask import masks_in_order
 from swift_bids.inputs.index import check_database_dir
 from swift_bids.inputs.selection import SPACES, Selection
 from swift_bids.inputs.template_warp import check_template_xfm
@@ -47,8 +49,14 @@ def participant_settings(args: argparse.Namespace, dataset: Dataset) -> Particip
     Raises
     ------
     UsageError
-        The filter file cannot be read, or `--bids-database-dir` lies in the input.
+        The filter file or a mask cannot be read, `--bids-database-dir` lies in the input, or two
+        settings contradict each other.
     """
+    if args.statistics == "core" and args.normalisation != "global":
+        raise UsageError(
+            f"--statistics core works only with --normalisation global, because with "
+            f"{args.normalisation} each voxel has its own mean; leave out one of them"
+        )
     return ParticipantSettings(
         output_dir=args.output_dir,
         participants=_participants(args),
@@ -57,6 +65,7 @@ def participant_settings(args: argparse.Namespace, dataset: Dataset) -> Particip
             variant=args.variant,
             frame=FRAME_OF_VARIANT[args.variant] if args.frame == "auto" else args.frame,
             normalisation=args.normalisation,
+            statistics=args.statistics,
             dummy_scans=args.dummy_scans,
             target_tr=args.target_tr,
             chunk_stride=args.chunk_stride,
@@ -156,5 +165,6 @@ def _selection(args: argparse.Namespace, dataset: Dataset) -> Selection:
         from_raw=args.from_raw,
         template_warp=args.template_warp,
         template_xfm=check_template_xfm(args.template_xfm),
+        masks=masks_in_order(args.mask, args.variant),
         ica_fix=args.ica_fix,
     )

@@ -50,9 +50,9 @@ def print_runs(
         table = pd.DataFrame(rows).drop(columns=["others", "warnings"])
         if dataset.input_type not in COHORTS:  # the name of the BOLD file is that of the run
             table = table.drop(columns="name")
-        # Their paths differ from the BOLD file's only at the end, so show yes or no.
-        for kind in ("mask", "confounds"):
-            table[kind] = table[kind].notna().map({True: "yes", False: "no"})
+        # Their paths differ from the BOLD file's only at the end, so show the kind, and yes or no.
+        table["mask"] = table.pop("mask_kind")
+        table["confounds"] = table["confounds"].notna().map({True: "yes", False: "no"})
         table.loc[table["level"] == "minimal", "confounds"] = "motion"  # from the transforms
         for line in table.to_string(index=False, max_colwidth=None).splitlines():
             _LOG.info("%s", line)
@@ -74,8 +74,13 @@ def _row(run: Run, dataset: Dataset, settings: EmbeddingSettings) -> dict[str, A
         "name": run.name,
         **{
             kind: path and os.path.relpath(path, dataset.root)
-            for kind, path in (("bold", run.bold), ("mask", run.mask), ("confounds", run.confounds))
+            for kind, path in (
+                ("bold", run.bold),
+                ("mask", run.mask.file),
+                ("confounds", run.confounds),
+            )
         },
+        "mask_kind": run.mask.kind,
         "level": "full" if run.raw_transforms is None else "minimal",
         "space": run.space_of_input,
         "frame": settings.frame,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from swift_bids.base.errors import InputError
+from swift_bids.inputs.brain_mask import NEAREST, BrainMask, functional_mask
 from swift_bids.inputs.confounds import HCP_MOTION, HCP_RMS
 from swift_bids.inputs.layouts import UKB_NAME
 from swift_bids.inputs.transforms import FslWarp
@@ -29,6 +30,8 @@ _ABCD_RUN = re.compile(
 _HCP_MASKS = ("brainmask_fs.2.nii.gz", "brainmask_fs.2.0.nii.gz")
 #: What `--ica-fix auto` chooses: the data that the network was trained on.
 _ICA_FIX = {"hcp": "off", "abcd": "off", "ukb": "on"}
+#: The only brain mask that a cohort's data contain, by its name for `--mask`.
+MASK_OF = {"hcp": "anat", "abcd": "anat", "ukb": "bold"}
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ def _hcp_files(
     motion = next((name for name in (HCP_MOTION, HCP_RMS) if name in names), None)
     fields: dict[str, Any] = {
         "bold": str(bold),
-        "mask": str(mask),
+        "mask": BrainMask("anatomical", str(mask), on_grid_of_run=True),
         "confounds": str(folder / motion) if motion else None,
         "denoising": denoising,
     }
@@ -192,7 +195,7 @@ def _ukb_files(folder: Path, ica_fix: str) -> dict[str, Any]:
     motion = ica / "mc" / "prefiltered_func_data_mcf.par"
     return {
         "bold": str(bold),
-        "mask": str(mask),
+        "mask": functional_mask(str(mask), NEAREST),
         "confounds": str(motion) if _exists(motion) else None,
         "denoising": denoising,
         "transforms": FslWarp(str(field)),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from swift_bids.base.errors import InputError, Problem, UsageError
 from swift_bids.inputs.cohort_files import (
+    MASK_OF,
     RUNS_OF,
     CohortRun,
     describe_unreadable,
@@ -18,6 +19,7 @@ from swift_bids.inputs.cohort_files import (
 )
 from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.filenames import FoundFile, entities_in
+from swift_bids.inputs.find_mask import find_mask
 from swift_bids.inputs.layouts import LAYOUTS
 from swift_bids.inputs.missing import explain_selection
 from swift_bids.inputs.run import Run, complete_run
@@ -56,6 +58,12 @@ def find_cohort_runs(
         raise UsageError(
             f"{title} can be embedded only in {TRAINING_ENTITIES['space']} at 2 mm; leave out "
             f"--space and --res"
+        )
+    own_mask = MASK_OF[dataset.input_type]
+    if {*selection.masks} in ({"bold"}, {"anat"}) and own_mask not in selection.masks:
+        raise UsageError(
+            f"--mask {selection.masks[0]} does not work for {title}, which has no such masks; "
+            f"choose {own_mask}, template or a file"
         )
     folders = dataset.folders
     runs: list[Run] = []
@@ -110,6 +118,9 @@ def _complete(label: str, found: CohortRun, selection: Selection) -> Run:
         "space": TRAINING_ENTITIES["space"],
         **found.files(selection.ica_fix),
     }
+    own = fields["mask"]
+    functional, anatomical = (own, None) if own.kind == "functional" else (None, own)
+    fields["mask"] = find_mask(selection.masks, found.name, functional, lambda: anatomical)
     if "transforms" in fields:
         fields["transforms"] = replace(fields["transforms"], interpolation=selection.interpolation)
     sidecar = found.sidecar

@@ -24,9 +24,6 @@ _HEAD_MOTION = re.compile(r"_from-orig_to-boldref_mode-image(_desc-[^_]+)?_xfm\.
 #: A transform from the BOLD reference; `to` is the anatomical image or the ID of a fieldmap.
 _FROM_REFERENCE = re.compile(r"_from-boldref_to-([^_]+)_mode-image(_desc-[^_]+)?_xfm\.txt$")
 _ANATOMY = ("T1w", "T2w", "anat")
-_TEMPLATE = re.compile(
-    rf"_from-({'|'.join(_ANATOMY)})_to-{TRAINING_SPACE}_mode-image(_desc-[^_]+)?_xfm\.h5$"
-)
 #: Ends of the file names that a minimal run may need.
 _NEEDED = re.compile(r"_(xfm\.(txt|h5)|(boldref|mask|fieldmap)\.nii(\.gz)?)$")
 _REMEDY = "run fMRIPrep --level minimal again"
@@ -53,7 +50,7 @@ def find_transforms(
     metadata: Mapping[str, Any],
     bold: str,
     fallback_readout_time: float | None = None,
-) -> tuple[Transforms, str, list[str]]:
+) -> tuple[Transforms, str | None, list[str]]:
     """Find the files that take a run to the template.
 
     Parameters
@@ -70,8 +67,8 @@ def find_transforms(
     Returns
     -------
     transforms : Transforms
-    mask : str
-        The brain mask that belongs to them.
+    mask : str or None
+        The functional brain mask, which fMRIPrep writes from version 23.2.1 on.
     warnings : list of str
         One sentence for each doubt.
 
@@ -111,13 +108,7 @@ def find_transforms(
             f"has no transform from the anatomical image to {TRAINING_SPACE}{instead}; run "
             f"fMRIPrep --level minimal with --output-spaces {TRAINING_SPACE}"
         )
-    functional = next((f for end, f in own.items() if end.startswith("_desc-brain_mask.nii")), None)
-    anatomical = _anatomical_mask(template, files)
-    if functional is None and anatomical is None:
-        raise InputError(
-            f"has no brain mask, neither its own ({stem}_desc-brain_mask.nii.gz) nor an anatomical "
-            f"one next to {template.name}; {_REMEDY}"
-        )
+    functional = [str(own[end]) for end in own if end.startswith("_desc-brain_mask.nii")]
     labels = [name for name in targets if name not in _ANATOMY]
     fieldmap: Fieldmap | None = None
     warnings: list[str] = []
@@ -144,14 +135,15 @@ def find_transforms(
         reference=str(reference),
         coregistration=coregistration,
         template=str(template),
-        functional_mask=functional is not None,
         fieldmap=fieldmap,
     )
-    return transforms, str(functional or anatomical), warnings
+    return transforms, next(iter(functional), None), warnings
 
 
-def find_template_transform(stem: str, files: Iterable[Path]) -> Path | None:
-    """Return the transform from the anatomical image of a run to the training template.
+def find_template_transform(
+    stem: str, files: Iterable[Path], space: str = TRAINING_SPACE
+) -> Path | None:
+    """Return the transform from the anatomical image of a run to a template.
 
     It comes from the session of the run, from none, or from another one, in this order.
 
@@ -160,7 +152,10 @@ def find_template_transform(stem: str, files: Iterable[Path]) -> Path | None:
     InputError
         There are several, none of them from the session of the run.
     """
-    found = [file for file in files if _TEMPLATE.search(file.name)]
+    name = re.compile(
+        rf"_from-({'|'.join(_ANATOMY)})_to-{re.escape(space)}_mode-image(_desc-[^_]+)?_xfm\.h5$"
+    )
+    found = [file for file in files if name.search(file.name)]
     if not found:
         return None
     session = entities_in(stem).get("ses")
@@ -177,7 +172,8 @@ def find_template_transform(stem: str, files: Iterable[Path]) -> Path | None:
     return found[0]
 
 
-def _anatomical_mask(template: Path, files: Iterable[Path]) -> Path | None:
+def anatomical_mask(template: Path, files: Iterable[Path]) -> Path | None:
+    """Return the native brain mask of the anatomical image that a transform starts from."""
     start = template.name[: template.name.index("_from-")]
     for file in files:
         if file.parent == template.parent and re.fullmatch(

@@ -11,6 +11,7 @@ from swift_bids.base.errors import InputError
 from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE, Frame
 from swift_bids.geometry.grid import BrainVoxels, brain_voxels
 from swift_bids.inputs.bold_reader import COPY_AGAIN, open_image
+from swift_bids.inputs.brain_mask import BrainMask
 
 
 def load_image(file: str | Path) -> nib.Nifti1Image:
@@ -41,7 +42,7 @@ def inside_of(mask: nib.Nifti1Image) -> np.ndarray:
 
 
 def located_mask(
-    brain: np.ndarray, mask_file: str | Path, frame: Frame
+    brain: np.ndarray, mask: BrainMask, frame: Frame
 ) -> tuple[nib.Nifti1Image, np.ndarray]:
     """Make a mask image of values at the voxels of the FSL grid.
 
@@ -49,18 +50,18 @@ def located_mask(
     ----------
     brain
         bool (voxel of the FSL grid,), in C order.
-    mask_file, frame
-        As for `mask_voxels`.
+    mask, frame
+        Where the values come from; as for `mask_voxels`.
 
     Returns
     -------
-    mask : nibabel.Nifti1Image
+    located : nibabel.Nifti1Image
         On the FSL 2 mm grid.
     fsl_index : numpy.ndarray
         Flat positions of the brain voxels that are in the frame.
     """
-    mask = nib.Nifti1Image(brain.reshape(FSL_SHAPE).astype(np.uint8), FSL_AFFINE)
-    return mask, mask_voxels(mask, mask_file, frame).fsl_index
+    located = nib.Nifti1Image(brain.reshape(FSL_SHAPE).astype(np.uint8), FSL_AFFINE)
+    return located, mask_voxels(located, str(mask.file), frame).fsl_index
 
 
 def nearest(mask: np.ndarray, position: np.ndarray) -> np.ndarray:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from swift_bids.base.errors import InputError, Problem
 from swift_bids.geometry.frames import TRAINING_SPACE
+from swift_bids.inputs.brain_mask import NEAREST, functional_mask
 from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.filenames import FoundFile, entities_in, stem_of
 from swift_bids.inputs.filters import entities_of, io_spec
+from swift_bids.inputs.find_mask import explain_no_mask, find_anatomical_mask, find_mask
 from swift_bids.inputs.find_transforms import (
     find_raw_bold,
     find_transforms,
@@ -151,9 +153,25 @@ class _Tree:
         metadata = sidecar_metadata(bold, sidecars)
         session = entities_in(stem).get("ses")
         settings = find_settings(self.dataset.root, self.participant, session)
-        transforms, mask, warnings = find_transforms(
+        transforms, functional, warnings = find_transforms(
             head_motion, self.files, metadata, bold, settings.fallback_readout_time
         )
+        mask = find_mask(
+            selection.masks,
+            stem,
+            functional_mask(functional) if functional else None,
+            lambda: find_anatomical_mask(stem, TRAINING_SPACE, self.files),
+        )
+        if mask is None:
+            raise InputError(
+                f"has no {explain_no_mask(selection.masks)} ({stem}_desc-brain_mask.nii.gz, or the "
+                f"anatomical one next to {Path(transforms.template).name}); run fMRIPrep --level "
+                f"minimal again, or choose another --mask"
+            )
+        if mask.kind == "anatomical" and selection.masks[0] == "bold":
+            # fMRIPrep 23.2.0 wrote no functional mask. The reference for this case in the tests
+            # carries the anatomical one by nearest neighbour.
+            mask = replace(mask, rule=NEAREST)
         fieldmap = transforms.fieldmap
         transforms = replace(
             transforms,

@@ -7,13 +7,14 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift_bids.base.errors import InputError, Problem, UsageError
 from swift_bids.geometry.frames import TRAINING_SPACE
+from swift_bids.inputs.brain_mask import BrainMask, functional_mask
 from swift_bids.inputs.cohort_runs import find_cohort_runs
 from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.filenames import (
@@ -24,6 +25,7 @@ from swift_bids.inputs.filenames import (
     stem_of,
 )
 from swift_bids.inputs.filters import check_entities, entities_of, io_spec
+from swift_bids.inputs.find_mask import explain_no_mask, find_anatomical_mask, find_mask
 from swift_bids.inputs.find_transforms import list_files
 from swift_bids.inputs.index import UnreadableFolderError, inherited_sidecars, moved, open_layout
 from swift_bids.inputs.layouts import COHORTS
@@ -143,7 +145,7 @@ def _participant_runs(
         candidates_of_run[_SPATIAL.sub("", stem_of(bold.filename, "_desc-"))].append(bold)
 
     runs, problems = [], []
-    own_files: list[Path] | None = None
+    own_files = cache(partial(list_files, dataset.root, participant))
     for name, candidates in sorted(candidates_of_run.items()):
         usable = [b for b in candidates if selection.rank(b) is not None]
         if not usable:
@@ -161,17 +163,23 @@ def _participant_runs(
                 "name": stem,
                 "participant": participant,
                 "bold": best.path,
-                "mask": _mask_of(stem, masks[folder]),
                 "confounds": _file_of_run(name, confounds[folder]),
                 "space": best.entities["space"],
                 "others": tuple(others),
             }
             if run["space"] != TRAINING_SPACE and selection.template_warp == "auto":
-                if own_files is None:
-                    own_files = list_files(dataset.root, participant)
                 run["transforms"], run["warnings"] = find_template_warp(
-                    stem, run["space"], own_files, selection.template_xfm, selection.interpolation
+                    stem, run["space"], own_files(), selection.template_xfm, selection.interpolation
                 )
+            read_in = TRAINING_SPACE if run.get("transforms") else run["space"]
+            run["mask"] = find_mask(
+                selection.masks,
+                stem,
+                _functional_mask(stem, masks[folder]),
+                partial(_anatomical_mask, stem, read_in, own_files),
+            )
+            if run["mask"] is None:
+                raise InputError(_explain_no_mask(stem, masks[folder], selection))
             runs.append(
                 complete_run(
                     run,
@@ -210,18 +218,32 @@ def _warn_unmatched(runs: Sequence[Run], problems: Sequence[Problem], selection:
             )
 
 
-def _mask_of(stem: str, masks: dict[str, str]) -> str:
-    """Return the mask in a run's own space; InputError names the spaces of other masks."""
-    mask = _file_of_run(stem, masks)
-    if mask is not None:
-        return mask
+def _functional_mask(stem: str, masks: dict[str, str]) -> BrainMask | None:
+    """Return the mask in a run's own space."""
+    file = _file_of_run(stem, masks)
+    return functional_mask(file) if file else None
+
+
+def _anatomical_mask(
+    stem: str, space: str, own_files: Callable[[], list[Path]]
+) -> BrainMask | None:
+    return find_anatomical_mask(stem, space, own_files())
+
+
+def _explain_no_mask(stem: str, masks: dict[str, str], selection: Selection) -> str:
+    """Say which mask a run lacks, and in which spaces it has others."""
+    if selection.masks == ("anat",):
+        return (
+            "has no anatomical brain mask, neither in its space nor with a transform to it; copy "
+            "the folder anat from fMRIPrep's output, or choose another --mask"
+        )
     others = sorted(m for m in masks if _SPATIAL.sub("", m) == _SPATIAL.sub("", stem))
     spaces = [re.search(r"_space-([^_]+)", m) for m in others]
     listed = ", ".join(s.group(1) if s else "native space" for s in spaces)
     instead = f" (available: {listed})" if listed else " or in any other space"
-    raise InputError(
-        f"has no brain mask in its space{instead}; copy {stem}_desc-brain_mask.nii.gz again from "
-        f"fMRIPrep's output, or run fMRIPrep again"
+    return (
+        f"has no {explain_no_mask(selection.masks)} in its space{instead}; copy "
+        f"{stem}_desc-brain_mask.nii.gz again from fMRIPrep's output, or run fMRIPrep again"
     )
 
 

@@ -16,6 +16,7 @@ from swift_bids.geometry.grid import is_fsl_grid
 from swift_bids.geometry.itk import read_affines
 from swift_bids.geometry.resample_time import Series, model_repetition_time, refuse_too_short
 from swift_bids.inputs.bold_reader import COPY_AGAIN, UNREADABLE, check_image_size
+from swift_bids.inputs.brain_mask import BrainMask
 from swift_bids.inputs.confounds import count_dummy_scans, read_confounds
 from swift_bids.inputs.raw_header import affine_of, count_raw_dummy_scans, load_header
 from swift_bids.inputs.selection import Selection
@@ -43,8 +44,10 @@ class Run:
         it.
     participant
         Label without `sub-`.
-    bold, mask, confounds
+    bold, confounds
         Paths; `confounds` is None if the run has neither a confounds table nor a motion file.
+    mask
+        Which voxels count as brain.
     space, repetition_time, n_volumes
         Template of the BOLD file, its TR in s, its number of volumes (header). For a raw run and
         an `FslWarp`, the template to which the app resamples it.
@@ -66,7 +69,7 @@ class Run:
     name: str
     participant: str
     bold: str
-    mask: str
+    mask: BrainMask
     confounds: str | None
     space: str
     repetition_time: float
@@ -81,15 +84,17 @@ class Run:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Run:
         """Build a `Run` from the output of `dataclasses.asdict`."""
-        transforms = content["transforms"]
-        return cls(**{**content, "transforms": transforms and transforms_from_dict(transforms)})
+        transforms, mask = content["transforms"], BrainMask.from_dict(content["mask"])
+        transforms = transforms and transforms_from_dict(transforms)
+        return cls(**{**content, "transforms": transforms, "mask": mask})
 
     @property
     def files(self) -> list[str]:
         """Paths of the BOLD file, the mask and, if the run has them, the confounds table or motion
-        file and the transforms."""
+        file and the transforms; each once."""
         transforms = self.transforms.files if self.transforms else []
-        return [self.bold, self.mask, *filter(None, [self.confounds]), *transforms]
+        files = [self.bold, *self.mask.files, *filter(None, [self.confounds]), *transforms]
+        return list(dict.fromkeys(files))
 
     @property
     def space_of_input(self) -> str:
@@ -135,7 +140,8 @@ def complete_run(
     """
     transforms = run.get("transforms")
     raw = transforms if isinstance(transforms, Transforms) else None
-    files = [run["bold"], run["mask"], run["confounds"], *(transforms.files if transforms else [])]
+    files = [run["bold"], *run["mask"].files, run["confounds"]]
+    files += transforms.files if transforms else []
     try:
         refuse_unreadable(*filter(None, files))
     except InputError as error:

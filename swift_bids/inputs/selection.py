@@ -59,6 +59,8 @@ class Selection:
     template_warp, template_xfm
         `--template-warp` and `--template-xfm`: whether and with which file to warp runs in another
         template to that of the training data.
+    masks
+        Masks that a run may have, from `swift_bids.inputs.find_mask.masks_in_order`.
     ica_fix
         `--ica-fix`: `on`, `off`, or `auto` for what the network was trained on.
     """
@@ -80,6 +82,7 @@ class Selection:
     from_raw: bool = False
     template_warp: str = "auto"
     template_xfm: Path | None = None
+    masks: tuple[str, ...] = ("bold", "anat")
     ica_fix: str = "auto"
 
     @property

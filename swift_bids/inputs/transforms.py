@@ -47,9 +47,6 @@ class Transforms:
         Transform from the BOLD reference to the anatomical image.
     template
         Transform from the anatomical image to MNI152NLin6Asym.
-    functional_mask
-        Whether the run's mask is on the grid of the BOLD reference; else it is on that of the
-        anatomical image.
     fieldmap
         None if the run is not corrected for distortion.
     slice_shifts
@@ -63,7 +60,6 @@ class Transforms:
     reference: str
     coregistration: str
     template: str
-    functional_mask: bool
     fieldmap: Fieldmap | None = None
     slice_shifts: tuple[float, ...] = ()
     interpolation: str = "cubic"

@@ -15,49 +15,49 @@ from nipype.interfaces.base import (
 
 from swift_bids.geometry.frames import FRAMES
 from swift_bids.geometry.resample_time import Series
+from swift_bids.inputs.brain_mask import BrainMask
 from swift_bids.inputs.confounds import displacement_in, read_confounds
-from swift_bids.inputs.raw_header import affine_of, load_header
 from swift_bids.inputs.run_confounds import motion_confounds
-from swift_bids.inputs.transforms import Transforms, transforms_from_dict
+from swift_bids.inputs.transforms import transforms_from_dict
 from swift_bids.interfaces.step import Step
 from swift_bids.steps.bold_points import BoldPoints
 from swift_bids.steps.chunk import SHORT_RUNS, TAILS, plan_chunks
 from swift_bids.steps.crop import crop
-from swift_bids.steps.locate import locate
-from swift_bids.steps.locate_warped import locate_warped
-from swift_bids.steps.normalise import METHODS, normalise
+from swift_bids.steps.locate_run import locate_run
+from swift_bids.steps.normalise import normalise
 from swift_bids.steps.parcels import Parcels, cubes, read_atlas
+from swift_bids.steps.z_scores import METHODS, STATISTICS
 
 
 class _LocateInput(BaseInterfaceInputSpec):
     bold = File(exists=True, mandatory=True)
-    mask = File(exists=True, mandatory=True)
-    transforms = traits.Dict(mandatory=True, desc="fields of Run.transforms")
-    files = traits.List(File(exists=True), mandatory=True, desc="of the transforms")
+    mask = traits.Dict(mandatory=True, desc="fields of Run.mask")
+    transforms = traits.Dict(desc="fields of Run.transforms; unset: not interpolated")
+    files = traits.List(File(exists=True), mandatory=True, desc="of mask and transforms")
     frame = traits.Enum(*FRAMES, mandatory=True)
 
 
 class _LocateOutput(TraitedSpec):
     mask = File(exists=True, desc="brain mask on the FSL 2 mm grid")
-    points = File(exists=True, desc="where its voxels are in the run, .npz")
+    points = File(exists=True, desc="where its voxels are in a run to resample, .npz")
 
 
 class Locate(Step):
-    """BOLD + transforms -> brain mask in the template, and its voxels in the run."""
+    """BOLD + mask + transforms -> brain mask in the template, and its voxels in the run."""
 
     input_spec, output_spec = _LocateInput, _LocateOutput
 
     def _run_step(self, folder: Path) -> None:
-        transforms = transforms_from_dict(self.inputs.transforms)
-        bold, mask, frame = self.inputs.bold, self.inputs.mask, FRAMES[self.inputs.frame]
-        if isinstance(transforms, Transforms):
-            mask, points = locate(affine_of(load_header(bold)), mask, transforms, frame)
-        else:
-            mask, points = locate_warped(bold, mask, transforms, frame)
+        transforms = None
+        if isdefined(self.inputs.transforms):
+            transforms = transforms_from_dict(self.inputs.transforms)
+        bold, mask = self.inputs.bold, BrainMask.from_dict(self.inputs.mask)
+        located, points = locate_run(bold, mask, transforms, FRAMES[self.inputs.frame])
         self._results["mask"] = str(folder / "mask.nii.gz")
-        self._results["points"] = str(folder / "points.npz")
-        mask.to_filename(self._results["mask"])
-        points.save(self._results["points"])
+        located.to_filename(self._results["mask"])
+        if points is not None:
+            self._results["points"] = str(folder / "points.npz")
+            points.save(self._results["points"])
 
 
 class _NormaliseInput(BaseInterfaceInputSpec):
@@ -67,6 +67,7 @@ class _NormaliseInput(BaseInterfaceInputSpec):
     frame = traits.Enum(*FRAMES, mandatory=True)
     series = traits.Dict(mandatory=True, desc="fields of Series")
     method = traits.Enum(*METHODS, usedefault=True)
+    statistics = traits.Enum(*STATISTICS, usedefault=True, desc="voxels that decide")
     atlas = File(exists=True, desc="the user's parcels; unset: 24 mm cubes")
 
 
@@ -90,6 +91,7 @@ class Normalise(Step):
             Series(**self.inputs.series),
             matrix,
             self.inputs.method,
+            self.inputs.statistics,
             parcels_of(self.inputs.atlas, self.inputs.frame),
             parcels,
             BoldPoints.load(self.inputs.points) if isdefined(self.inputs.points) else None,

@@ -111,9 +111,9 @@ def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation)
 
 
 def resampling_metadata(run: Run) -> dict[str, Any]:
-    """What cleaned a run, and how the app resampled it through transforms, if it did."""
+    """What cleaned and masked a run, and how the app resampled it, if it did."""
     transforms = run.transforms
-    cleaned = {"Denoising": run.denoising}
+    cleaned = {"Denoising": run.denoising, "BrainMask": run.mask.kind}
     if transforms is None:
         return cleaned
     splines = "cubic B-spline" if transforms.interpolation == "cubic" else "linear"
@@ -132,7 +132,6 @@ def resampling_metadata(run: Run) -> dict[str, Any]:
         }
     return cleaned | {
         "SpatialInterpolation": f"{splines}, one resampling from the raw BOLD",
-        "BrainMask": "functional" if transforms.functional_mask else "anatomical",
         "HeadMotionCorrected": True,
         "DistortionCorrected": transforms.fieldmap is not None,
         "JacobianModulated": transforms.fieldmap is not None and transforms.fieldmap.jacobian,
@@ -161,6 +160,7 @@ def settings_metadata(provenance: Provenance) -> dict[str, Any]:
             "InputType": provenance.input_type,
             "Frame": settings.frame,
             "Normalisation": settings.normalisation,
+            "Statistics": settings.statistics,
             "DummyScans": settings.dummy_scans,
             "TargetTR": settings.target_tr,
             "FDThreshold": settings.fd_threshold,

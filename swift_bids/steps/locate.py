@@ -12,8 +12,6 @@ The part before head motion is the same for all volumes, so this step computes i
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import nibabel as nib
 import numpy as np
 
@@ -23,13 +21,15 @@ from swift_bids.geometry.frames import Frame
 from swift_bids.geometry.grid import voxel_centers
 from swift_bids.geometry.itk import read_affines, read_composite
 from swift_bids.geometry.multilabel import carry_mask
-from swift_bids.inputs.mask import inside_of, load_image, located_mask, nearest
+from swift_bids.inputs.brain_mask import BrainMask
+from swift_bids.inputs.mask import inside_of, load_image, located_mask
 from swift_bids.inputs.transforms import Fieldmap, Transforms
 from swift_bids.steps.bold_points import SPLINE_ORDER, BoldPoints
+from swift_bids.steps.template_mask import mask_in_template
 
 
 def locate(
-    affine: np.ndarray, mask_file: str | Path, transforms: Transforms, frame: Frame
+    affine: np.ndarray, mask: BrainMask, transforms: Transforms, frame: Frame
 ) -> tuple[nib.Nifti1Image, BoldPoints]:
     """Find the brain voxels of the network's grid in a raw run.
 
@@ -37,14 +37,12 @@ def locate(
     ----------
     affine
         Voxel-to-world affine of the raw run in mm.
-    mask_file
-        Brain mask, on the grid of the BOLD reference or of the anatomical image.
-    transforms, frame
+    mask, transforms, frame
         Files of the run; position of the FSL 2 mm grid in the network's input.
 
     Returns
     -------
-    mask : nibabel.Nifti1Image
+    located : nibabel.Nifti1Image
         The brain mask on the FSL 2 mm grid.
     points : BoldPoints
 
@@ -56,16 +54,15 @@ def locate(
     coregistration = _single_affine(transforms.coregistration)
     template = read_composite(transforms.template)
     centers = voxel_centers()
-    mask = load_image(mask_file)
-    inside = inside_of(mask)
-    to_mask = np.linalg.inv(mask.affine)
-    if transforms.functional_mask:  # ANTs interpolates fields linearly, nitransforms by splines
+    if mask.on_grid_of_run:
+        image = load_image(str(mask.file))
+        # ANTs interpolates fields linearly, nitransforms by splines
         points = nib.affines.apply_affine(coregistration, template.apply(centers, order=1))
-        brain = carry_mask(inside, nib.affines.apply_affine(to_mask, points))
+        position = nib.affines.apply_affine(np.linalg.inv(image.affine), points)
+        brain = carry_mask(inside_of(image), position)
     else:
-        points = template.apply(centers)
-        brain = nearest(inside, nib.affines.apply_affine(to_mask, points))
-    located, index = located_mask(brain, mask_file, frame)
+        brain = mask_in_template(mask)
+    located, index = located_mask(brain, mask, frame)
     centers = centers[index]
 
     def in_reference(points: np.ndarray) -> np.ndarray:

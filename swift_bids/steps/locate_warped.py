@@ -1,9 +1,9 @@
 """Preprocessed run on another grid -> its brain mask on the grid of the network, and its voxels.
 
 The volumes of such a run are aligned already, so a voxel of the template has one place in all of
-them. The mask is carried as the pipeline of the run would carry it: by nearest neighbour as FSL's
-applywarp, or by ANTs' MultiLabel rule as fMRIPrep. The edge of a mask carried by the latter is four
-times nearer to that of a mask made in the template.
+them. A mask on the grid of the run is carried as the pipeline of the run would carry it: by nearest
+neighbour as FSL's applywarp, or by ANTs' MultiLabel rule as fMRIPrep. The edge of a mask carried by
+the latter is four times nearer to that of a mask made in the template.
 """
 
 from __future__ import annotations
@@ -21,26 +21,28 @@ from swift_bids.geometry.grid import voxel_centers
 from swift_bids.geometry.itk import read_composite
 from swift_bids.geometry.multilabel import carry_mask
 from swift_bids.inputs.bold_reader import open_image
+from swift_bids.inputs.brain_mask import MULTI_LABEL, BrainMask
 from swift_bids.inputs.mask import check_same_grid, inside_of, load_image, located_mask, nearest
 from swift_bids.inputs.transforms import FslWarp, GridWarp
 from swift_bids.steps.bold_points import SPLINE_ORDER, BoldPoints
+from swift_bids.steps.template_mask import mask_in_template
 
 
 def locate_warped(
-    bold_file: str | Path, mask_file: str | Path, warp: FslWarp | GridWarp, frame: Frame
+    bold_file: str | Path, mask: BrainMask, warp: FslWarp | GridWarp, frame: Frame
 ) -> tuple[nib.Nifti1Image, BoldPoints]:
     """Find the brain voxels of the network's grid in a run with aligned volumes.
 
     Parameters
     ----------
-    bold_file, mask_file
-        4D BOLD and 3D brain mask on the same grid.
+    bold_file, mask
+        4D BOLD, and its brain mask.
     warp, frame
         Files that lead to the template; position of the FSL 2 mm grid in the network's input.
 
     Returns
     -------
-    mask : nibabel.Nifti1Image
+    located : nibabel.Nifti1Image
         The brain mask on the FSL 2 mm grid.
     points : BoldPoints
 
@@ -49,11 +51,16 @@ def locate_warped(
     InputError
         A file cannot be read, does not fit the others, or no voxel of the mask is in the frame.
     """
-    mask = load_image(mask_file)
-    check_same_grid(cast(nib.Nifti1Image, nib.load(bold_file)), bold_file, mask, mask_file)
-    position = _in_run(warp, voxel_centers(), mask)
-    carry = carry_mask if isinstance(warp, GridWarp) else nearest
-    located, index = located_mask(carry(inside_of(mask), position), mask_file, frame)
+    bold = cast(nib.Nifti1Image, nib.load(bold_file))
+    position = _in_run(warp, voxel_centers(), bold)
+    if mask.on_grid_of_run:
+        image = load_image(str(mask.file))
+        check_same_grid(bold, bold_file, image, str(mask.file))
+        carry = carry_mask if mask.rule == MULTI_LABEL else nearest
+        brain = carry(inside_of(image), position)
+    else:
+        brain = mask_in_template(mask)
+    located, index = located_mask(brain, mask, frame)
     return located, BoldPoints(position[index], SPLINE_ORDER[warp.interpolation])
 
 
@@ -69,8 +76,9 @@ def _in_run(warp: FslWarp | GridWarp, points: np.ndarray, run: nib.Nifti1Image) 
             source = source_points(field, points)
         except ValueError as error:
             raise InputError(f"{warp.field}: {error}") from error
-    position = from_scaled_mm(source, run.shape, run.affine)
-    if not ((position >= 0) & (position < run.shape)).all(axis=1).any():
+    shape = run.shape[:3]
+    position = from_scaled_mm(source, shape, run.affine)
+    if not ((position >= 0) & (position < shape)).all(axis=1).any():
         raise InputError(
             f"{warp.field}: leads to no voxel of the run; check that both belong together, or "
             f"unpack them again"

@@ -26,9 +26,7 @@ from swift_bids.steps.bold_points import BoldPoints
 from swift_bids.steps.kept_rows import KeptRows
 from swift_bids.steps.parcels import ParcelMeans, Parcels
 from swift_bids.steps.voxel_statistics import VoxelMoments
-
-#: Choices of `--normalisation`.
-METHODS = ("global", "voxel+global")
+from swift_bids.steps.z_scores import ZScores, core_voxels
 
 
 @dataclass(frozen=True)
@@ -38,11 +36,11 @@ class Normalisation:
     Attributes
     ----------
     method
-        One of `METHODS`.
-    mean, std
-        Over all voxels and volumes, in the units of the BOLD data; `std` is unbiased.
-    background
-        z-score of everything outside the brain: the smallest z-score inside it.
+        `--normalisation`.
+    mean, std, background
+        As in `swift_bids.steps.z_scores.ZScores`.
+    intensity
+        Mean of all voxels and volumes, in the units of the BOLD data.
     z_percentiles
         1st, 50th and 99th percentile of the mean volume's z-scores.
     negative
@@ -64,6 +62,7 @@ class Normalisation:
     mean: float
     std: float
     background: float
+    intensity: float
     z_percentiles: tuple[float, float, float]
     negative: float
     tsnr: float
@@ -81,6 +80,7 @@ def normalise(
     series: Series,
     matrix_file: str | Path,
     method: str = "global",
+    statistics: str = "mask",
     parcels: Parcels | None = None,
     parcel_file: str | Path | None = None,
     points: BoldPoints | None = None,
@@ -102,6 +102,8 @@ def normalise(
     method
         `global`: one mean and one unbiased standard deviation over all voxels and volumes, as the
         network was trained. `voxel+global`: first each voxel over time, then all together.
+    statistics
+        `mask`: all brain voxels decide the statistics; `core`: those inside the template's brain.
     parcels, parcel_file
         Parcels whose mean signals are computed while the run is read, and the `.npy` to write:
         float32 (used volume of the BOLD file, parcel), in its units and at its TR.
@@ -119,14 +121,19 @@ def normalise(
             if parcel_file is None:
                 raise TypeError("parcels need a parcel_file")
             np.save(parcel_file, run.parcels.values)
-        z_scores = _ZScores(run.moments, method)
+        if statistics == "core" and not run.moments.count[run.core].any():
+            raise InputError(
+                f"{mask_file}: contains no signal in the inner part of the template's brain; use "
+                f"--statistics mask"
+            )
+        z_scores = ZScores(run.moments, method, run.core if statistics == "core" else None)
         with open(matrix_file, "wb") as file:
             shape = (series.length, len(run.moments.mean))
             header = {"descr": "<f2", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for block in resample(kept.pop_all(), series):
                 file.write(z_scores.apply(block).data)
-    mean, std = run.moments.overall()
+    mean, std = z_scores.mean, z_scores.std
     recorded, varies = run.recorded_moments, run.recorded_moments.std > 0
     z_of_mean_volume = (run.moments.mean[run.moments.count > 0] - mean) / std
     return Normalisation(
@@ -134,6 +141,7 @@ def normalise(
         mean=mean,
         std=std,
         background=float(np.float16(z_scores.background)),
+        intensity=run.moments.overall()[0],
         z_percentiles=tuple(np.percentile(z_of_mean_volume, [1, 50, 99]).tolist()),
         negative=float((run.moments.mean < 0).mean()),
         tsnr=float(np.median(recorded.mean[varies] / recorded.std[varies])),
@@ -153,6 +161,8 @@ class _Run:
     ----------
     moments, recorded_moments
         Of the series, and of the used volumes of the BOLD file.
+    core
+        (brain voxel,) whether a voxel is in the core of the template's brain.
     parcels
         Mean signals, if parcels were requested.
     """
@@ -160,6 +170,7 @@ class _Run:
     moments: VoxelMoments
     recorded_moments: VoxelMoments
     gaps: Gaps
+    core: np.ndarray
     parcels: ParcelMeans | None
 
 
@@ -179,7 +190,8 @@ def _read(
     with ExitStack() as stack:
         bold = stack.enter_context(open_bold(bold_file))
         if points is None:
-            check_same_grid(bold, bold_file, mask_image, mask_file)
+            if not is_fsl_grid(mask_image.shape, mask_image.affine):
+                check_same_grid(bold, bold_file, mask_image, mask_file)
             if not is_fsl_grid(bold.shape[:3], bold.affine):
                 raise TypeError("a run on another grid than the FSL 2 mm grid needs points")
         if bold.shape[3] != series.n_volumes:
@@ -210,7 +222,7 @@ def _read(
             f"{bold_file}: the data do not vary within the brain mask; check that this is the "
             f"BOLD file and that its mask belongs to it"
         )
-    return _Run(moments, recorded_moments, gaps, means)
+    return _Run(moments, recorded_moments, gaps, core_voxels()[brain.fsl_index], means)
 
 
 class MatrixFile:
@@ -256,35 +268,6 @@ class Gaps:
                 self.n_nonfinite += int(finite.size - np.count_nonzero(finite))
                 used[~finite | (used == 0)] = np.nan
             yield block
-
-
-class _ZScores:
-    """Turns brain voxels into z-scores with the moments of the whole run."""
-
-    def __init__(self, moments: VoxelMoments, method: str):
-        known = moments.count > 0
-        if method == "global":
-            center, spread = moments.overall()
-            lowest = (moments.low[known].min() - center) / spread
-            self._center, self._spread = np.float32(center), np.float32(spread)
-        else:
-            # Each voxel then has mean 0 and sum of squares count - 1, so the global standard
-            # deviation follows without reading the data again.
-            varies = known & ~moments.constant
-            count = moments.count[varies]
-            std = moments.std * np.sqrt((count - 1).sum() / (count.sum() - 1))
-            centers, spreads = moments.mean, np.where(varies, std, np.nan)
-            lowest = ((moments.low - centers)[varies] / spreads[varies]).min()
-            self._center, self._spread = np.float32(centers), np.float32(spreads)
-        self.background = np.float32(lowest)
-
-    def apply(self, rows: np.ndarray) -> np.ndarray:
-        """Return the float16 z-scores of a float32 (volume, voxel) block, which is overwritten; NaN
-        becomes background."""
-        rows -= self._center
-        rows /= self._spread
-        rows[np.isnan(rows)] = self.background
-        return rows.astype("<f2")
 
 
 def _observed(

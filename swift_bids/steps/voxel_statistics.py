@@ -65,11 +65,14 @@ class VoxelMoments:
         """(voxel,) whether a voxel has values and all of them are equal."""
         return (self.count > 0) & (self.low == self.high)
 
-    def overall(self) -> tuple[float, float]:
-        """Return mean and unbiased standard deviation over all values of all voxels."""
-        n = self.count.sum()
+    def overall(self, chosen: np.ndarray | None = None) -> tuple[float, float]:
+        """Return mean and unbiased standard deviation over all values of all voxels, or of the
+        chosen ones, bool (voxel,)."""
+        voxels = slice(None) if chosen is None else chosen
+        count, means, squares = (x[voxels] for x in (self.count, self.mean, self.squares))
+        n = count.sum()
         if n < 2:
             return 0.0, 0.0
-        mean = float((self.count * self.mean).sum() / n)
-        squares = self.squares.sum() + (self.count * (self.mean - mean) ** 2).sum()
-        return mean, float(np.sqrt(squares / (n - 1)))
+        mean = float((count * means).sum() / n)
+        total = squares.sum() + (count * (means - mean) ** 2).sum()
+        return mean, float(np.sqrt(total / (n - 1)))

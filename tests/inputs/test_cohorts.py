@@ -30,6 +30,7 @@ from safetensors.numpy import load_file
 from swift_bids.base.errors import InputError, UsageError
 from swift_bids.geometry.frames import FRAMES
 from swift_bids.geometry.grid import voxel_centers
+from swift_bids.inputs.brain_mask import NEAREST, functional_mask
 from swift_bids.inputs.cohort_files import RUNS_OF, hcp_runs
 from swift_bids.inputs.confounds import read_confounds
 from swift_bids.inputs.dataset import find_derivatives
@@ -117,10 +118,10 @@ def test_runs_of_hcp(hcp, caplog):
     own = hcp / "100307" / "MNINonLinear"
     first, second, task = runs
     assert first.bold == str(own / "Results/rfMRI_REST1_LR/rfMRI_REST1_LR.nii.gz")
-    assert first.mask == str(own / "Results/rfMRI_REST1_LR/brainmask_fs.2.nii.gz")
+    assert first.mask.file == str(own / "Results/rfMRI_REST1_LR/brainmask_fs.2.nii.gz")
     assert first.confounds == str(own / "Results/rfMRI_REST1_LR/Movement_Regressors.txt")
-    assert second.mask == str(own / "Results/rfMRI_REST2_RL/brainmask_fs.2.0.nii.gz")
-    assert task.mask == str(own / "brainmask_fs.2.nii.gz")
+    assert second.mask.file == str(own / "Results/rfMRI_REST2_RL/brainmask_fs.2.0.nii.gz")
+    assert task.mask.file == str(own / "brainmask_fs.2.nii.gz")
     assert {run.repetition_time for run in runs} == {0.72}
     assert {(run.space, run.denoising) for run in runs} == {("MNI152NLin6Asym", "none")}
     assert {run.transforms for run in runs} == {GridWarp()}  # the grid of these trees is 8 mm
@@ -163,7 +164,7 @@ def test_runs_of_abcd_in_the_names_of_two_releases(abcd):
         "sub-NDARINV00000000_ses-baselineYear1Arm1_task-MID_run-01",
         "sub-NDARINV00000000_ses-baselineYear1Arm1_task-rest_run-1",
     ]
-    assert {Path(run.mask).name for run in runs} == {"brainmask_fs.2.0.nii.gz"}
+    assert {Path(run.mask.file).name for run in runs} == {"brainmask_fs.2.0.nii.gz"}
     assert {run.repetition_time for run in runs} == {0.8}
 
 
@@ -173,7 +174,7 @@ def test_runs_of_ukb(ukb):
     assert problems == {}
     assert run.name == f"sub-1000017_ses-2_task-rest{SUFFIX}"
     assert run.bold == str(ica / "filtered_func_data_clean.nii.gz")
-    assert run.mask == str(ica / "mask.nii.gz")
+    assert run.mask.file == str(ica / "mask.nii.gz")
     assert run.confounds == str(ica / "mc/prefiltered_func_data_mcf.par")
     assert run.transforms == FslWarp(str(ica / "reg/example_func2standard_warp.nii.gz"))
     assert (run.repetition_time, run.denoising) == (0.735, "ICA-FIX")
@@ -327,7 +328,7 @@ def test_a_mask_of_abcd_may_lack_its_resolution(tmp_path):
     (folder / "brainmask_fs.2.0.nii.gz").rename(folder / "brainmask_fs.nii.gz")
     runs, problems = query(tmp_path)
     assert problems == {}
-    assert Path(runs[2].mask).name == "brainmask_fs.nii.gz"
+    assert Path(runs[2].mask.file).name == "brainmask_fs.nii.gz"
 
 
 def test_missing_pieces_of_ukb_are_named(tmp_path):
@@ -531,7 +532,7 @@ def test_the_voxels_of_ukb_are_where_the_field_leads(ukb):
     ica = ukb / "1000017_20227_2_0/fMRI/rfMRI.ica"
     bold, mask = ica / "filtered_func_data_clean.nii.gz", ica / "mask.nii.gz"
     warp = FslWarp(str(ica / "reg/example_func2standard_warp.nii.gz"))
-    located, points = locate_warped(bold, mask, warp, FRAMES["ukb"])
+    located, points = locate_warped(bold, functional_mask(mask, NEAREST), warp, FRAMES["ukb"])
     centers = voxel_centers()
     expected = nib.affines.apply_affine(np.linalg.inv(UKB_AFFINE), in_run(centers))
     inside = np.asarray(nib.load(mask).dataobj)
@@ -572,7 +573,7 @@ def test_a_mask_on_another_grid_than_the_run_is_refused(tmp_path):
     warp = FslWarp(str(ica / "reg/example_func2standard_warp.nii.gz"))
     bold = ica / "filtered_func_data_clean.nii.gz"
     with pytest.raises(InputError, match="is not on the grid of"):
-        locate_warped(bold, ica / "mask.nii.gz", warp, FRAMES["ukb"])
+        locate_warped(bold, functional_mask(ica / "mask.nii.gz", NEAREST), warp, FRAMES["ukb"])
 
 
 @pytest.mark.parametrize(
@@ -587,7 +588,9 @@ def test_a_field_that_leads_nowhere_is_named(tmp_path, value, message):
     nib.Nifti1Image(data, image.affine, image.header).to_filename(field)
     bold = ica / "filtered_func_data_clean.nii.gz"
     with pytest.raises(InputError, match=rf"_warp\.nii\.gz: {message}"):
-        locate_warped(bold, ica / "mask.nii.gz", FslWarp(str(field)), FRAMES["ukb"])
+        locate_warped(
+            bold, functional_mask(ica / "mask.nii.gz", NEAREST), FslWarp(str(field)), FRAMES["ukb"]
+        )
 
 
 def test_two_cohorts_in_one_output_keep_their_links(hcp, ukb, tmp_path, small_bundle):

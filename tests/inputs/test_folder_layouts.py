@@ -95,7 +95,7 @@ def test_an_openneuro_clone_with_some_content(openneuro):
     assert [run.name.split("_")[2] for run in runs] == [f"task-{task}" for task in TASKS.split()]
     (run,) = (run for run in runs if run.name == name)
     assert (run.space, run.repetition_time, run.first_volume) == ("MNI152NLin2009cAsym", 2.5, 1)
-    assert run.mask == str(folder / f"{name}_desc-brain_mask.nii.gz")
+    assert run.mask.file == str(folder / f"{name}_desc-brain_mask.nii.gz")
     assert run.transforms.files == list(map(str, _template_transforms(openneuro)))
     assert run.others == (
         "sub-01_ses-test_task-fingerfootlips",
@@ -196,7 +196,7 @@ def test_runs_are_found_in_every_layout(tmp_path, lay_out, names):
     assert [run.name for run in runs] == names
     assert problems == {}
     for run in runs:
-        assert run.mask == run.bold.replace("preproc_bold", "brain_mask")
+        assert run.mask.file == run.bold.replace("preproc_bold", "brain_mask")
     if lay_out is _fmriprep_20:
         assert runs[0].confounds.endswith("_desc-confounds_regressors.tsv")
     if lay_out is _fmriprep_23:

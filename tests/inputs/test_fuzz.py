@@ -18,6 +18,7 @@ from swift_bids.execution.plugins import _read_plugin_file
 from swift_bids.geometry.frames import FRAMES
 from swift_bids.geometry.resample_time import Series
 from swift_bids.inputs import filenames as names
+from swift_bids.inputs.brain_mask import functional_mask
 from swift_bids.inputs.confounds import count_dummy_scans, displacement_in, read_confounds
 from swift_bids.inputs.dataset import find_derivatives
 from swift_bids.inputs.filters import read_filter_file
@@ -75,11 +76,11 @@ def try_run(bold, matrix):
     """Process the files of a run up to the input of the network."""
     mask, confounds = (file_of(bold, kind) for kind in ("mask", "confounds"))
     about = {"name": "sub-1_task-a_space-MNI152NLin6Asym", "participant": "1", "others": ()}
-    files = {"bold": str(bold), "mask": str(mask), "confounds": str(confounds)}
+    files = {"bold": str(bold), "mask": functional_mask(str(mask)), "confounds": str(confounds)}
     selection = Selection(target_tr="native")
     run = complete_run(about | files | {"space": "MNI152NLin6Asym"}, list, selection)
     displacement_in(read_confounds(confounds), run.n_volumes, confounds)
-    located, points = locate_warped(bold, mask, run.transforms, FRAMES["ukb"])
+    located, points = locate_warped(bold, functional_mask(mask), run.transforms, FRAMES["ukb"])
     located.to_filename(matrix.with_name("mask.nii"))
     done = normalise(
         bold,

@@ -35,10 +35,10 @@ def test_a_run_with_a_fieldmap():
     func = folder / "minimal" / "sub-01" / "ses-1" / "func"
     stem = "sub-01_ses-1_task-rest"
     assert run.bold == str(folder / "raw" / "sub-01" / "ses-1" / "func" / f"{stem}_bold.nii.gz")
-    assert run.mask == str(func / f"{stem}_desc-brain_mask.nii.gz")
+    assert run.mask.file == str(func / f"{stem}_desc-brain_mask.nii.gz")
     assert (run.confounds, run.repetition_time, run.n_volumes) == (None, 0.8, 20)
     transforms = run.transforms
-    assert transforms.functional_mask
+    assert run.mask.kind == "functional"
     assert transforms.template.endswith("anat/sub-01_from-T1w_to-MNI152NLin6Asym_mode-image_xfm.h5")
     assert transforms.reference == str(func / f"{stem}_desc-hmc_boldref.nii.gz")
     fieldmap = transforms.fieldmap
@@ -53,8 +53,8 @@ def test_a_run_with_a_fieldmap():
 def test_the_anatomy_of_another_session():
     (run,), _ = query_tree("plain")
     assert "/ses-1/anat/" in run.transforms.template
-    assert run.mask.endswith("ses-1/anat/sub-01_ses-1_desc-brain_mask.nii.gz")
-    assert not run.transforms.functional_mask
+    assert run.mask.file.endswith("ses-1/anat/sub-01_ses-1_desc-brain_mask.nii.gz")
+    assert run.mask.kind == "anatomical"
     assert run.transforms.fieldmap is None
 
 
@@ -72,7 +72,7 @@ def test_the_anatomy_of_its_own_session_comes_first(tmp_path):
     copy_anatomy(tree, "2")
     (run,), _ = query_tree(tree)
     assert "/ses-2/anat/" in run.transforms.template
-    assert "/ses-2/anat/" in run.mask
+    assert "/ses-2/anat/" in run.mask.file
 
 
 def test_the_anatomy_of_several_other_sessions_is_ambiguous(tmp_path):
@@ -121,8 +121,8 @@ def test_without_a_functional_mask_the_anatomical_one_is_used(tmp_path):
     tree = copy_tree("fieldmap", tmp_path)
     (tree / "minimal/sub-01/func/sub-01_task-rest_desc-brain_mask.nii.gz").unlink()
     (run,), _ = query_tree(tree)
-    assert run.mask.endswith("anat/sub-01_desc-brain_mask.nii.gz")
-    assert not run.transforms.functional_mask
+    assert run.mask.file.endswith("anat/sub-01_desc-brain_mask.nii.gz")
+    assert run.mask.kind == "anatomical"
 
 
 @pytest.mark.parametrize("lacking", ["TotalReadoutTime", "PhaseEncodingDirection"])
@@ -226,7 +226,7 @@ def test_magnitude_data(tmp_path):
     (run,), problems = query_tree(tree)
     assert problems == {}
     assert run.bold.endswith("part-mag_bold.nii.gz")
-    assert run.mask.endswith("part-mag_desc-brain_mask.nii.gz")
+    assert run.mask.file.endswith("part-mag_desc-brain_mask.nii.gz")
 
 
 def test_a_truncated_raw_file(tmp_path):

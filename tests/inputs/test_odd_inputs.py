@@ -26,7 +26,7 @@ def test_a_folder_beside_a_participant_is_not_the_participant(tmp_path, copy):
     for file in (tmp_path / "x" / "sub-01" / "func").iterdir():
         shutil.move(file, tmp_path / copy / "func")
     (run,), _ = query(tmp_path, participants=["01"])
-    assert {file.split("/")[-3] for file in (run.bold, run.mask)} == {"sub-01"}
+    assert {file.split("/")[-3] for file in (run.bold, run.mask.file)} == {"sub-01"}
 
 
 def test_mask_and_confounds_come_from_the_folder_of_the_bold(tmp_path):
@@ -36,7 +36,7 @@ def test_mask_and_confounds_come_from_the_folder_of_the_bold(tmp_path):
     for bold in (folder / "old" / "func").glob("*_bold.nii.gz"):
         bold.unlink()
     (run,), problems = query(tmp_path)
-    assert {"/".join(f.split("/")[-3:-1]) for f in (run.bold, run.mask, run.confounds)} == {
+    assert {"/".join(f.split("/")[-3:-1]) for f in (run.bold, run.mask.file, run.confounds)} == {
         "sub-02/func"
     }
     assert problems == {}

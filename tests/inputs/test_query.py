@@ -28,7 +28,7 @@ def test_a_run_and_its_files(tmp_path):
     assert run.name == f"sub-01_ses-a_task-rest_dir-AP_run-01_{SPACE}"
     assert run.participant == "01"
     assert run.bold == str(bold)
-    assert run.mask == str(bold).replace("desc-preproc_bold", "desc-brain_mask")
+    assert run.mask.file == str(bold).replace("desc-preproc_bold", "desc-brain_mask")
     assert run.confounds.endswith("run-01_desc-confounds_timeseries.tsv")
     assert (run.space, run.repetition_time) == ("MNI152NLin6Asym", 0.8)
     assert (run.n_volumes, run.first_volume, run.warnings) == (21, 1, ())
@@ -137,7 +137,7 @@ def test_a_selected_echo_uses_the_common_mask_and_confounds(tmp_path):
     (run,), problems = query(tmp_path, echoes=["2"])
     assert problems == {}
     assert run.name == f"sub-1_task-a_echo-2_{SPACE}"
-    assert run.mask == str(bold).replace("preproc_bold", "brain_mask")
+    assert run.mask.file == str(bold).replace("preproc_bold", "brain_mask")
     assert run.confounds.endswith("sub-1_task-a_desc-confounds_timeseries.tsv")
     _, problems = query(tmp_path, tasks=["b"], echoes=["2"])
     assert problems["sub-1"].endswith("this participant has tasks a, echoes 2")

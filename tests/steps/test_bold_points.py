@@ -8,6 +8,7 @@ from scipy.ndimage import map_coordinates
 from swift_bids.geometry.frames import FRAMES, FSL_AFFINE, FSL_SHAPE
 from swift_bids.geometry.grid import voxel_centers
 from swift_bids.inputs.bold_reader import open_bold
+from swift_bids.inputs.brain_mask import functional_mask
 from swift_bids.inputs.transforms import GridWarp
 from swift_bids.steps.bold_points import BoldPoints
 from swift_bids.steps.locate_warped import locate_warped
@@ -60,7 +61,7 @@ def test_cubic_splines_are_nearer_to_the_truth_than_linear_interpolation(tmp_pat
     deviation = {}
     for interpolation in ("cubic", "linear"):
         warp = GridWarp(interpolation=interpolation)
-        located, points = locate_warped(bold, mask, warp, FRAMES["ukb"])
+        located, points = locate_warped(bold, functional_mask(mask), warp, FRAMES["ukb"])
         rows = rows_of(bold, points, tmp_path)
         inside = np.asarray(located.dataobj).reshape(-1) > 0
         kept, _ = FRAMES["ukb"].place(np.stack(np.unravel_index(np.flatnonzero(inside), FSL_SHAPE)))
@@ -122,7 +123,7 @@ def test_the_mask_of_a_shifted_grid_stays_within_a_tenth_of_a_voxel(tmp_path):
     world = centers(FSL_SHAPE, shifted)
     brain = np.linalg.norm((world - [0, -18, 10]) / [66, 84, 60], axis=-1) < 1
     bold, mask = write_run(tmp_path, np.ones((*FSL_SHAPE, 1), np.int16), shifted, brain)
-    located, _ = locate_warped(bold, mask, GridWarp(), FRAMES["ukb"])
+    located, _ = locate_warped(bold, functional_mask(mask), GridWarp(), FRAMES["ukb"])
     found = np.asarray(located.dataobj) > 0
     center = nib.affines.apply_affine(FSL_AFFINE, np.argwhere(found).mean(axis=0))
     assert center == pytest.approx([0, -18, 10], abs=0.2)

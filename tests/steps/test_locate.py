@@ -11,6 +11,7 @@ from minimal_trees import TREES, query_tree
 from swift_bids.geometry.frames import FRAMES, FSL_SHAPE
 from swift_bids.geometry.motion import motion_parameters
 from swift_bids.inputs.bold_reader import open_bold
+from swift_bids.inputs.brain_mask import NEAREST, BrainMask
 from swift_bids.inputs.mask import mask_voxels
 from swift_bids.inputs.raw_header import affine_of
 from swift_bids.inputs.run_confounds import confounds_of
@@ -40,8 +41,10 @@ def largest_deviation(run, truth, transforms=None, expected="values"):
     """Of the BOLD from fMRIPrep's, relative to its standard deviation."""
     affine = affine_of(nib.load(run.bold).header)
     # the anatomical mask in all cases, because it is quicker to compute
-    transforms = replace(transforms or run.transforms, functional_mask=False)
-    anatomical = Path(run.transforms.template.split("_from-")[0] + "_desc-brain_mask.nii.gz")
+    transforms = replace(transforms or run.transforms)
+    template = run.transforms.template
+    native = template.split("_from-")[0] + "_desc-brain_mask.nii.gz"
+    anatomical = BrainMask("anatomical", native, steps=(template,), rule=NEAREST)
     mask, points = locate(affine, anatomical, transforms, FRAMES["ukb"])
     brain = np.asarray(mask.dataobj).reshape(-1) != 0
     position = np.stack(np.unravel_index(np.flatnonzero(brain), FSL_SHAPE))
@@ -103,7 +106,7 @@ def test_masks_are_those_of_ants(runs, name):
     mask, _ = locate(affine, run.mask, run.transforms, FRAMES["ukb"])
     differ = (np.asarray(mask.dataobj).reshape(-1) != 0) != mask_of(truth_of(name))
     # without a functional mask, a point may lie half-way between two voxels
-    assert differ.sum() <= (0 if run.transforms.functional_mask else 3)
+    assert differ.sum() <= (0 if run.mask.on_grid_of_run else 3)
 
 
 @pytest.mark.parametrize("name", TREES)

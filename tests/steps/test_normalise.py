@@ -16,6 +16,7 @@ from swift_bids.base.errors import InputError, OutputError
 from swift_bids.geometry.frames import FRAMES, FSL_SHAPE
 from swift_bids.geometry.grid import brain_voxels
 from swift_bids.geometry.resample_time import Series
+from swift_bids.inputs.brain_mask import functional_mask
 from swift_bids.inputs.transforms import GridWarp
 from swift_bids.steps import kept_rows
 from swift_bids.steps import normalise as module
@@ -311,7 +312,7 @@ def test_a_run_on_another_grid_is_resampled(tmp_path):
     bold, mask = files(tmp_path, data, affine, (45, 54, 45))
     with pytest.raises(TypeError, match="needs points"):
         normalise(bold, mask, FRAMES["ukb"], native(20), tmp_path / "m.npy")
-    image, points = locate_warped(bold, mask, GridWarp(), FRAMES["ukb"])
+    image, points = locate_warped(bold, functional_mask(mask), GridWarp(), FRAMES["ukb"])
     image.to_filename(tmp_path / "located.nii")
     done = normalise(
         bold,

@@ -1,0 +1,31 @@
+"""swift-bids sensitivity BIDS_DIR OUTPUT_DIR RUN: its arguments."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+_EPILOG = """\
+All flags of the participant level that choose, prepare or embed a run are accepted, such as
+--weights, --space, --mask, --interpolation and --device; see swift-bids --help.
+"""
+
+
+def split_run(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the name of the run, and the arguments of the same call at the participant level."""
+    parser = argparse.ArgumentParser(
+        prog="swift-bids sensitivity",
+        usage="%(prog)s bids_dir output_dir run [flags]",
+        description="Measure how far changes of the mask, the interpolation and the position move "
+        "the embedding of a run, beside the distances between the runs in output_dir.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bids_dir", help="as for the participant level")
+    parser.add_argument("output_dir", help="where table and figure are written")
+    parser.add_argument("run", help="name of the run, such as sub-01_task-rest")
+    first, flags = argv[:3], argv[3:]
+    if len(first) < 3 or any(word.startswith("-") for word in first):
+        parser.parse_args([*first, *flags])  # prints the help or what is missing
+        parser.error("give bids_dir, output_dir and run before the flags")
+    return first[2], [first[0], first[1], "participant", *flags]

@@ -1,0 +1,1 @@
+"""How much the embedding of a run depends on how it was preprocessed."""

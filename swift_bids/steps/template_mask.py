@@ -1,0 +1,39 @@
+"""Brain mask that is not on the grid of its run -> the brain voxels of the FSL 2 mm grid."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+
+from swift_bids.geometry.grid import is_fsl_grid, template_brain, to_fsl_grid, voxel_centers
+from swift_bids.geometry.itk import read_composite
+from swift_bids.geometry.multilabel import carry_mask
+from swift_bids.inputs.brain_mask import MULTI_LABEL, BrainMask
+from swift_bids.inputs.mask import inside_of, load_image, nearest
+
+
+def mask_in_template(mask: BrainMask) -> np.ndarray:
+    """Whether each voxel of the FSL 2 mm grid is brain, bool (voxel,) in C order.
+
+    Parameters
+    ----------
+    mask
+        A mask that is not on the grid of its run.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read.
+    """
+    if mask.file is None:
+        return template_brain().reshape(-1)
+    image = load_image(mask.file)
+    inside = inside_of(image)
+    if not mask.steps and is_fsl_grid(inside.shape, image.affine):
+        return to_fsl_grid(inside, image.affine, order=0).reshape(-1)
+    # ANTs interpolates displacement fields linearly, nitransforms by cubic splines
+    carry, order = (carry_mask, 1) if mask.rule == MULTI_LABEL else (nearest, 3)
+    points = voxel_centers()
+    for step in mask.steps:
+        points = read_composite(step).apply(points, order)
+    return carry(inside, nib.affines.apply_affine(np.linalg.inv(image.affine), points))
