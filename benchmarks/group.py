@@ -5,8 +5,8 @@
 
 The outputs look like those of the participant level, with features that differ more between
 participants than between runs of one participant. The embeddings depend on the column `planted` of
-participants.tsv, `shuffled` is the same column in random order, and `age` affects both the
-embeddings and the motion.
+participants.tsv, `shuffled` is the same column in random order, and `age` affects the
+embeddings, the motion and the volume of the brain mask.
 """
 
 from __future__ import annotations
@@ -64,6 +64,9 @@ def write_outputs(root: Path, n_participants: int, n_runs: int, connectivity: bo
             mean_fd = abs(rng.normal(0.1 + 0.002 * age[number], 0.05))
             figures = {
                 "template_share": rng.uniform(0.93, 0.99),
+                "mask_volume": rng.normal(1700 - 4 * (age[number] - 50), 60),
+                "template_dice": rng.uniform(0.93, 0.97),
+                "mean_intensity": rng.normal(10_000, 800),
                 "tsnr": rng.normal(50, 8),
                 "n_warnings": int(mean_fd > 0.25),
                 "n_chunks": 15,

@@ -135,8 +135,8 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         metavar="{auto,bold,anat,template,PATH}",
         help="which voxels count as brain. bold: fMRIPrep's functional mask; anat: its anatomical "
         "mask; template: the brain of MNI152NLin6Asym; PATH: a mask in the template, with "
-        "{participant} and {session} for labels (auto: what the variant was trained with, anat for "
-        "hcp-sex and bold for contrastive, else the other)",
+        "{participant} and {session} for labels (auto: anat for hcp-sex, bold for contrastive; "
+        "else the other of the two)",
     )
     data.add_argument(
         "--statistics",

@@ -11,8 +11,8 @@ All flags of the participant level that choose, prepare or embed a run are accep
 """
 
 
-def split_run(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the name of the run, and the arguments of the same call at the participant level."""
+def build_parser() -> argparse.ArgumentParser:
+    """The positional arguments of `swift-bids sensitivity`."""
     parser = argparse.ArgumentParser(
         prog="swift-bids sensitivity",
         usage="%(prog)s bids_dir output_dir run [flags]",
@@ -24,6 +24,12 @@ def split_run(argv: Sequence[str]) -> tuple[str, list[str]]:
     parser.add_argument("bids_dir", help="as for the participant level")
     parser.add_argument("output_dir", help="where table and figure are written")
     parser.add_argument("run", help="name of the run, such as sub-01_task-rest")
+    return parser
+
+
+def split_run(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the name of the run, and the arguments of the same call at the participant level."""
+    parser = build_parser()
     first, flags = argv[:3], argv[3:]
     if len(first) < 3 or any(word.startswith("-") for word in first):
         parser.parse_args([*first, *flags])  # prints the help or what is missing

@@ -11,7 +11,7 @@ from swift_bids.base.errors import UsageError
 from swift_bids.geometry.frames import FRAME_OF_VARIANT
 from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.filters import read_filter_file
-from swift_bids.inputs.find_mask import masks_in_order
+from swift_bids.inputs.find_mask import MASKS, masks_in_order
 from swift_bids.inputs.index import check_database_dir
 from swift_bids.inputs.selection import SPACES, Selection
 from swift_bids.inputs.template_warp import check_template_xfm
@@ -136,7 +136,8 @@ def settings_file_content(args: argparse.Namespace) -> dict[str, Any]:
     including defaults. Paths are made absolute, so that they can be found from any folder."""
     given = {name: value for name, value in vars(args).items() if value is not None}
     for name, value in given.items():
-        if isinstance(value, Path) or (name == "weights" and Path(value).exists()):
+        is_path = isinstance(value, Path) or (name == "weights" and Path(value).exists())
+        if is_path or (name == "mask" and value not in MASKS):
             given[name] = str(Path(value).absolute())
     return {"version": __version__, "arguments": given}
 

@@ -1,4 +1,4 @@
-"""Participant outputs -> baselines for the embeddings: head motion, functional connectivity."""
+"""Participant outputs -> baselines for the embeddings: head motion, brain mask, connectivity."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from swift_bids.outputs.paths import run_folder
 
 #: Columns of head motion.
 MOTION = ("mean_fd", "censored")
+#: Columns of what the brain mask lets the network see.
+MASK = ("mask_volume", "template_dice", "mean_intensity")
 #: An edge is used if at least this share of rows has it; a row is used if it has at least this
 #: share of edges.
 _MIN_EDGE_KNOWN, _MIN_ROW_KNOWN = 0.9, 0.5
@@ -50,6 +52,11 @@ class Connectivity:
 def motion(table: pd.DataFrame) -> np.ndarray:
     """Mean framewise displacement (mm) and share of censored volumes, (row, 2); NaN if unknown."""
     return table[list(MOTION)].to_numpy(np.float64)
+
+
+def mask_and_intensity(table: pd.DataFrame) -> np.ndarray:
+    """Mask volume (mL), overlap with the template and mean intensity, (row, 3); NaN if unknown."""
+    return table[list(MASK)].to_numpy(np.float64)
 
 
 def collect_connectivity(output_dir: Path, runs: pd.DataFrame) -> Connectivity:

@@ -14,7 +14,13 @@ from swift_bids.group.similarity import centred
 
 #: Colour-blind-safe colours (Okabe and Ito), in the order in which classes use them.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-_SETS = {EMBEDDING: COLOURS[0], "connectivity": COLOURS[1], "motion": COLOURS[4], DUMMY: "#777777"}
+_SETS = {
+    EMBEDDING: COLOURS[0],
+    "connectivity": COLOURS[1],
+    "motion": COLOURS[4],
+    "mask": COLOURS[3],
+    DUMMY: "#777777",
+}
 #: Display names of the main metrics of probes.
 METRIC_NAMES = {"auroc": "AUROC", "r2": "R²"}
 #: Most runs in the picture of the similarity matrix, and in the histogram of pairs.

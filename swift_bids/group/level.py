@@ -17,8 +17,19 @@ import numpy as np
 import pandas as pd
 
 from swift_bids.base.errors import Problem, UsageError, escape_control_characters, report_problems
-from swift_bids.group.baselines import MAX_RUNS, collect_connectivity, motion
-from swift_bids.group.columns import Target, choose_targets, covariate_matrix, group_codes
+from swift_bids.group.baselines import (
+    MAX_RUNS,
+    collect_connectivity,
+    mask_and_intensity,
+    motion,
+)
+from swift_bids.group.columns import (
+    Target,
+    choose_targets,
+    covariate_matrix,
+    group_codes,
+    reason_unfit,
+)
 from swift_bids.group.identification import MOTION_SET, identification
 from swift_bids.group.load import (
     Embedded,
@@ -28,6 +39,7 @@ from swift_bids.group.load import (
     collect_runs,
     rename_clashing_columns,
 )
+from swift_bids.group.mask_effects import VOLUME, associated_with_mask, volume_target
 from swift_bids.group.outliers import MIN_RUNS, outliers
 from swift_bids.group.page import write_group_report
 from swift_bids.group.probes.probe import fit_probe
@@ -105,6 +117,8 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
     with _timed("identification"):
         results.identification = _identification(results, settings.permutations)
     _probe_targets(results, targets, covariates, groups, settings)
+    if VOLUME not in settings.covariates:
+        _examine_masks(results, targets, covariates, groups, settings)
     with _timed("writing"):
         write_group_tables(output_dir, results, descriptions)
         page = write_group_report(output_dir, results, known)
@@ -201,12 +215,40 @@ def _probe_targets(
             _LOG.debug("%s is not done: %s", column, reason)
 
 
+def _examine_masks(
+    results: GroupResults,
+    targets: list[Target],
+    covariates: np.ndarray | None,
+    groups: np.ndarray | None,
+    settings: GroupSettings,
+) -> None:
+    """Find targets that go with the volume of the mask, and predict it from the embeddings."""
+    table = results.participants.table
+    results.mask_related = associated_with_mask(targets, table)
+    for name, how in results.mask_related.items():
+        _LOG.warning("%s is associated with the volume of the brain masks (%s)", name, how)
+    volume = volume_target(table)
+    if settings.targets == ["none"] or VOLUME in {target.name for target in targets}:
+        return
+    if volume.classes or reason_unfit(volume, len(table)):  # few participants, or the same mask
+        return
+    features = {EMBEDDING: results.participants.features.astype(np.float64)}
+    with _timed("probe of the mask's volume"):
+        probe, _ = fit_probe(
+            volume, features, covariates, groups, settings.permutations, settings.processes
+        )
+    results.probes = pd.concat([results.probes, probe], ignore_index=True)
+
+
 def _feature_sets(results: GroupResults) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Sets of features, name -> (participant, feature), and which participants have all of them."""
     participants, connectivity = results.participants, results.connectivity
     sets = {EMBEDDING: participants.features.astype(np.float64)}
     usable = np.ones(len(participants.table), dtype=bool)
-    baselines = {"motion": motion(participants.table)}
+    baselines = {
+        "motion": motion(participants.table),
+        "mask": mask_and_intensity(participants.table),
+    }
     if connectivity is not None and connectivity.by_participant is not None:
         baselines["connectivity"] = connectivity.by_participant.astype(np.float64)
     elif connectivity is not None:

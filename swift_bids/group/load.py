@@ -15,6 +15,7 @@ import pandas as pd
 from swift_bids.base.errors import Problem, UsageError
 from swift_bids.base.files import read_json
 from swift_bids.geometry.resample_time import TR_TOLERANCE
+from swift_bids.group.baselines import MASK
 from swift_bids.inputs.filenames import entities_in, is_in_space, plain
 from swift_bids.outputs.tables import is_reserved
 
@@ -31,7 +32,9 @@ KIND = (
     "frame",
     "space_id",
     "denoising",
+    "mask",
     "normalisation",
+    "statistics",
     "target_tr",
     "chunk_stride",
     "tail",
@@ -43,7 +46,8 @@ _CANDIDATE_ENTITIES = r"_(?:space|cohort|res|den|echo)-[^_]+"
 #: `--target-tr auto` leaves unchanged.
 _MAX_TR_DIFFERENCE = 2 * TR_TOLERANCE
 #: Columns of a participant that are means, and sums, of the columns of its runs.
-_MEANS, _SUMS = ("template_share", "tsnr", "mean_fd", "censored"), ("n_warnings", "n_chunks")
+_MEANS = ("template_share", *MASK, "tsnr", "mean_fd", "censored")
+_SUMS = ("n_warnings", "n_chunks")
 
 
 @dataclass
@@ -253,8 +257,10 @@ def _read(name: str, sidecar: Path) -> tuple[dict[str, Any], np.ndarray]:
         "name": name,
         "space_id": settings["Space"],
         "denoising": settings.get("Denoising", "none"),
+        "mask": settings.get("BrainMask", "functional"),
         "frame": settings["Frame"],
         "normalisation": settings["Normalisation"],
+        "statistics": settings.get("Statistics", "mask"),
         "repetition_time": metadata["RepetitionTime"],
         "target_tr": settings["TargetTR"],
         "model_tr": settings["ModelRepetitionTime"],
@@ -265,6 +271,7 @@ def _read(name: str, sidecar: Path) -> tuple[dict[str, Any], np.ndarray]:
         "weights_sha256": model["WeightsSHA256"],
         "random_weights": model["RandomWeights"],
         "version": metadata["GeneratedBy"][0]["Version"],
+        **dict.fromkeys(MASK, float("nan")),  # version 0.5.0 did not write them
     }
     for column, value in zip(columns[:n_before], values):
         number = float("nan") if value == "n/a" else float(value)

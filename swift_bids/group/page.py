@@ -14,8 +14,9 @@ from swift_bids import __version__
 from swift_bids.base.files import write_text
 from swift_bids.group.columns import as_target
 from swift_bids.group.figures import COLOURS, METRIC_NAMES, evenly_spaced, similarity_figure, svg
+from swift_bids.group.mask_effects import VOLUME
 from swift_bids.group.outliers import OUTLIER_P, principal_components
-from swift_bids.group.probes.scores import main_metric
+from swift_bids.group.probes.scores import EMBEDDING, main_metric
 from swift_bids.group.tables import PROBES_FIGURE, GroupResults
 from swift_bids.reports.participant_page import ENVIRONMENT
 
@@ -33,12 +34,15 @@ _COLOUR_COLUMNS = (
     "mean_fd",
     "censored",
     "template_share",
+    "mask_volume",
+    "mean_intensity",
     "tsnr",
     "n_warnings",
     "n_included",
     "outlier_distance",
     "space_id",
     "denoising",
+    "mask",
     "weights_sha256",
 )
 
@@ -182,6 +186,7 @@ def _sentences(results: GroupResults) -> list[tuple[bool, str]]:
         )
     sentences += _identification_sentences(results.identification)
     sentences += _probe_sentences(results.probes)
+    sentences += _mask_sentences(results)
     return sentences
 
 
@@ -208,9 +213,39 @@ def _identification_sentences(table: pd.DataFrame) -> list[tuple[bool, str]]:
     return [(good, sentence + ".")]
 
 
+def _mask_sentences(results: GroupResults) -> list[tuple[bool, str]]:
+    sentences = []
+    probes = results.probes
+    if len(probes):
+        rows = probes[(probes["target"] == VOLUME) & (probes["metric"] == "r2")]
+        rows = rows[rows["features"] == EMBEDDING]
+        if len(rows):
+            own = rows.iloc[0]
+            known = own["p"] <= _MAX_P
+            sentence = (
+                f"The embeddings predict the volume of the brain mask (R² {own['value']:.2f}, p = "
+                f"{own['p']:.3f})"
+                if known
+                else "The embeddings do not predict the volume of the brain mask better than chance"
+            )
+            sentences.append((True, sentence + "."))
+    for name, how in results.mask_related.items():
+        sentences.append(
+            (
+                False,
+                f"{name} is associated with the volume of the brain mask ({how}), which the "
+                f"network sees. Correct for it with --covariate {VOLUME}, or embed all runs with "
+                f"--mask template.",
+            )
+        )
+    return sentences
+
+
 def _probe_sentences(probes: pd.DataFrame) -> list[tuple[bool, str]]:
     sentences = []
     for target, rows in probes.groupby("target", sort=False) if len(probes) else ():
+        if target == VOLUME:
+            continue
         metric = main_metric(rows)
         rows = rows[rows["metric"] == metric].set_index("features")
         own = rows.loc["embedding"]
@@ -218,7 +253,7 @@ def _probe_sentences(probes: pd.DataFrame) -> list[tuple[bool, str]]:
         sentence = f"{target}: {value} from embeddings (p = {own['p']:.3f})"
         no_better = [
             f"{other} ({rows.loc[other, 'value']:.2f})"
-            for other in ("connectivity", "motion")
+            for other in ("connectivity", "motion", "mask")
             if other in rows.index and not rows.loc[other, "gain_low"] > 0
         ]
         if np.isnan(own["p"]) or 1 / (1 + own["n_permutations"]) > _MAX_P:

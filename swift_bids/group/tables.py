@@ -50,6 +50,8 @@ class GroupResults:
         Tables; empty without results.
     connectivity
         None if it was not needed.
+    mask_related
+        Target that is associated with the volume of the brain mask -> how.
     """
 
     runs: Embedded
@@ -64,6 +66,7 @@ class GroupResults:
     identification: pd.DataFrame = field(default_factory=pd.DataFrame)
     probes: pd.DataFrame = field(default_factory=pd.DataFrame)
     connectivity: Connectivity | None = None
+    mask_related: dict[str, str] = field(default_factory=dict)
 
     @property
     def made_by(self) -> dict[str, Any]:

@@ -28,10 +28,9 @@ def masks_in_order(mask: str, variant: str) -> tuple[str, ...]:
     Parameters
     ----------
     mask
-        `--mask`; a run takes the first mask of `auto` that exists: the kind that the network was
-        trained with.
+        `--mask`.
     variant
-        `hcp-sex` was trained with anatomical masks, `contrastive` mostly with functional ones.
+        Decides `auto`: `hcp-sex` was trained with anatomical masks, `contrastive` with both kinds.
 
     Raises
     ------

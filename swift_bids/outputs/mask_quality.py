@@ -9,6 +9,13 @@ from typing import Any
 Verdict = tuple[bool, str]
 #: Extent of a whole brain in mm (x, y, z); a mask with a smaller share of it is a slab.
 _BRAIN_MM, _MIN_EXTENT = (130, 160, 120), 0.6
+#: Kind of a mask -> how the page calls it.
+_NAMES = {
+    "functional": "The functional brain mask",
+    "anatomical": "The anatomical brain mask",
+    "template": "The brain mask, that of the template,",
+    "file": "The brain mask, a file of --mask,",
+}
 #: Volume of a voxel of 2 mm.
 _VOXEL_LITRES = 8e-6
 #: Holes and islands with a larger share of the mask (1 %: 18 ml) are worth a look. The holes in the
@@ -16,13 +23,15 @@ _VOXEL_LITRES = 8e-6
 _MAX_ODD = 0.01
 
 
-def mask_verdicts(coverage: Mapping[str, Any]) -> list[Verdict]:
+def mask_verdicts(coverage: Mapping[str, Any], kind: str) -> list[Verdict]:
     """Explain which part of the brain a mask covers, and what is wrong with its shape.
 
     Parameters
     ----------
     coverage
         The entry `Coverage` of a run's `qc.json`.
+    kind
+        Kind of the mask, as in `swift_bids.inputs.brain_mask.BrainMask`.
     """
     share, extent, dice = coverage["template_share"], coverage["extent_mm"], coverage["dice"]
     n_brain = coverage["n_outside"] + coverage["n_voxels"]
@@ -43,7 +52,7 @@ def mask_verdicts(coverage: Mapping[str, Any]) -> list[Verdict]:
         )
         return [(False, sentence), *verdicts]
     sentence = (
-        f"The brain mask has {n_brain * _VOXEL_LITRES:.2f} litres and covers {share:.0%} of the "
+        f"{_NAMES[kind]} has {n_brain * _VOXEL_LITRES:.2f} litres and covers {share:.0%} of the "
         f"template's brain (Dice overlap {dice:.2f})"
     )
     if share < 0.85:

@@ -123,7 +123,8 @@ def resampling_metadata(run: Run) -> dict[str, Any]:
             "WarpedWith": "FNIRT's displacement field",
         }
     if isinstance(transforms, GridWarp) and not transforms.steps:
-        return cleaned | {"SpatialInterpolation": f"{splines} (BOLD), MultiLabel (mask)"}
+        of_mask = ", MultiLabel (mask)" if run.mask.on_grid_of_run else ""
+        return cleaned | {"SpatialInterpolation": f"{splines} (BOLD){of_mask}"}
     if isinstance(transforms, GridWarp):
         own = len(transforms.steps) > 1
         return cleaned | {

@@ -65,6 +65,7 @@ def quality(
             "Space": space_note(run.space_of_input) is not None,
             "Grid": isinstance(run.transforms, GridWarp),
             "Normalisation": normalisation.method != "global",
+            "Statistics": normalisation.statistics != "mask",
             "Intensity": _intensity(asdict(normalisation)) is not None,
         },
         "InputWarnings": list(run.warnings),
@@ -85,8 +86,10 @@ def verdicts_of(qc: Mapping[str, Any]) -> list[Verdict]:
         `good` is False if the user should look at the run or do something.
     """
     normalised = qc["Normalised"]
-    verdicts = [*mask_verdicts(qc["Coverage"]), _timing(qc)]
     preprocessing = qc["Preprocessing"]
+    # version 0.5.0 did not name the mask
+    kind = preprocessing.get("BrainMask", "functional")
+    verdicts = [*mask_verdicts(qc["Coverage"], kind), _timing(qc)]
     if preprocessing.get("HeadMotionCorrected"):
         verdicts.append((True, _resampling(preprocessing)))
     if warp := preprocessing.get("WarpedWith"):
@@ -117,7 +120,7 @@ def _resampling(preprocessing: Mapping[str, Any]) -> str:
     interpolation = preprocessing["SpatialInterpolation"].split(",")[0]
     return (
         f"Resampled once from the raw BOLD ({interpolation}); corrected for {corrected}"
-        f"{missing and f', but not for {missing}'}; {preprocessing['BrainMask']} brain mask."
+        f"{missing and f', but not for {missing}'}."
     )
 
 
@@ -170,6 +173,12 @@ def _signal(
     verdicts = []
     if normalised["method"] != "global":
         sentence = "Every voxel was z-scored over time (voxel+global), unlike in the training data."
+        verdicts.append((True, sentence))
+    if normalised.get("statistics") == "core":
+        sentence = (
+            "Mean, standard deviation and background were derived from the inner part of the "
+            "template's brain (--statistics core), not from the whole mask as in training."
+        )
         verdicts.append((True, sentence))
     if difference := _intensity(normalised):
         verdicts.append((False, f"Intensities differ from the training data's: {difference}."))

@@ -81,6 +81,9 @@ def write_run(
     for position, (column, value) in enumerate(
         (
             ("template_share", coverage.template_share),
+            ("mask_volume", coverage.volume_ml),
+            ("template_dice", coverage.dice),
+            ("mean_intensity", normalisation.intensity),
             ("tsnr", normalisation.tsnr),
             ("n_warnings", len(qc["Warnings"])),
         )

@@ -45,5 +45,6 @@ def sensitivity_figure(table: pd.DataFrame, random_weights: bool) -> Figure:
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
     if random_weights:
-        figure.suptitle("Random weights: not the distances of a trained network", fontsize=9)
+        note = "Random weights: these are not the distances of a trained network."
+        figure.supxlabel(note, fontsize=9, color="#D55E00")
     return figure

@@ -108,16 +108,16 @@ def run_sensitivity(settings: ParticipantSettings, dataset: Dataset, name: str) 
 
 def _choose_run(dataset: Dataset, name: str, selection: Selection) -> Run:
     participant = entities_in(name).get("sub", "")
-    labels, _ = dataset.choose([participant] if participant else None, None, (1, 1))
+    labels, unknown = dataset.choose([participant] if participant else None, None, (1, 1))
     runs, problems = find_runs(dataset, labels, selection)
     found = [run for run in runs if f"{run.name}_".startswith(f"{name}_")]
     if len(found) == 1:
         return found[0]
-    reasons = [f"{p.name}: {p.reason}" for p in problems if p.name.startswith(name)]
-    if found or not reasons:
-        existing = ", ".join(run.name for run in found or runs) or "none"
-        raise UsageError(f"{name}: is not the name of one run; choose from {existing}")
-    raise UsageError(reasons[0])
+    reasons = [f"{p.name}: {p.reason}" for p in [*unknown, *problems] if p.name.startswith(name)]
+    if reasons and not found:
+        raise UsageError(reasons[0])
+    existing = ", ".join(run.name for run in found or runs)
+    raise UsageError(f"{name}: is not the name of one run; choose from {existing}")
 
 
 def _with_other_masks(dataset: Dataset, run: Run, selection: Selection) -> Sequence[Run]:

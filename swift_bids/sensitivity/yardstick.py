@@ -45,8 +45,9 @@ def yardstick(output_dir: Path, weights_sha256: str, n_chunks: int) -> pd.DataFr
         same = table["participant_id"][a] == table["participant_id"][b]
         of_tokens = np.nan
         first, second = tokens[a], tokens[b]
-        if first is not None and second is not None and first.shape == second.shape:
-            of_tokens = distance(first, second)
+        if first is not None and second is not None:
+            n_shared = min(len(first), len(second))
+            of_tokens = distance(first[:n_shared], second[:n_shared])
         pairs.append(
             {
                 "change": WITHIN if same else BETWEEN,
@@ -65,4 +66,5 @@ def _tokens(output_dir: Path, name: str, n_chunks: int) -> np.ndarray | None:
     if not file.exists():
         return None
     with safe_open(str(file), framework="numpy") as content:
-        return content.get_slice("tokens")[:n_chunks]
+        tokens = content.get_slice("tokens")
+        return tokens[: min(n_chunks, tokens.get_shape()[0])]

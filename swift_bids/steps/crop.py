@@ -11,6 +11,9 @@ from swift_bids.geometry.frames import FSL_SHAPE, Frame
 from swift_bids.geometry.grid import slab_extent, template_brain
 from swift_bids.inputs.mask import load_image, mask_voxels
 
+#: Volume of a voxel of 2 mm.
+_VOXEL_ML = 8e-3
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -44,6 +47,11 @@ class Coverage:
     extent_mm: tuple[int, int, int]
     n_holes: int
     n_islands: int
+
+    @property
+    def volume_ml(self) -> float:
+        """Volume of the mask in mL, also outside the frame."""
+        return (self.n_voxels + self.n_outside) * _VOXEL_ML
 
 
 def crop(mask_file: str | Path, frame: Frame, index_file: str | Path) -> Coverage:

@@ -20,12 +20,11 @@ from swift_bids.geometry import fieldmap as fieldmaps
 from swift_bids.geometry.frames import Frame
 from swift_bids.geometry.grid import voxel_centers
 from swift_bids.geometry.itk import read_affines, read_composite
-from swift_bids.geometry.multilabel import carry_mask
 from swift_bids.inputs.brain_mask import BrainMask
-from swift_bids.inputs.mask import inside_of, load_image, located_mask
+from swift_bids.inputs.mask import load_image, located_mask
 from swift_bids.inputs.transforms import Fieldmap, Transforms
 from swift_bids.steps.bold_points import SPLINE_ORDER, BoldPoints
-from swift_bids.steps.template_mask import mask_in_template
+from swift_bids.steps.template_mask import carried, mask_in_template
 
 
 def locate(
@@ -59,7 +58,7 @@ def locate(
         # ANTs interpolates fields linearly, nitransforms by splines
         points = nib.affines.apply_affine(coregistration, template.apply(centers, order=1))
         position = nib.affines.apply_affine(np.linalg.inv(image.affine), points)
-        brain = carry_mask(inside_of(image), position)
+        brain = carried(mask, image, position)
     else:
         brain = mask_in_template(mask)
     located, index = located_mask(brain, mask, frame)

@@ -19,13 +19,12 @@ from swift_bids.geometry.frames import Frame
 from swift_bids.geometry.fsl_warp import from_scaled_mm, source_points
 from swift_bids.geometry.grid import voxel_centers
 from swift_bids.geometry.itk import read_composite
-from swift_bids.geometry.multilabel import carry_mask
 from swift_bids.inputs.bold_reader import open_image
-from swift_bids.inputs.brain_mask import MULTI_LABEL, BrainMask
-from swift_bids.inputs.mask import check_same_grid, inside_of, load_image, located_mask, nearest
+from swift_bids.inputs.brain_mask import BrainMask
+from swift_bids.inputs.mask import check_same_grid, load_image, located_mask
 from swift_bids.inputs.transforms import FslWarp, GridWarp
 from swift_bids.steps.bold_points import SPLINE_ORDER, BoldPoints
-from swift_bids.steps.template_mask import mask_in_template
+from swift_bids.steps.template_mask import carried, mask_in_template
 
 
 def locate_warped(
@@ -56,8 +55,7 @@ def locate_warped(
     if mask.on_grid_of_run:
         image = load_image(str(mask.file))
         check_same_grid(bold, bold_file, image, str(mask.file))
-        carry = carry_mask if mask.rule == MULTI_LABEL else nearest
-        brain = carry(inside_of(image), position)
+        brain = carried(mask, image, position)
     else:
         brain = mask_in_template(mask)
     located, index = located_mask(brain, mask, frame)

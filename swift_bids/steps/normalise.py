@@ -35,8 +35,8 @@ class Normalisation:
 
     Attributes
     ----------
-    method
-        `--normalisation`.
+    method, statistics
+        `--normalisation`, `--statistics`.
     mean, std, background
         As in `swift_bids.steps.z_scores.ZScores`.
     intensity
@@ -59,6 +59,7 @@ class Normalisation:
     """
 
     method: str
+    statistics: str
     mean: float
     std: float
     background: float
@@ -138,6 +139,7 @@ def normalise(
     z_of_mean_volume = (run.moments.mean[run.moments.count > 0] - mean) / std
     return Normalisation(
         method=method,
+        statistics=statistics,
         mean=mean,
         std=std,
         background=float(np.float16(z_scores.background)),

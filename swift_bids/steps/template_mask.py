@@ -1,4 +1,4 @@
-"""Brain mask that is not on the grid of its run -> the brain voxels of the FSL 2 mm grid."""
+"""Brain masks on other grids -> the brain voxels of the FSL 2 mm grid."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from swift_bids.geometry.itk import read_composite
 from swift_bids.geometry.multilabel import carry_mask
 from swift_bids.inputs.brain_mask import MULTI_LABEL, BrainMask
 from swift_bids.inputs.mask import inside_of, load_image, nearest
+
+
+def carried(mask: BrainMask, image: nib.Nifti1Image, position: np.ndarray) -> np.ndarray:
+    """Evaluate the image of a mask at voxel positions (point, 3) by its rule, bool (point,)."""
+    carry = carry_mask if mask.rule == MULTI_LABEL else nearest
+    return carry(inside_of(image), position)
 
 
 def mask_in_template(mask: BrainMask) -> np.ndarray:
@@ -28,12 +34,11 @@ def mask_in_template(mask: BrainMask) -> np.ndarray:
     if mask.file is None:
         return template_brain().reshape(-1)
     image = load_image(mask.file)
-    inside = inside_of(image)
-    if not mask.steps and is_fsl_grid(inside.shape, image.affine):
-        return to_fsl_grid(inside, image.affine, order=0).reshape(-1)
+    if not mask.steps and is_fsl_grid(image.shape, image.affine):
+        return to_fsl_grid(inside_of(image), image.affine, order=0).reshape(-1)
     # ANTs interpolates displacement fields linearly, nitransforms by cubic splines
-    carry, order = (carry_mask, 1) if mask.rule == MULTI_LABEL else (nearest, 3)
+    order = 1 if mask.rule == MULTI_LABEL else 3
     points = voxel_centers()
     for step in mask.steps:
         points = read_composite(step).apply(points, order)
-    return carry(inside, nib.affines.apply_affine(np.linalg.inv(image.affine), points))
+    return carried(mask, image, nib.affines.apply_affine(np.linalg.inv(image.affine), points))

@@ -55,6 +55,8 @@ FLAGS = {
     "--from-raw": (None, True),
     "--slice-timing": ("on", "on"),
     "--interpolation": ("linear", "linear"),
+    "--mask": ("anat", "anat"),
+    "--statistics": ("core", "core"),
     "--template-warp": ("off", "off"),
     "--template-xfm": ("x.h5", Path("x.h5")),
     "--jacobian": (None, True),
@@ -255,7 +257,7 @@ def test_dry_run_lists_and_writes_nothing(tmp_path):
     stem = "sub-1/func/sub-1_task-a_space-MNI152NLin6Asym_res-2_desc-"
     expected = {
         "bold": f"{stem}preproc_bold.nii.gz",
-        "mask": "yes",
+        "mask": "functional",
         "confounds": "no",
         "level": "full",
         "space": "MNI152NLin6Asym",

@@ -105,7 +105,10 @@ def test_other_characters_in_the_id_of_a_fieldmap(tmp_path):
             "MNI152NLin2009cAsym); run fMRIPrep --level minimal with --output-spaces "
             "MNI152NLin6Asym",
         ),
-        ("minimal/**/*_mask.nii.gz", "has no brain mask, neither its own"),
+        (
+            "minimal/**/*_mask.nii.gz",
+            "has no brain mask (sub-01_task-rest_desc-brain_mask.nii.gz, or",
+        ),
         ("minimal/**/*_desc-coeff_fieldmap.nii.gz", "its fieldmap auto00000 is incomplete"),
         ("minimal/**/*_desc-epi_fieldmap.nii.gz", "its fieldmap auto00000 is incomplete"),
     ],

@@ -24,6 +24,7 @@ def test_a_good_run_has_no_warnings(qc):
         "Space": False,
         "Grid": False,
         "Normalisation": False,
+        "Statistics": False,
         "Intensity": False,
     }
 
@@ -31,9 +32,9 @@ def test_a_good_run_has_no_warnings(qc):
 @pytest.mark.parametrize(
     ("distortion", "slice_timing", "expected"),
     [
-        (True, True, "head motion and distortion and slice timing; functional brain mask."),
-        (True, False, "head motion and distortion, but not for slice timing; functional"),
-        (False, False, "head motion, but not for distortion or slice timing; functional"),
+        (True, True, "head motion and distortion and slice timing."),
+        (True, False, "head motion and distortion, but not for slice timing."),
+        (False, False, "head motion, but not for distortion or slice timing."),
     ],
 )
 def test_how_a_raw_run_was_resampled(qc, distortion, slice_timing, expected):
@@ -148,7 +149,7 @@ def test_outputs_of_older_versions_know_no_holes(qc):
 def test_the_volume_of_the_mask_is_given_in_litres(qc):
     sentence = verdicts_of(qc)[0][1]
     litres = (qc["Coverage"]["n_voxels"] + qc["Coverage"]["n_outside"]) * 8e-6
-    assert sentence.startswith(f"The brain mask has {litres:.2f} litres and covers ")
+    assert sentence.startswith(f"The functional brain mask has {litres:.2f} litres and covers ")
 
 
 def test_quality_of_the_slab_in_the_demo(demo):
