@@ -3,6 +3,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
+from app import ROOT
 from scipy.ndimage import map_coordinates
 
 from swift_bids.geometry.frames import FRAMES, FSL_AFFINE, FSL_SHAPE
@@ -128,3 +129,21 @@ def test_the_mask_of_a_shifted_grid_stays_within_a_tenth_of_a_voxel(tmp_path):
     center = nib.affines.apply_affine(FSL_AFFINE, np.argwhere(found).mean(axis=0))
     assert center == pytest.approx([0, -18, 10], abs=0.2)
     assert found.sum() == pytest.approx(brain.sum(), rel=0.01)  # a Gaussian shrinks it
+
+
+FMRIPREP = np.load(ROOT / "tests/data/minimal/other_grids.npz")
+
+
+@pytest.mark.parametrize("name", [n for n in FMRIPREP.files if f"{n} affine" in FMRIPREP.files])
+def test_other_grids_that_fmriprep_made_lead_to_its_result_on_the_grid(tmp_path, name):
+    """The same raw volume, resampled by fMRIPrep to both grids (tests/data/minimal)."""
+    data, affine = FMRIPREP[name][..., None], FMRIPREP[f"{name} affine"]
+    nib.Nifti1Image(data, affine).to_filename(tmp_path / "bold.nii")
+    position = nib.affines.apply_affine(np.linalg.inv(affine), FMRIPREP["centers"])
+    expected = FMRIPREP["values"]
+    deviation = {}
+    for order in (1, 3):
+        rows = rows_of(tmp_path / "bold.nii", BoldPoints(position, order), tmp_path)
+        deviation[order] = np.sqrt(np.mean((rows[0] - expected) ** 2)) / expected.std()
+    assert deviation[3] < 0.15 * deviation[1]
+    assert deviation[3] < 1e-3

@@ -109,6 +109,17 @@ def test_masks_are_those_of_ants(runs, name):
     assert differ.sum() <= (0 if run.mask.on_grid_of_run else 3)
 
 
+def test_a_functional_mask_by_nearest_neighbour(runs):
+    """In the place of ANTs' rule, which smooths the edge of a mask of 8 mm."""
+    run = runs["fieldmap"]
+    affine = affine_of(nib.load(run.bold).header)
+    ragged = replace(run.mask, rule=NEAREST)
+    mask, _ = locate(affine, ragged, run.transforms, FRAMES["ukb"])
+    found = np.asarray(mask.dataobj).reshape(-1) != 0
+    differ = found != mask_of(truth_of("fieldmap"))
+    assert 0.02 * found.sum() < differ.sum() < 0.2 * found.sum()
+
+
 @pytest.mark.parametrize("name", TREES)
 def test_motion_is_that_of_fmriprep(runs, name):
     confounds = confounds_of(runs[name])
