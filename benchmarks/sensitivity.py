@@ -65,7 +65,7 @@ def main() -> None:
             seconds = time.monotonic() - start
             (file,) = out.glob(f"sub-{label}/**/*_desc-swift_sensitivity.tsv")
             table = pd.read_csv(file, sep="\t", na_values="n/a").fillna("")
-            names = table["change"] + ", " + table["part"] + ", " + table["statistics"]
+            names = table["change"] + ", " + table["effect"] + ", " + table["statistics"]
             values = [
                 f"{100 * t:.1f} ({100 * e:.1f})" for t, e in table[["tokens", "embedding"]].values
             ]

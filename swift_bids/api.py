@@ -32,7 +32,7 @@ from swift_bids.steps.crop import crop
 from swift_bids.steps.embed import ModelInput, embed_chunks
 from swift_bids.steps.locate_warped import locate_warped
 from swift_bids.steps.normalise import normalise
-from swift_bids.steps.z_scores import METHODS, STATISTICS
+from swift_bids.steps.z_scores import METHODS, STATISTICS, check_statistics
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ def embed(
     ):
         if choice not in choices:
             raise UsageError(f"{choice!r} is not valid; choose one of {', '.join(choices)}")
+    check_statistics(statistics, normalisation)
     numbers: tuple[tuple[str, Any, float], ...] = (
         ("tr", tr, 0.05),
         ("target_tr", tr if target_tr in ("auto", "native") else target_tr, 0.05),

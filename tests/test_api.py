@@ -61,6 +61,8 @@ def test_wrong_inputs_and_settings_are_refused(demo):
     for wrong, message in (
         ({"normalisation": "voxel"}, "'voxel' is not valid; choose one of global, voxel"),
         ({"interpolation": "nearest"}, "'nearest' is not valid; choose one of cubic, linear"),
+        ({"statistics": "brain"}, "'brain' is not valid; choose one of mask, core"),
+        ({"statistics": "core", "normalisation": "voxel+global"}, "works only with"),
         ({"frame": "fsl"}, "'fsl' is not valid; choose one of auto, hcp, ukb"),
         ({"precision": "float64"}, "choose one of float32, bf16, fp16"),
         ({"target_tr": "fast"}, "target_tr is 'fast'; give a number of at least 0.05"),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from swift_bids import __version__
 from swift_bids.base.errors import (
+    InputError,
     OutputError,
     PlainFormatter,
     UsageError,
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _cache_folder(args, dataset) as caches:
             _configure_libraries(caches, args.verbose)
             return _run_level(args, dataset, run)
-    except (UsageError, OutputError, OSError) as error:
+    except (UsageError, InputError, OutputError, OSError) as error:
         reason = (
             describe_os_error(error, error.filename or "a file")
             if isinstance(error, OSError)

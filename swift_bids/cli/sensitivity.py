@@ -6,9 +6,17 @@ import argparse
 from collections.abc import Sequence
 
 _EPILOG = """\
-All flags of the participant level that choose, prepare or embed a run are accepted, such as
---weights, --space, --mask, --interpolation and --device; see swift-bids --help.
+Flags of the participant level say where the run is, how it is prepared and what embeds it, such as
+--derivatives, --space, --mask, --interpolation, --weights and --device; see swift-bids --help.
 """
+#: The flags of the participant level that matter here.
+_FLAGS = """
+    -d --derivatives --raw --input-type --ica-fix --space --res --echo-idx --bids-filter-file
+    --bids-database-dir --from-raw --slice-timing --jacobian --mask --statistics --template-warp
+    --template-xfm --interpolation --normalisation --normalization --dummy-scans --target-tr --frame
+    --variant --weights --random-weights --device --batch-size --precision --nprocs --n-cpus
+    --omp-nthreads --config-file -v -vv --verbose
+""".split()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,7 +39,10 @@ def split_run(argv: Sequence[str]) -> tuple[str, list[str]]:
     """Return the name of the run, and the arguments of the same call at the participant level."""
     parser = build_parser()
     first, flags = argv[:3], argv[3:]
+    given = [word.split("=")[0].replace("_", "-") for word in flags if word.startswith("-")]
     if len(first) < 3 or any(word.startswith("-") for word in first):
         parser.parse_args([*first, *flags])  # prints the help or what is missing
         parser.error("give bids_dir, output_dir and run before the flags")
+    if unused := [flag for flag in given if flag not in _FLAGS]:
+        parser.error(f"{', '.join(unused)} has no effect here; leave it out")
     return first[2], [first[0], first[1], "participant", *flags]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from swift_bids import __version__
-from swift_bids.base.errors import UsageError
 from swift_bids.geometry.frames import FRAME_OF_VARIANT
 from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.filters import read_filter_file
@@ -24,6 +23,7 @@ from swift_bids.settings import (
     Resources,
     WeightsSettings,
 )
+from swift_bids.steps.z_scores import check_statistics
 
 #: Arguments of the group level that change a result.
 _RECORDED = (
@@ -52,11 +52,7 @@ def participant_settings(args: argparse.Namespace, dataset: Dataset) -> Particip
         The filter file or a mask cannot be read, `--bids-database-dir` lies in the input, or two
         settings contradict each other.
     """
-    if args.statistics == "core" and args.normalisation != "global":
-        raise UsageError(
-            f"--statistics core works only with --normalisation global, because with "
-            f"{args.normalisation} each voxel has its own mean; leave out one of them"
-        )
+    check_statistics(args.statistics, args.normalisation)
     return ParticipantSettings(
         output_dir=args.output_dir,
         participants=_participants(args),

@@ -9,27 +9,15 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from swift_bids.base.errors import Problem, UsageError, escape_control_characters, report_problems
-from swift_bids.group.baselines import (
-    MAX_RUNS,
-    collect_connectivity,
-    mask_and_intensity,
-    motion,
-)
-from swift_bids.group.columns import (
-    Target,
-    choose_targets,
-    covariate_matrix,
-    group_codes,
-    reason_unfit,
-)
+from swift_bids.base.errors import UsageError, escape_control_characters, report_problems
+from swift_bids.group.baselines import MAX_RUNS, collect_connectivity, motion
+from swift_bids.group.columns import choose_targets, covariate_matrix, group_codes
 from swift_bids.group.identification import MOTION_SET, identification
 from swift_bids.group.load import (
     Embedded,
@@ -39,13 +27,12 @@ from swift_bids.group.load import (
     collect_runs,
     rename_clashing_columns,
 )
-from swift_bids.group.mask_effects import VOLUME, associated_with_mask, volume_target
 from swift_bids.group.outliers import MIN_RUNS, outliers
 from swift_bids.group.page import write_group_report
-from swift_bids.group.probes.probe import fit_probe
 from swift_bids.group.probes.scores import EMBEDDING
 from swift_bids.group.similarity import duplicates, nearest_neighbours
 from swift_bids.group.tables import GroupResults, write_group_tables, write_similarity
+from swift_bids.group.targets import probe_targets
 from swift_bids.inputs.dataset import Dataset
 from swift_bids.outputs.dataset import (
     check_output_dir,
@@ -56,9 +43,6 @@ from swift_bids.outputs.dataset import (
 from swift_bids.settings import GroupSettings
 
 _LOG = logging.getLogger("swift_bids")
-#: If at most this share of the participants lacks a baseline, the probes exclude these
-#: participants; if more do, the probes omit the baseline.
-_MAX_LACKING = 0.1
 
 
 def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
@@ -116,9 +100,8 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
             problems += results.connectivity.problems
     with _timed("identification"):
         results.identification = _identification(results, settings.permutations)
-    _probe_targets(results, targets, covariates, groups, settings)
-    if VOLUME not in settings.covariates:
-        _examine_masks(results, targets, covariates, groups, settings)
+    with _timed("probes"):
+        probe_targets(results, targets, covariates, groups, settings)
     with _timed("writing"):
         write_group_tables(output_dir, results, descriptions)
         page = write_group_report(output_dir, results, known)
@@ -171,97 +154,6 @@ def _identification(results: GroupResults, n_permutations: int) -> pd.DataFrame:
             "no participant has two runs, or there is only one participant"
         )
     return pd.concat(tables, ignore_index=True)
-
-
-def _probe_targets(
-    results: GroupResults,
-    targets: list[Target],
-    covariates: np.ndarray | None,
-    groups: np.ndarray | None,
-    settings: GroupSettings,
-) -> None:
-    """Predict each target from embeddings and from baselines, for the same participants."""
-    features, usable = _feature_sets(results) if targets else ({}, np.empty(0, dtype=bool))
-    tables = []
-    for target in targets:
-        with _timed(f"probe of {target.name}"):
-            values = np.where(usable, target.values, np.nan)
-            try:
-                table, reason = fit_probe(
-                    Target(target.name, target.classes, values),
-                    features,
-                    covariates,
-                    groups,
-                    settings.permutations,
-                    settings.processes,
-                )
-            except BrokenProcessPool:
-                reason = "a worker process was killed, probably for lack of memory; lower --nprocs"
-                # requested targets are reported below
-                if target.name not in (settings.targets or ()):
-                    results.problems.append(Problem("", f"probe of {target.name}", reason))
-        if reason:
-            results.not_done[target.name] = reason
-        else:
-            tables.append(table)
-    if tables:
-        results.probes = pd.concat(tables, ignore_index=True)
-    for column, reason in results.not_done.items():
-        if settings.targets and column in settings.targets:
-            results.problems.append(Problem("", f"--target {column}", reason))
-        elif column.startswith("baseline"):
-            _LOG.warning("%s is omitted: %s", column, reason)
-        else:
-            _LOG.debug("%s is not done: %s", column, reason)
-
-
-def _examine_masks(
-    results: GroupResults,
-    targets: list[Target],
-    covariates: np.ndarray | None,
-    groups: np.ndarray | None,
-    settings: GroupSettings,
-) -> None:
-    """Find targets that go with the volume of the mask, and predict it from the embeddings."""
-    table = results.participants.table
-    results.mask_related = associated_with_mask(targets, table)
-    for name, how in results.mask_related.items():
-        _LOG.warning("%s is associated with the volume of the brain masks (%s)", name, how)
-    volume = volume_target(table)
-    if settings.targets == ["none"] or VOLUME in {target.name for target in targets}:
-        return
-    if volume.classes or reason_unfit(volume, len(table)):  # few participants, or the same mask
-        return
-    features = {EMBEDDING: results.participants.features.astype(np.float64)}
-    with _timed("probe of the mask's volume"):
-        probe, _ = fit_probe(
-            volume, features, covariates, groups, settings.permutations, settings.processes
-        )
-    results.probes = pd.concat([results.probes, probe], ignore_index=True)
-
-
-def _feature_sets(results: GroupResults) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Sets of features, name -> (participant, feature), and which participants have all of them."""
-    participants, connectivity = results.participants, results.connectivity
-    sets = {EMBEDDING: participants.features.astype(np.float64)}
-    usable = np.ones(len(participants.table), dtype=bool)
-    baselines = {
-        "motion": motion(participants.table),
-        "mask": mask_and_intensity(participants.table),
-    }
-    if connectivity is not None and connectivity.by_participant is not None:
-        baselines["connectivity"] = connectivity.by_participant.astype(np.float64)
-    elif connectivity is not None:
-        results.not_done["baseline connectivity"] = connectivity.note
-    for name, values in baselines.items():
-        known = ~np.isnan(values).any(axis=1)
-        if (~known).mean() <= _MAX_LACKING:
-            sets[name], usable = values, usable & known
-        else:
-            results.not_done[f"baseline {name}"] = (
-                f"{(~known).sum()} of {len(known)} participants lack it"
-            )
-    return sets, usable
 
 
 def _missing(dataset: Dataset, run_filter: RunFilter, participants: Embedded) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from swift_bids.base.errors import Problem, UsageError
 from swift_bids.base.files import read_json
 from swift_bids.geometry.resample_time import TR_TOLERANCE
 from swift_bids.group.baselines import MASK
+from swift_bids.inputs.brain_mask import NEAREST
 from swift_bids.inputs.filenames import entities_in, is_in_space, plain
 from swift_bids.outputs.tables import is_reserved
 
@@ -41,7 +42,7 @@ KIND = (
     "version",
 )
 #: Entities in which the names of one run in several spaces, resolutions or echoes differ.
-_CANDIDATE_ENTITIES = r"_(?:space|cohort|res|den|echo)-[^_]+"
+CANDIDATE_ENTITIES = r"_(?:space|cohort|res|den|echo)-[^_]+"
 #: Embeddings are comparable if their TRs differ by at most this (s), the widest range that
 #: `--target-tr auto` leaves unchanged.
 _MAX_TR_DIFFERENCE = 2 * TR_TOLERANCE
@@ -175,7 +176,7 @@ def check_kinds(table: pd.DataFrame, allow_mixed: bool) -> int:
     if np.ptp(table["model_tr"]) > _MAX_TR_DIFFERENCE:  # only with --target-tr native
         columns.append("model_tr")
     kinds = table.groupby(columns, dropna=False, sort=False).size()
-    twice = table["name"].str.replace(_CANDIDATE_ENTITIES, "", regex=True).duplicated(keep=False)
+    twice = table["name"].str.replace(CANDIDATE_ENTITIES, "", regex=True).duplicated(keep=False)
     if twice.any() and not allow_mixed:
         raise UsageError(
             f"{twice.sum()} runs exist in several spaces, resolutions or echoes, such as "
@@ -244,6 +245,20 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def mask_of(settings: Mapping[str, Any]) -> str:
+    """Name the brain mask of a run.
+
+    Parameters
+    ----------
+    settings
+        The entry `Preprocessing` of a sidecar.
+    """
+    parts = [settings.get("BrainMask", "functional"), settings.get("BrainMaskPath")]
+    if settings.get("BrainMaskCarriedBy") == NEAREST:
+        parts.append(f"by {NEAREST}")
+    return " ".join(filter(None, parts))
+
+
 def _read(name: str, sidecar: Path) -> tuple[dict[str, Any], np.ndarray]:
     metadata = read_json(sidecar)
     with open(sidecar.with_suffix(".tsv"), encoding="utf-8", newline="") as file:
@@ -257,7 +272,7 @@ def _read(name: str, sidecar: Path) -> tuple[dict[str, Any], np.ndarray]:
         "name": name,
         "space_id": settings["Space"],
         "denoising": settings.get("Denoising", "none"),
-        "mask": settings.get("BrainMask", "functional"),
+        "mask": mask_of(settings),
         "frame": settings["Frame"],
         "normalisation": settings["Normalisation"],
         "statistics": settings.get("Statistics", "mask"),

@@ -221,13 +221,14 @@ def _mask_sentences(results: GroupResults) -> list[tuple[bool, str]]:
         rows = rows[rows["features"] == EMBEDDING]
         if len(rows):
             own = rows.iloc[0]
-            known = own["p"] <= _MAX_P
             sentence = (
-                f"The embeddings predict the volume of the brain mask (R² {own['value']:.2f}, p = "
-                f"{own['p']:.3f})"
-                if known
-                else "The embeddings do not predict the volume of the brain mask better than chance"
+                f"The embeddings predict the volume of the brain mask with R² {own['value']:.2f} "
+                f"(p = {own['p']:.3f})"
             )
+            if _too_few_permutations(own):
+                sentence += "; there are too few permutations to rule out chance"
+            elif own["p"] > _MAX_P:
+                sentence += ", no better than chance"
             sentences.append((True, sentence + "."))
     for name, how in results.mask_related.items():
         sentences.append(
@@ -239,6 +240,10 @@ def _mask_sentences(results: GroupResults) -> list[tuple[bool, str]]:
             )
         )
     return sentences
+
+
+def _too_few_permutations(row: pd.Series) -> bool:
+    return bool(np.isnan(row["p"]) or 1 / (1 + row["n_permutations"]) > _MAX_P)
 
 
 def _probe_sentences(probes: pd.DataFrame) -> list[tuple[bool, str]]:
@@ -256,7 +261,7 @@ def _probe_sentences(probes: pd.DataFrame) -> list[tuple[bool, str]]:
             for other in ("connectivity", "motion", "mask")
             if other in rows.index and not rows.loc[other, "gain_low"] > 0
         ]
-        if np.isnan(own["p"]) or 1 / (1 + own["n_permutations"]) > _MAX_P:
+        if _too_few_permutations(own):
             sentence += "; there are too few permutations to rule out chance"
         elif own["p"] > _MAX_P:
             sentence += ", no better than chance"

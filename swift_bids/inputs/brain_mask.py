@@ -26,6 +26,8 @@ class BrainMask:
     steps
         Composite transforms (`.h5`), which map a point of that template to the space of the mask in
         this order.
+    pattern
+        The path that `--mask` gave for a `file`.
     rule
         How it is carried to the grid of the network: `MULTI_LABEL` or `NEAREST`.
     """
@@ -35,6 +37,7 @@ class BrainMask:
     on_grid_of_run: bool = False
     steps: tuple[str, ...] = ()
     rule: str = MULTI_LABEL
+    pattern: str | None = None
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> BrainMask:

@@ -134,6 +134,17 @@ def ukb_runs(label: str, folder: Path) -> Iterator[CohortRun]:
     yield CohortRun(name, folder, partial(_ukb_files, folder), sidecar)
 
 
+def explain_no_mask(cohort: str, folder: Path) -> str:
+    """Say which brain mask a run lacks."""
+    if cohort == "ukb":
+        mask = folder / "fMRI" / "rfMRI.ica" / "mask.nii.gz"
+        return f"{mask} (the brain mask) is missing; unpack the zip file again"
+    return (
+        f"{folder}: has no brain mask ({_HCP_MASKS[0]}), and neither has the folder of the "
+        f"participant; copy it from the release"
+    )
+
+
 def _hcp_files(
     cohort: str, folder: Path, mask_folders: tuple[Path, Path], ica_fix: str
 ) -> dict[str, Any]:
@@ -147,15 +158,10 @@ def _hcp_files(
     if cohort == "abcd":
         masks.append(folder / "brainmask_fs.nii.gz")
     mask = next(filter(_exists, masks), None)
-    if mask is None:
-        raise InputError(
-            f"{folder}: has no brain mask ({_HCP_MASKS[0]}), and neither has {mask_folders[1]}; "
-            f"copy it from the release"
-        )
     motion = next((name for name in (HCP_MOTION, HCP_RMS) if name in names), None)
     fields: dict[str, Any] = {
         "bold": str(bold),
-        "mask": BrainMask("anatomical", str(mask), on_grid_of_run=True),
+        "mask": mask and BrainMask("anatomical", str(mask), on_grid_of_run=True),
         "confounds": str(folder / motion) if motion else None,
         "denoising": denoising,
     }
@@ -189,13 +195,14 @@ def _ukb_files(folder: Path, ica_fix: str) -> dict[str, Any]:
     clean = [name for name in names if name == "filtered_func_data_clean.nii.gz"]
     bold, denoising = _choose("ukb", ica, plain, clean, ica_fix)
     field, mask = ica / "reg" / "example_func2standard_warp.nii.gz", ica / "mask.nii.gz"
-    for file, what in ((field, "the field that leads to MNI space"), (mask, "the brain mask")):
-        if not _exists(file):
-            raise InputError(f"{file} ({what}) is missing; unpack the zip file again")
+    if not _exists(field):
+        raise InputError(
+            f"{field} (the field that leads to MNI space) is missing; unpack the zip file again"
+        )
     motion = ica / "mc" / "prefiltered_func_data_mcf.par"
     return {
         "bold": str(bold),
-        "mask": functional_mask(str(mask), NEAREST),
+        "mask": functional_mask(str(mask), NEAREST) if _exists(mask) else None,
         "confounds": str(motion) if _exists(motion) else None,
         "denoising": denoising,
         "transforms": FslWarp(str(field)),

@@ -14,6 +14,7 @@ from swift_bids.inputs.cohort_files import (
     RUNS_OF,
     CohortRun,
     describe_unreadable,
+    explain_no_mask,
     explain_no_runs,
     other_runs,
 )
@@ -73,7 +74,9 @@ def find_cohort_runs(
         try:
             listed = [run for f in folders[label] for run in RUNS_OF[dataset.input_type](label, f)]
             left_out += [name for f in folders[label] for name in other_runs(f)]
-            found, unusable = _participant_runs(label, listed, folders[label], selection)
+            found, unusable = _participant_runs(
+                dataset.input_type, label, listed, folders[label], selection
+            )
         except OSError as error:
             found, unusable = [], [Problem(label, f"sub-{label}", describe_unreadable(error))]
         runs += found
@@ -85,7 +88,11 @@ def find_cohort_runs(
 
 
 def _participant_runs(
-    label: str, listed: Sequence[CohortRun], folders: Sequence[Path], selection: Selection
+    cohort: str,
+    label: str,
+    listed: Sequence[CohortRun],
+    folders: Sequence[Path],
+    selection: Selection,
 ) -> tuple[list[Run], list[Problem]]:
     if not listed:
         return [], [Problem(label, f"sub-{label}", explain_no_runs(folders))]
@@ -103,7 +110,7 @@ def _participant_runs(
             if len(same) > 1:
                 places = ", ".join(str(run.folder) for run in same)
                 raise InputError(f"there are {len(same)} folders of this run ({places}); keep one")
-            runs.append(_complete(label, same[0], selection))
+            runs.append(_complete(cohort, label, same[0], selection))
         except InputError as error:
             problems.append(Problem(label, name + TRAINING_SUFFIX, str(error)))
         except OSError as error:
@@ -111,7 +118,7 @@ def _participant_runs(
     return runs, problems
 
 
-def _complete(label: str, found: CohortRun, selection: Selection) -> Run:
+def _complete(cohort: str, label: str, found: CohortRun, selection: Selection) -> Run:
     fields = {
         "name": found.name + TRAINING_SUFFIX,
         "participant": label,
@@ -119,8 +126,10 @@ def _complete(label: str, found: CohortRun, selection: Selection) -> Run:
         **found.files(selection.ica_fix),
     }
     own = fields["mask"]
-    functional, anatomical = (own, None) if own.kind == "functional" else (None, own)
+    functional, anatomical = (own, None) if MASK_OF[cohort] == "bold" else (None, own)
     fields["mask"] = find_mask(selection.masks, found.name, functional, lambda: anatomical)
+    if fields["mask"] is None:
+        raise InputError(explain_no_mask(cohort, found.folder))
     if "transforms" in fields:
         fields["transforms"] = replace(fields["transforms"], interpolation=selection.interpolation)
     sidecar = found.sidecar

@@ -140,10 +140,14 @@ def find_transforms(
     return transforms, next(iter(functional), None), warnings
 
 
-def find_template_transform(
-    stem: str, files: Iterable[Path], space: str = TRAINING_SPACE
-) -> Path | None:
-    """Return the transform from the anatomical image of a run to a template.
+def leads_to(space: str, file: Path) -> bool:
+    """Whether a file is a transform from an anatomical image to a template."""
+    end = rf"_from-({'|'.join(_ANATOMY)})_to-{re.escape(space)}_mode-image(_desc-[^_]+)?_xfm\.h5$"
+    return re.search(end, file.name) is not None
+
+
+def find_template_transform(stem: str, files: Iterable[Path]) -> Path | None:
+    """Return the transform from the anatomical image of a run to the training template.
 
     It comes from the session of the run, from none, or from another one, in this order.
 
@@ -152,10 +156,7 @@ def find_template_transform(
     InputError
         There are several, none of them from the session of the run.
     """
-    name = re.compile(
-        rf"_from-({'|'.join(_ANATOMY)})_to-{re.escape(space)}_mode-image(_desc-[^_]+)?_xfm\.h5$"
-    )
-    found = [file for file in files if name.search(file.name)]
+    found = [file for file in files if leads_to(TRAINING_SPACE, file)]
     if not found:
         return None
     session = entities_in(stem).get("ses")

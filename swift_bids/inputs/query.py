@@ -38,6 +38,7 @@ from swift_bids.inputs.missing import (
 from swift_bids.inputs.run import Run, complete_run
 from swift_bids.inputs.selection import Selection
 from swift_bids.inputs.template_warp import find_template_warp
+from swift_bids.inputs.transforms import GridWarp
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
@@ -171,12 +172,11 @@ def _participant_runs(
                 run["transforms"], run["warnings"] = find_template_warp(
                     stem, run["space"], own_files(), selection.template_xfm, selection.interpolation
                 )
-            read_in = TRAINING_SPACE if run.get("transforms") else run["space"]
             run["mask"] = find_mask(
                 selection.masks,
                 stem,
                 _functional_mask(stem, masks[folder]),
-                partial(_anatomical_mask, stem, read_in, own_files),
+                partial(_anatomical_mask, stem, run["space"], own_files, run.get("transforms")),
             )
             if run["mask"] is None:
                 raise InputError(_explain_no_mask(stem, masks[folder], selection))
@@ -225,9 +225,9 @@ def _functional_mask(stem: str, masks: dict[str, str]) -> BrainMask | None:
 
 
 def _anatomical_mask(
-    stem: str, space: str, own_files: Callable[[], list[Path]]
+    stem: str, space: str, own_files: Callable[[], list[Path]], warp: GridWarp | None
 ) -> BrainMask | None:
-    return find_anatomical_mask(stem, space, own_files())
+    return find_anatomical_mask(stem, space, own_files(), warp)
 
 
 def _explain_no_mask(stem: str, masks: dict[str, str], selection: Selection) -> str:

@@ -29,6 +29,7 @@ logs
 *_embedding.*
 *_tokens.*
 *_qc.*
+*_sensitivity.*
 *_relmat.*
 group*
 """

@@ -114,6 +114,10 @@ def resampling_metadata(run: Run) -> dict[str, Any]:
     """What cleaned and masked a run, and how the app resampled it, if it did."""
     transforms = run.transforms
     cleaned = {"Denoising": run.denoising, "BrainMask": run.mask.kind}
+    if run.mask.pattern is not None:
+        cleaned["BrainMaskPath"] = run.mask.pattern
+    if run.mask.steps or (run.mask.on_grid_of_run and transforms is not None):
+        cleaned["BrainMaskCarriedBy"] = run.mask.rule
     if transforms is None:
         return cleaned
     splines = "cubic B-spline" if transforms.interpolation == "cubic" else "linear"
@@ -123,8 +127,7 @@ def resampling_metadata(run: Run) -> dict[str, Any]:
             "WarpedWith": "FNIRT's displacement field",
         }
     if isinstance(transforms, GridWarp) and not transforms.steps:
-        of_mask = ", MultiLabel (mask)" if run.mask.on_grid_of_run else ""
-        return cleaned | {"SpatialInterpolation": f"{splines} (BOLD){of_mask}"}
+        return cleaned | {"SpatialInterpolation": splines}
     if isinstance(transforms, GridWarp):
         own = len(transforms.steps) > 1
         return cleaned | {

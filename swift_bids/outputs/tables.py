@@ -65,6 +65,9 @@ def column_descriptions(
     def describe(column: str) -> Any:
         if re.fullmatch(r"swift\d{3}", column):
             return {"Description": feature.format(int(column[5:]))}
-        return known.get(column.removeprefix("participants_"), from_input)
+        of_input = column.removeprefix("participants_")
+        if of_input != column and of_input in (inherited or {}):
+            return dict(inherited or {})[of_input]
+        return known.get(of_input, from_input)
 
     return {column: describe(column) for column in columns}

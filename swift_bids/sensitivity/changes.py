@@ -47,7 +47,7 @@ def measure(voxels: RunVoxels, network: Network) -> Iterator[pd.DataFrame]:
     Yields
     ------
     pandas.DataFrame
-        For one change: `change`, `part` (what of the change is applied), `statistics`
+        For one change: `change`, `effect` (what of the change is applied), `statistics`
         (`--statistics`), `tokens` and `embedding` (relative distance, root mean square).
     """
     chosen = _Input(voxels.readings["chosen"], voxels.masks["chosen"])
@@ -102,7 +102,7 @@ def _row(
 ) -> dict[str, object]:
     return {
         "change": change,
-        "part": part,
+        "effect": part,
         "statistics": statistics,
         "tokens": distance(tokens, base),
         "embedding": distance(pooled(tokens), pooled(base)),

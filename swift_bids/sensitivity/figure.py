@@ -24,7 +24,7 @@ def sensitivity_figure(table: pd.DataFrame, random_weights: bool) -> Figure:
     random_weights
         Whether the distances are those of a network with random weights, which the figure says.
     """
-    whole = table[table["part"] == "all"]
+    whole = table[table["effect"] == "all"]
     names = list(dict.fromkeys(whole["change"]))
     height = np.arange(len(names))[::-1]
     figure = Figure(figsize=(11, 1.4 + 0.36 * len(names)), layout="constrained")

@@ -16,6 +16,7 @@ from swift_bids.base.errors import UsageError
 from swift_bids.base.files import write_atomically, write_json
 from swift_bids.geometry.frames import FRAMES
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES
+from swift_bids.group.load import mask_of
 from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.filenames import entities_in
 from swift_bids.inputs.query import find_runs
@@ -26,8 +27,13 @@ from swift_bids.network.swift import SwiFT
 from swift_bids.network.weights import Weights, find_weights
 from swift_bids.outputs.dataset import check_output_dir, write_dataset_files
 from swift_bids.outputs.paths import figure_path, output_path
-from swift_bids.outputs.provenance import Provenance, settings_metadata, source_uris
-from swift_bids.outputs.tables import column_descriptions, write_table
+from swift_bids.outputs.provenance import (
+    Provenance,
+    resampling_metadata,
+    settings_metadata,
+    source_uris,
+)
+from swift_bids.outputs.tables import write_table
 from swift_bids.sensitivity.changes import measure
 from swift_bids.sensitivity.figure import sensitivity_figure
 from swift_bids.sensitivity.read import read_run
@@ -36,6 +42,29 @@ from swift_bids.settings import ParticipantSettings
 from swift_bids.steps.embed import embed_chunks
 
 _LOG = logging.getLogger("swift_bids")
+#: Columns of the table, and their meaning.
+_COLUMNS = {
+    "change": {
+        "Description": "What was changed before the run was embedded again, or which other run it "
+        "is compared with"
+    },
+    "effect": {
+        "Description": "Which effect of the change was applied: all of it; mean, standard "
+        "deviation and background; the background alone; or only which voxels are shown"
+    },
+    "statistics": {
+        "Description": "Which voxels decide the mean, standard deviation and background: all brain "
+        "voxels (mask), or the inner part of the template's brain (core)"
+    },
+    "tokens": {
+        "Description": "Root mean square of the difference between the tokens, relative to that of "
+        "the tokens"
+    },
+    "embedding": {
+        "Description": "Root mean square of the difference between the embeddings, relative to "
+        "that of the embedding"
+    },
+}
 #: Chunks of the run that are embedded for each change; more hardly change the distances.
 MAX_CHUNKS = 3
 
@@ -86,7 +115,7 @@ def run_sensitivity(settings: ParticipantSettings, dataset: Dataset, name: str) 
                 100 * first["tokens"],
                 100 * first["embedding"],
             )
-    apart = yardstick(output_dir, weights.sha256, n_chunks)
+    apart = yardstick(output_dir, _kind(run, settings, weights), n_chunks)
     for row in apart.itertuples():
         tokens = "" if np.isnan(row.tokens) else f"tokens {100 * row.tokens:6.2f} %, "
         _LOG.info("%-40s %sembedding %6.2f %%", row.change, tokens, 100 * row.embedding)
@@ -113,11 +142,28 @@ def _choose_run(dataset: Dataset, name: str, selection: Selection) -> Run:
     found = [run for run in runs if f"{run.name}_".startswith(f"{name}_")]
     if len(found) == 1:
         return found[0]
-    reasons = [f"{p.name}: {p.reason}" for p in [*unknown, *problems] if p.name.startswith(name)]
+    reasons = [
+        f"{p.name}: {p.reason}"
+        for p in [*unknown, *problems]
+        if p.name.startswith((name, f"sub-{participant}"))
+    ]
     if reasons and not found:
         raise UsageError(reasons[0])
     existing = ", ".join(run.name for run in found or runs)
     raise UsageError(f"{name}: is not the name of one run; choose from {existing}")
+
+
+def _kind(run: Run, settings: ParticipantSettings, weights: Weights) -> dict[str, str]:
+    """What runs must share with this one, by the names of the group's columns."""
+    return {
+        "weights_sha256": weights.sha256,
+        "frame": settings.embedding.frame,
+        "space_id": run.space_of_input,
+        "mask": mask_of(resampling_metadata(run)),
+        "normalisation": settings.embedding.normalisation,
+        "statistics": settings.embedding.statistics,
+        "target_tr": settings.embedding.target_tr,
+    }
 
 
 def _with_other_masks(dataset: Dataset, run: Run, selection: Selection) -> Sequence[Run]:
@@ -161,6 +207,5 @@ def _write(
         "Chunks": n_chunks,
         "Sources": source_uris(run, provenance),
     }
-    sidecar = about | settings_metadata(provenance) | column_descriptions(table.columns)
-    write_json(file.with_suffix(".json"), sidecar)
+    write_json(file.with_suffix(".json"), about | settings_metadata(provenance) | _COLUMNS)
     return file

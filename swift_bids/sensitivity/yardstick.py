@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from swift_bids.base.errors import UsageError
-from swift_bids.group.load import RunFilter, collect_runs
+from swift_bids.group.load import CANDIDATE_ENTITIES, RunFilter, collect_runs
 from swift_bids.outputs.paths import output_path
 from swift_bids.sensitivity.changes import distance
 
+_LOG = logging.getLogger("swift_bids")
 #: Most runs that are compared with each other.
 _MAX_RUNS = 60
 #: Names of the rows.
 WITHIN, BETWEEN = "another run of the participant", "a run of another participant"
 
 
-def yardstick(output_dir: Path, weights_sha256: str, n_chunks: int) -> pd.DataFrame:
-    """Median distances between the runs that these weights have embedded.
+def yardstick(output_dir: Path, like: Mapping[str, Any], n_chunks: int) -> pd.DataFrame:
+    """Median distances between runs that were embedded in the same way.
 
     Parameters
     ----------
+    like
+        Values of columns of `swift_bids.group.load.collect_runs` that the runs must have.
     n_chunks
         Number of chunks whose tokens are compared.
 
@@ -38,11 +44,13 @@ def yardstick(output_dir: Path, weights_sha256: str, n_chunks: int) -> pd.DataFr
         runs, _ = collect_runs(output_dir, RunFilter())
     except UsageError:
         return pd.DataFrame()
-    table = runs.table[runs.table["weights_sha256"] == weights_sha256].head(_MAX_RUNS)
+    same = (runs.table[list(like)] == pd.Series(like)).all(axis=1)
+    twice = runs.table["name"].str.replace(CANDIDATE_ENTITIES, "", regex=True).duplicated()
+    table = runs.table[same & ~twice].head(_MAX_RUNS)
     tokens = {row: _tokens(output_dir, name, n_chunks) for row, name in table["name"].items()}
     pairs = []
     for a, b in combinations(table.index, 2):
-        same = table["participant_id"][a] == table["participant_id"][b]
+        same_person = table["participant_id"][a] == table["participant_id"][b]
         of_tokens = np.nan
         first, second = tokens[a], tokens[b]
         if first is not None and second is not None:
@@ -50,7 +58,7 @@ def yardstick(output_dir: Path, weights_sha256: str, n_chunks: int) -> pd.DataFr
             of_tokens = distance(first[:n_shared], second[:n_shared])
         pairs.append(
             {
-                "change": WITHIN if same else BETWEEN,
+                "change": WITHIN if same_person else BETWEEN,
                 "tokens": of_tokens,
                 "embedding": distance(runs.features[a], runs.features[b]),
             }
@@ -65,6 +73,10 @@ def _tokens(output_dir: Path, name: str, n_chunks: int) -> np.ndarray | None:
     file = output_path(output_dir, name, "tokens", ".safetensors")
     if not file.exists():
         return None
-    with safe_open(str(file), framework="numpy") as content:
-        tokens = content.get_slice("tokens")
-        return tokens[: min(n_chunks, tokens.get_shape()[0])]
+    try:
+        with safe_open(str(file), framework="numpy") as content:
+            tokens = content.get_slice("tokens")
+            return tokens[: min(n_chunks, tokens.get_shape()[0])]
+    except (SafetensorError, OSError) as error:
+        _LOG.warning("%s: cannot be read (%s); embed the run again", file, error)
+        return None

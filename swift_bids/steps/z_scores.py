@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from swift_bids.base.errors import UsageError
 from swift_bids.geometry.grid import template_brain
 from swift_bids.steps.voxel_statistics import VoxelMoments
 
@@ -25,6 +26,15 @@ _MEAN_OF_CORE, _STD_OF_CORE = 0.96, 1.13
 #: Background with the core's statistics: between those of these runs with anatomical masks (-3.7)
 #: and with functional ones (-4.9 to -5.9).
 _BACKGROUND = -4.0
+
+
+def check_statistics(statistics: str, method: str) -> None:
+    """Raise UsageError if these choices of `STATISTICS` and `METHODS` contradict each other."""
+    if statistics == "core" and method != "global":
+        raise UsageError(
+            f"--statistics core works only with --normalisation global, because with {method} each "
+            f"voxel has its own mean; leave out one of them"
+        )
 
 
 @lru_cache(maxsize=1)

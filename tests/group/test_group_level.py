@@ -95,7 +95,7 @@ def test_planted_labels_are_found(made_up):
     assert auroc["value"]["planted", "embedding"] > 0.95
     assert auroc["p"]["planted", "embedding"] == 1 / 20
     assert auroc["gain_low"]["planted", "connectivity"] > 0
-    sets = {"embedding", "connectivity", "motion", "dummy"}
+    sets = {"embedding", "connectivity", "motion", "mask", "dummy"}
     assert set(probes["features"]) == sets
 
 
@@ -474,7 +474,7 @@ def test_a_killed_worker_fails_one_probe(made_up, tmp_path, monkeypatch, caplog)
     def killed(target, *others):
         raise BrokenProcessPool("A worker process managed by the executor was terminated")
 
-    monkeypatch.setattr("swift_bids.group.level.fit_probe", killed)
+    monkeypatch.setattr("swift_bids.group.targets.fit_probe", killed)
     call = map(str, (root / "fmriprep", root / "swift", "group", "--permutations", "1"))
     args = parse_arguments(list(call))
     dataset = find_derivatives(root / "fmriprep", None)

@@ -1,5 +1,7 @@
 """What the group level says of brain masks."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -57,16 +59,32 @@ def test_how_well_embeddings_predict_the_volume(made_up):
     probes = probes_of(made_up)
     own = probes[probes["target"] == "mask_volume"]
     assert set(own["features"]) == {"embedding", "dummy"}
+    r2 = own[own["metric"] == "r2"].set_index("features").loc["embedding", "value"]
     page = (made_up / "swift/group.html").read_text()
-    assert "The embeddings do not predict the volume of the brain mask" in page or (
-        "The embeddings predict the volume of the brain mask (R²" in page
-    )
+    assert f"The embeddings predict the volume of the brain mask with R² {r2:.2f} (p = " in page
+
+
+def test_the_volume_as_a_target(made_up, tmp_path):
+    """It is not associated with itself, and no feature of itself."""
+    root = shutil.copytree(made_up, tmp_path / "data")
+    call = (root / "fmriprep", root / "swift", "group", "--permutations", "9")
+    done = run_app(*call, "--target", "mask_volume")
+    assert done.returncode == 0, done.stdout
+    assert "is associated with" not in done.stdout
+    assert set(probes_of(root)["features"]) == {"embedding", "motion", "dummy"}
+    page = (root / "swift/group.html").read_text()
+    assert "too few permutations to rule out chance" in page
+
+
+def test_the_same_mask_for_everybody_is_associated_with_nothing():
+    """Means over runs differ in their last digits."""
+    site = np.arange(60) % 2
+    table = pd.DataFrame({"mask_volume": 1827.864 + 2e-13 * site})
+    assert associated_with_mask([Target("site", ("A", "B"), site.astype(float))], table) == {}
 
 
 def test_the_volume_as_a_covariate(made_up, tmp_path):
     """Age then explains less, and the volume is neither a target nor a warning."""
-    import shutil
-
     root = shutil.copytree(made_up, tmp_path / "data")
     call = (root / "fmriprep", root / "swift", "group", "--permutations", "19")
     done = run_app(*call, "--target", "age", "--covariate", "mask_volume")
@@ -79,8 +97,6 @@ def test_the_volume_as_a_covariate(made_up, tmp_path):
 
 
 def test_outputs_of_version_0_5_0_have_no_volume(made_up, tmp_path):
-    import shutil
-
     root = shutil.copytree(made_up, tmp_path / "data")
     for file in root.glob("swift/sub-*/func/*_embedding.tsv"):
         pd.read_csv(file, sep="\t").drop(columns=COLUMNS).to_csv(file, sep="\t", index=False)
@@ -110,4 +126,4 @@ def test_how_often_unrelated_targets_are_called_associated():
     related = associated_with_mask([Target("sex", ("F", "M"), sex.astype(float))], table)
     assert list(related) == ["sex"]
     medians = [table["mask_volume"][sex == code].median() for code in (0, 1)]
-    assert related["sex"].startswith(f"F {medians[0]:.0f} mL, M {medians[1]:.0f} mL; p = ")
+    assert related["sex"].startswith(f"F {medians[0]:.0f} mL, M {medians[1]:.0f} mL; p < 0.001")

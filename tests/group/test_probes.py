@@ -27,7 +27,7 @@ def few_bootstraps(monkeypatch):
     monkeypatch.setattr("swift_bids.group.probes.scores.N_BOOTSTRAPS", 60)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def rng():
     return np.random.default_rng(0)
 
@@ -180,7 +180,7 @@ def test_too_few_permutations_give_no_p_value(rng):
     """With two sites of each class, the labels have only six orders."""
     site = np.repeat(np.arange(4), 20)
     classes = pd.Series(np.array(["a", "a", "b", "b"])[site])
-    x = rng.standard_normal((N, 3)) + (site >= 2)[:, None]
+    x = rng.standard_normal((N, 3)) + 2 * (site >= 2)[:, None]
     table, reason = fit_probe(as_target("y", classes), {"embedding": x}, None, site, 39)
     assert reason is None
     assert row(table, "embedding", "auroc")["value"] > 0.8

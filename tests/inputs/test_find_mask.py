@@ -11,12 +11,15 @@ from make_data import AFFINE, FSL_AFFINE, FSL_SHAPE, SHAPE, file_of, write_run
 from minimal_trees import TREES, copy_tree, query_tree
 from template_trees import OTHER
 
-from swift_bids.base.errors import UsageError
+from swift_bids.base.errors import InputError, UsageError
 from swift_bids.geometry.grid import template_brain, voxel_centers
 from swift_bids.geometry.itk import read_composite
 from swift_bids.geometry.multilabel import carry_mask
+from swift_bids.group.load import mask_of
 from swift_bids.inputs.brain_mask import TEMPLATE_MASK, BrainMask
 from swift_bids.inputs.find_mask import find_anatomical_mask, masks_in_order
+from swift_bids.inputs.transforms import GridWarp
+from swift_bids.outputs.provenance import resampling_metadata
 from swift_bids.steps.template_mask import mask_in_template
 
 STANDARD = "space-MNI152NLin6Asym_res-2_desc-brain_mask.nii.gz"
@@ -100,17 +103,52 @@ def test_a_run_without_functional_mask_takes_the_anatomical_one(tmp_path):
 
 
 def test_the_anatomy_of_the_own_session(tmp_path):
+    """In the template or not, before that of another session."""
+    folder = tmp_path / "anat"
     names = [f"sub-1_ses-{s}_space-X_res-2_desc-brain_mask.nii.gz" for s in "abc"]
-    files = [tmp_path / name for name in names]
+    files = [folder / name for name in names]
     run = "sub-1_ses-b_task-rest_space-X"
     assert find_anatomical_mask(run, "X", files).file.endswith(
         "ses-b_space-X_res-2_desc-brain_mask.nii.gz"
     )
-    functional = tmp_path / "sub-1_ses-b_task-rest_space-X_desc-brain_mask.nii.gz"
+    functional = folder / "sub-1_ses-b_task-rest_space-X_desc-brain_mask.nii.gz"
     assert find_anatomical_mask(run, "X", [functional]) is None
     assert find_anatomical_mask(run, "X", files[:1]).file == str(files[0])
-    with pytest.raises(Exception, match="of 2 sessions, none of them its own"):
+    with pytest.raises(InputError, match="of 2 other sessions, and none of its own"):
         find_anatomical_mask(run, "X", [files[0], files[2]])
+    native = folder / "sub-1_ses-b_desc-brain_mask.nii.gz"
+    transform = folder / "sub-1_ses-b_from-T1w_to-X_mode-image_xfm.h5"
+    found = find_anatomical_mask(run, "X", [files[0], native, transform])
+    assert (found.file, found.steps) == (str(native), (str(transform),))
+    elsewhere = tmp_path / "perf" / names[1]
+    assert find_anatomical_mask(run, "X", [elsewhere]) is None
+
+
+def test_the_anatomy_of_the_same_cohort(tmp_path):
+    name = "sub-1_space-X_cohort-{}_res-2_desc-brain_mask.nii.gz"
+    files = [tmp_path / "anat" / name.format(number) for number in (1, 5)]
+    found = find_anatomical_mask("sub-1_task-rest_space-X_cohort-5_res-2", "X", files)
+    assert found.file == str(files[1])
+
+
+def test_the_anatomy_in_the_space_of_a_warped_run(tmp_path):
+    """The mask takes the way of the run."""
+    standard = tmp_path / "anat" / f"sub-1_space-{OTHER}_res-2_desc-brain_mask.nii.gz"
+    warp = GridWarp(("/x/tpl.h5",))
+    found = find_anatomical_mask(f"sub-1_task-a_space-{OTHER}", OTHER, [standard], warp)
+    assert found == BrainMask("anatomical", str(standard), steps=("/x/tpl.h5",))
+    better = tmp_path / "anat" / f"sub-1_{STANDARD}"
+    found = find_anatomical_mask(f"sub-1_task-a_space-{OTHER}", OTHER, [standard, better], warp)
+    assert found == BrainMask("anatomical", str(better))
+
+
+def test_several_anatomies_do_not_keep_a_run_from_its_functional_mask(tmp_path):
+    write_run(tmp_path, "1")
+    for session in "ab":
+        write_anatomical(tmp_path, name=f"ses-{session}_{STANDARD}")
+    assert only_run(tmp_path, "anat", "bold").mask.kind == "functional"
+    _, problems = query(tmp_path, masks=("anat",))
+    assert "anatomical images of 2 other sessions" in str(problems)
 
 
 def test_the_template_is_the_same_for_everybody():
@@ -152,9 +190,13 @@ def test_masks_of_raw_runs(tmp_path):
     assert run.mask.kind == "anatomical"
     assert run.mask.steps == (run.transforms.template,)
     assert run.mask.rule == "MultiLabel"
-    (run,), _ = query_tree(tree, masks=("template",))
-    assert run.mask == TEMPLATE_MASK
+    (in_template,), _ = query_tree(tree, masks=("template",))
+    assert in_template.mask == TEMPLATE_MASK
     (tree / "minimal/sub-01/func/sub-01_task-rest_desc-brain_mask.nii.gz").unlink()
+    (instead,), _ = query_tree(tree)  # the same mask, carried in another way
+    assert (instead.mask.file, instead.mask.rule) == (run.mask.file, "nearest neighbour")
+    kinds = [mask_of(resampling_metadata(one)) for one in (run, instead, in_template)]
+    assert kinds == ["anatomical", "anatomical by nearest neighbour", "template"]
     _, problems = query_tree(tree, masks=("bold",))
     assert "has no functional brain mask (sub-01_task-rest_desc-brain_mask.nii.gz" in str(problems)
 
@@ -175,6 +217,7 @@ def test_a_file_for_each_participant(tmp_path):
     qc = qc_of(out)
     assert qc["Coverage"]["n_voxels"] == 60 * 90 * 60
     assert qc["Preprocessing"]["BrainMask"] == "file"
+    assert mask_of(qc["Preprocessing"]) == f"file {masks}/{{participant}}.nii.gz"
     assert (masks / "1.nii.gz").as_uri() in qc["Sources"]
     assert "The brain mask, a file of --mask, has 2.59 litres" in (out / "sub-1.html").read_text()
     settings = next(out.glob("sub-1/log/*/swift_bids.toml")).read_text()
@@ -215,3 +258,10 @@ def test_masks_that_a_cohort_does_not_have(tmp_path, mask, own):
     assert f"choose {own}, template or a file" in done.stderr
     done = run_app(root, tmp_path / "out", "participant", "--dry-run=json", "--mask", "template")
     assert {run["mask_kind"] for run in json.loads(done.stdout)["runs"]} == {"template"}
+    for file in [*root.rglob("brainmask_fs*"), *root.rglob("mask.nii.gz")]:
+        file.unlink()  # another mask does not need them
+    done = run_app(root, tmp_path / "out", "participant", "--dry-run=json", "--mask", "template")
+    assert done.returncode == 0
+    done = run_app(root, tmp_path / "out", "participant", "--dry-run")
+    assert "brain mask" in done.stdout
+    assert done.returncode == 1

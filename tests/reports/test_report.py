@@ -91,12 +91,14 @@ def test_the_page_in_a_browser(demo, tmp_path):
 
 
 def test_pages_of_older_outputs_are_rebuilt(demo, tmp_path):
-    """Version 0.5.0 did not record the layout of the input and what had cleaned the data."""
+    """Version 0.5.0 did not record the layout of the input, the mask and what decides on it."""
     out = shutil.copytree(demo / "swift_bids", tmp_path / "out")
     for file in out.rglob("*_qc.json"):
         qc = json.loads(file.read_text())
-        for key in ("InputType", "Denoising"):
+        for key in ("InputType", "Denoising", "BrainMask", "Statistics"):
             del qc["Preprocessing"][key]
+        for key in ("statistics", "intensity"):
+            del qc["Normalised"][key]
         file.write_text(json.dumps(qc))
     page, _ = write_participant_report(out, "01", [])
     assert "damaged or from another version" not in page.read_text()

@@ -1,6 +1,7 @@
 """swift-bids sensitivity, against runs of the app with the changed settings."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -12,6 +13,7 @@ from safetensors.numpy import load_file
 
 from swift_bids.sensitivity.changes import distance, pooled
 from swift_bids.sensitivity.read import smoothed
+from swift_bids.sensitivity.yardstick import BETWEEN, yardstick
 
 NAME = "sub-1_task-a_space-MNI152NLin6Asym"
 
@@ -72,7 +74,7 @@ def test_distances_are_those_between_outputs_of_the_app(
 ):
     folder, table = measured
     row = table[(table["change"] == change) & (table["statistics"] == statistics)]
-    (row,) = row[row["part"] == "all"].to_dict("records")
+    (row,) = row[row["effect"] == "all"].to_dict("records")
     before, after = tokens_of(folder, base), tokens_of(folder, changed)
     # The app's statistics are those of all 45 volumes, the command's those of the two chunks.
     assert row["tokens"] == pytest.approx(distance(after, before), rel=0.02)
@@ -83,7 +85,7 @@ def test_distances_are_those_between_outputs_of_the_app(
 def test_the_effect_of_a_mask_is_divided_into_parts(measured):
     _, table = measured
     for change in ("mask eroded by one voxel", "mask dilated by one voxel"):
-        of_change = table[table["change"] == change].set_index(["part", "statistics"])["tokens"]
+        of_change = table[table["change"] == change].set_index(["effect", "statistics"])["tokens"]
         assert set(of_change.index) == {
             ("all", "mask"),
             ("all", "core"),
@@ -139,6 +141,8 @@ def test_changes_that_a_run_allows(measured):
         (("sub-3",), "sub-3: "),
         (("sub-1_task-b",), f"is not the name of one run; choose from {NAME}"),
         (("sub-1", "--normalisation", "voxel+global"), "works only with --normalisation global"),
+        (("sub-1", "--dry-run", "--tail=pad"), "--dry-run, --tail has no effect here"),
+        (("sub-3_task-a",), "sub-3: "),
     ],
 )
 def test_wrong_calls(measured, tmp_path, arguments, message):
@@ -147,6 +151,38 @@ def test_wrong_calls(measured, tmp_path, arguments, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_damaged_files_get_one_sentence(measured, tmp_path):
+    folder, _ = measured
+    root = shutil.copytree(folder / "in", tmp_path / "in")
+    (bold,) = root.glob("sub-1/func/*_bold.nii.gz")
+    bold.write_bytes(bold.read_bytes()[:-2000])
+    done = run_app("sensitivity", root, tmp_path / "out", "sub-1", "--random-weights")
+    assert done.returncode == 1
+    assert f"swift-bids: error: {bold}: cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_only_runs_of_the_same_kind_are_the_yardstick(measured, tmp_path):
+    """Neither another mask, nor the same run in another space; damaged tokens are left out."""
+    folder, _ = measured
+    out = tmp_path / "out"
+    for name in ("out", "template"):
+        shutil.copytree(folder / name, out, dirs_exist_ok=True)
+    like = {"mask": "functional", "frame": "ukb"}
+    shutil.copytree(folder / "out", out, dirs_exist_ok=True)
+    assert list(yardstick(out, like, 2)["change"]) == [BETWEEN]
+    assert yardstick(out, like | {"mask": "template"}, 2).empty
+    for file in out.glob("sub-1/func/*_desc-swift_*"):
+        shutil.copy(file, file.with_name(file.name.replace("6Asym", "2009cAsym")))
+    (row,) = yardstick(out, like, 2).to_dict("records")
+    assert row["change"] == BETWEEN
+    for file in out.glob("sub-2/func/*_tokens.safetensors"):
+        file.write_bytes(b"damaged")
+    (row,) = yardstick(out, like, 2).to_dict("records")
+    assert np.isnan(row["tokens"])
+    assert row["embedding"] > 0
 
 
 def test_the_help(capsys):
