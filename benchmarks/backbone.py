@@ -25,7 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from swift_bids.network.compiled import kernel
 from swift_bids.network.precision import PRECISIONS, at_precision
-from swift_bids.network.swift import RELEASED_CONFIG, SwiFT
+from swift_bids.network.released import RELEASED_CONFIG
+from swift_bids.network.swift import SwiFT
 
 
 def seconds(work: Callable[[torch.Tensor], object], x: torch.Tensor) -> float:

@@ -27,7 +27,8 @@ import pandas as pd
 from benchmarks.pipeline import ROOT
 from benchmarks.throughput import give_names
 from swift_bids.network.bundles import write_bundle
-from swift_bids.network.swift import RELEASED_CONFIG, SwiFT
+from swift_bids.network.released import RELEASED_CONFIG
+from swift_bids.network.swift import SwiFT
 
 SHAPE, N_VOLUMES, TR = (23, 28, 23), 22, 0.8
 AFFINE = np.array([[-8.0, 0, 0, 88], [0, 8, 0, -124], [0, 0, 8, -70], [0, 0, 0, 1]])

@@ -26,7 +26,8 @@ from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE
 from swift_bids.geometry.grid import template_brain
 from swift_bids.network.device import choose_devices
 from swift_bids.network.precision import PRECISIONS
-from swift_bids.network.swift import RELEASED_CONFIG, SwiFT
+from swift_bids.network.released import RELEASED_CONFIG
+from swift_bids.network.swift import SwiFT
 
 #: Largest deviation, relative to the largest feature, that rounding can explain.
 _TOLERANCE = {"float32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}

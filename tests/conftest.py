@@ -108,7 +108,7 @@ def small_bundle(tmp_path_factory):
     import torch
 
     from swift_bids import SwiFT
-    from swift_bids.network.swift import RELEASED_CONFIG
+    from swift_bids.network.released import RELEASED_CONFIG
 
     config = RELEASED_CONFIG | {
         "patch_size": (12, 12, 12, 1),

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from swift_bids.network.swift import RELEASED_CONFIG, SwiFT
+from swift_bids.network.released import RELEASED_CONFIG
+from swift_bids.network.swift import SwiFT
 
 ROOT = Path(__file__).resolve().parents[2]
 

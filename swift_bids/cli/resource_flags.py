@@ -23,7 +23,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--weights",
         metavar="ID|PATH",
-        help="Hub id, folder with model.safetensors and config.json, or original .ckpt file "
+        help="Hub id, folder with model.safetensors and config.json, or checkpoint "
         "(default: the variant's Hub bundle, " + ", ".join(HUB_IDS.values()) + ")",
     )
     network.add_argument(

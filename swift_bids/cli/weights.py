@@ -8,6 +8,7 @@ from pathlib import Path
 
 from swift_bids.network.checkpoint import read_backbone
 from swift_bids.network.known_weights import HUB_IDS, digests_of, recognise
+from swift_bids.network.stored_weights import INDEX, parts_of, split_choice
 from swift_bids.network.weights import find_weights, hub_file
 
 ACTIONS = ("fetch", "convert", "verify")
@@ -34,8 +35,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="write to FOLDER/<name>, to copy elsewhere (default: the Hugging Face cache)",
     )
-    convert = actions.add_parser("convert", help="convert an original .ckpt to a Hub bundle")
-    convert.add_argument("checkpoint", type=Path)
+    convert = actions.add_parser("convert", help="convert a checkpoint to a Hub bundle")
+    convert.add_argument("checkpoint", help="its file, or FILE@NETWORK for one of its networks")
     convert.add_argument("folder", type=Path)
     verify = actions.add_parser("verify", help="check weights and print what they are")
     verify.add_argument("source", help="Hub id, folder or file, as for --weights")
@@ -66,12 +67,14 @@ def verify_weights(source: str, revision: str | None = None) -> None:
     """Check weights as a run would, and print configuration, digests and provenance."""
     from swift_bids.network.swift import SwiFT
 
-    if Path(source).is_file():  # first, since a damaged file cannot be read
+    is_file = Path(source).is_file() and not source.endswith(INDEX)
+    if is_file:  # first, since a damaged file cannot be read
         print_digests(Path(source))
     weights = find_weights(source, random=None, revision=revision)
     backbone = read_backbone(weights.file, SwiFT)
-    if not Path(source).is_file():
-        print_digests(Path(weights.file))
+    file = split_choice(weights.file)[0]
+    if not is_file:
+        print_digests(*(parts_of(file) if file.name.endswith(INDEX) else [file]))
     parameters = sum(tensor.numel() for tensor in backbone.state.values())
     print(f"name        {weights.name}" + (f" at {weights.revision}" if weights.revision else ""))
     print(f"tensors     {len(backbone.state)}, {parameters:,} parameters")
@@ -81,12 +84,13 @@ def verify_weights(source: str, revision: str | None = None) -> None:
         print(f"  {key:20} {value}")
 
 
-def print_digests(file: Path) -> None:
-    """Print what identifies a file, and which released file it is."""
-    digests = digests_of(file)
+def print_digests(*files: Path) -> None:
+    """Print what identifies a file (or several, as one), and which released file it is."""
+    digests = digests_of(*files)
     known = recognise(digests)
-    print(f"file        {file.absolute()}")
-    print(f"bytes       {file.stat().st_size}")
+    for file in files:
+        print(f"file        {file.absolute()}")
+    print(f"bytes       {sum(file.stat().st_size for file in files)}")
     print(f"SHA-256     {digests.sha256}")
     print(f"git blob    {digests.git_blob}")
     described = known.described if known else "nothing: no known release has these digests"

@@ -9,6 +9,9 @@ from swift_bids.geometry.frames import MODEL_SHAPE
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES
 from swift_bids.steps.parcels import read_atlas
 
+#: Most names of tensors in a message.
+_MAX_LISTED = 10
+
 
 def check_atlas(atlas_file: Path) -> None:
     """Refuse an atlas that the app cannot use.
@@ -67,7 +70,16 @@ def check_network(
         )
     notes = []
     if backbone.unused:
-        notes.append(f"weights: ignored, not part of the features: {', '.join(backbone.unused)}")
+        more = len(backbone.unused) - _MAX_LISTED
+        listed = ", ".join(backbone.unused[:_MAX_LISTED]) + (
+            f" and {more} more" if more > 0 else ""
+        )
+        notes.append(f"weights: ignored, not part of the features: {listed}")
+    if backbone.assumed:
+        notes.append(
+            "weights: the file does not say what its network is like; the settings of the released "
+            "networks fit every tensor and are used"
+        )
     devices, warning = choose_devices(device)
     if warning:
         notes.append(warning)

@@ -12,7 +12,9 @@ from swift_bids.base.errors import UsageError
 from swift_bids.base.files import write_atomically, write_json
 from swift_bids.network.checkpoint import read_backbone
 from swift_bids.network.known_weights import digests_of
-from swift_bids.network.swift import RELEASED_CONFIG, SwiFT
+from swift_bids.network.released import RELEASED_CONFIG
+from swift_bids.network.stored_weights import split_choice
+from swift_bids.network.swift import SwiFT
 
 
 def write_bundle(folder: str | Path, config: dict[str, Any], state: dict, **about: Any) -> Path:
@@ -46,18 +48,21 @@ def write_random_bundle(folder: str | Path, seed: int = 0) -> Path:
 
 
 def convert_checkpoint(checkpoint: str | Path, folder: str | Path) -> Path:
-    """Write the backbone of an original `.ckpt` in the layout of the Hub bundles.
+    """Write the backbone of a checkpoint in the layout of the Hub bundles.
 
     Raises
     ------
     UsageError
         The checkpoint cannot be read, or the folder already contains weights.
     """
-    checkpoint, folder = Path(checkpoint), Path(folder)
-    if checkpoint.suffix != ".ckpt" or not checkpoint.is_file():
-        raise UsageError(f"{checkpoint}: is not a .ckpt file; give an original SwiFT checkpoint")
+    folder = Path(folder)
+    file, choice = split_choice(checkpoint)
+    if not file.is_file():
+        raise UsageError(f"{checkpoint}: does not exist; give a checkpoint")
     if (folder / "model.safetensors").exists():
         raise UsageError(f"{folder}: already contains model.safetensors; give another folder")
     backbone = read_backbone(checkpoint, SwiFT)
-    origin = {"converted_from": checkpoint.name, "original_sha256": digests_of(checkpoint).sha256}
+    origin = {"converted_from": file.name, "original_sha256": digests_of(file).sha256}
+    if choice is not None:
+        origin["network"] = choice
     return write_bundle(folder, backbone.config, backbone.state, **origin)

@@ -1,40 +1,43 @@
 """A weights file -> constructor arguments, and tensors under the names of the original.
 
-It reads two formats: a bundle's `model.safetensors` with its `config.json` (written by ilex, a JAX
-port), and the original Lightning `.ckpt`. It checks every name and every shape.
+The file may be a bundle of ilex (a JAX port), an original Lightning checkpoint, or what a training
+made of one: wrapped by torch.compile or DataParallel, with other heads, losses or a second network.
+Every name and every shape of the backbone is checked.
 """
 
 from __future__ import annotations
 
-import argparse
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift_bids.base.errors import UsageError
-from swift_bids.base.files import read_json
+from swift_bids.network.released import RELEASED_CONFIG
+from swift_bids.network.stored_weights import (
+    INDEX,
+    is_torch_file,
+    read_config_file,
+    read_settings,
+    read_stored,
+    split_choice,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-#: Constructor arguments that a weights file must contain.
-_CONFIG_KEYS = (
-    "img_size",
-    "in_chans",
-    "embed_dim",
-    "window_size",
-    "first_window_size",
-    "patch_size",
-    "depths",
-    "num_heads",
-    "c_multiplier",
-    "last_layer_full_MSA",
-)
-#: Layers after the backbone, which the embedding does not need.
-_HEAD = re.compile(r"^(?:head|output_head|clf|emb_mlp)\b")
+#: A tensor that every backbone has; what is before it in a name is the name of the network.
+_LANDMARK = "patch_embed.fc.weight"
+#: Modules of the backbone; what else a network contains does not affect the embedding.
+_OWN = ("patch_embed", "pos_embeds", "layers", "norm")
+#: Parts of names that wrappers add: torch.compile, DataParallel, FSDP, activation checkpoints.
+_WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+#: Name of a network whose tensors have no prefix.
+_TOP = "top"
+#: Most names that a message lists.
+_MAX_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -51,46 +54,79 @@ class Backbone:
         Origin of the weights, as `swift_bids.network.bundles.write_bundle` records it.
     unused
         Names of tensors in the file that do not affect the embedding.
+    assumed
+        Whether the file does not contain its constructor arguments, and those of the released
+        networks fit every tensor.
     """
 
     config: dict[str, Any]
     state: dict[str, torch.Tensor]
     about: dict[str, Any]
     unused: tuple[str, ...]
+    assumed: bool = False
 
 
-def read_backbone(file: str | Path, network: Callable[..., nn.Module]) -> Backbone:
+def read_backbone(source: str | Path, network: Callable[..., nn.Module]) -> Backbone:
     """Read a weights file and check every name and shape against the network it describes.
 
     Parameters
     ----------
-    file
-        `.safetensors` with its `config.json` beside it, or an original `.ckpt`.
+    source
+        A file of safetensors with its `config.json` beside it, the index of several, or a file of
+        torch; `FILE@NETWORK` chooses one of several networks in a file.
     network
         Class of the network, which is called with the file's constructor arguments.
 
     Raises
     ------
     UsageError
-        The file cannot be read, or a tensor is missing, unexpected, not finite or of the wrong
-        shape.
+        The file cannot be read, contains several networks, or a tensor is missing, unexpected, not
+        finite or of the wrong shape.
+    """
+    file, choice = split_choice(source)
+    config, about = read_config(file)
+    tensors, unused = _choose_network(read_stored(file).tensors, choice, file)
+    return check_backbone(str(source), tensors, config, network, about, unused)
+
+
+def check_backbone(
+    name: str,
+    tensors: Mapping[str, torch.Tensor],
+    config: Mapping[str, Any] | None,
+    network: Callable[..., nn.Module],
+    about: Mapping[str, Any] | None = None,
+    unused: Iterable[str] = (),
+) -> Backbone:
+    """Check tensors under the names of the original against a network.
+
+    Parameters
+    ----------
+    name
+        How messages call the weights.
+    tensors, config
+        Of one network; without constructor arguments, those of the released networks must fit.
+    network, about, unused
+        As for `read_backbone`, and as in `Backbone`.
+
+    Raises
+    ------
+    UsageError
+        As for `read_backbone`.
     """
     import torch
 
-    file = Path(file)
-    config, about = read_config(file)
+    arguments = dict(RELEASED_CONFIG if config is None else config)
     try:
         with torch.device("meta"):  # names and shapes only
-            expected = network(**config).state_dict()
+            expected = network(**arguments).state_dict()
     except (TypeError, ValueError, RuntimeError, IndexError, ArithmeticError) as error:
         raise UsageError(
-            f"{file}: its configuration does not describe a SwiFT network ({error})"
+            f"{name}: its configuration does not describe a SwiFT network ({error})"
         ) from error
-    tensors = read_tensors(file)
     # The original has a final norm, but its features do not pass through it.
     missing = [n for n in expected if n not in tensors and not n.startswith("norm.")]
-    unused = [n for n in tensors if n not in expected and _HEAD.match(n)]
-    unexpected = [n for n in tensors if n not in expected and n not in unused]
+    others = [n for n in tensors if n not in expected]
+    unexpected = [n for n in others if n.split(".")[0] in _OWN]
     shapes = [
         f"{n} {tuple(tensors[n].shape)} instead of {tuple(expected[n].shape)}"
         for n in expected
@@ -98,108 +134,104 @@ def read_backbone(file: str | Path, network: Callable[..., nn.Module]) -> Backbo
     ]
     if missing or unexpected or shapes:
         problems = {"missing": missing, "unexpected": unexpected, "wrong shape": shapes}
-        lists = [f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names]
-        raise UsageError(
-            f"{file}: does not contain the weights of a SwiFT backbone ({'; '.join(lists)})"
+        lists = [f"{kind}: {_some(names)}" for kind, names in problems.items() if names]
+        instead = (
+            "does not say what its network is like, and is not like the released ones"
+            if config is None
+            else "does not contain the weights of a SwiFT backbone"
         )
-    state = {n: tensors[n] for n in expected if n in tensors}
+        remedy = "; put the config.json of the network beside it" if config is None else ""
+        raise UsageError(f"{name}: {instead} ({'; '.join(lists)}){remedy}")
+    state = {n: tensors[n].float() for n in expected if n in tensors}
     not_finite = [n for n, t in state.items() if not bool(t.isfinite().all())]
     if not_finite:
         raise UsageError(
-            f"{file}: contains NaN or infinite values in {', '.join(not_finite)}; "
-            f"give other weights"
+            f"{name}: contains NaN or infinite values in {_some(not_finite)}; give other weights"
         )
-    unused += [n for n in state if n.startswith("norm.")]
-    return Backbone(config, state, about, tuple(unused))
+    ignored = [*unused, *(n for n in others if n not in unexpected)]
+    ignored += [n for n in state if n.startswith("norm.")]
+    return Backbone(arguments, state, dict(about or {}), tuple(ignored), assumed=config is None)
 
 
-def read_config(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read the constructor arguments and the origin of a bundle; UsageError without the first."""
-    if file.suffix == ".ckpt":
-        source, arguments = file, _load_checkpoint(file).get("hyper_parameters", {})
-        arguments = vars(arguments) if isinstance(arguments, argparse.Namespace) else arguments
-        about: dict[str, Any] = {}
-    else:
-        source = file.parent / "config.json"
-        try:
-            content = read_json(source)
-            arguments = content["_ilex"]["constructor_kwargs"]
-            about = dict(content.get("_swift_bids", {}))
-        except FileNotFoundError as error:
-            raise UsageError(f"{file}: there is no config.json beside it; add it") from error
-        except OSError as error:
-            raise UsageError(f"{source}: cannot be read ({error.strerror})") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"{source}: does not contain _ilex.constructor_kwargs ({error!r})"
-            ) from error
-    if not isinstance(arguments, Mapping):
-        raise UsageError(f"{source}: contains {arguments!r:.40} instead of the network's settings")
-    absent = [key for key in _CONFIG_KEYS if key not in arguments]
-    if absent:
-        raise UsageError(f"{source}: the network's settings lack {', '.join(absent)}")
-    return {key: arguments[key] for key in _CONFIG_KEYS}, about
+def read_config(source: str | Path) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Read the constructor arguments of a weights file, and its origin.
 
-
-def read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    """Read all tensors of a weights file, under the names of the original.
+    The arguments are None for a file of torch that does not contain them and has no `config.json`
+    beside it.
 
     Raises
     ------
     UsageError
-        The file cannot be read, or contains something other than named tensors.
+        They cannot be read, or some of them are missing.
     """
-    return _reference_names(_stored_tensors(file), file)
+    file, _ = split_choice(source)
+    beside = file.parent / "config.json"
+    about: dict[str, Any] = {}
+    if file.name.endswith(INDEX) or not is_torch_file(file):
+        if not beside.exists():
+            raise UsageError(f"{file}: there is no config.json beside it; add it")
+        where, (arguments, about) = beside, read_config_file(beside)
+    else:
+        where, found = file, read_settings(read_stored(file).settings, file) or {}
+        if any(key in found for key in RELEASED_CONFIG):
+            arguments = found
+        elif beside.exists():
+            where, (arguments, about) = beside, read_config_file(beside)
+        else:
+            return None, about
+    absent = [key for key in RELEASED_CONFIG if key not in arguments]
+    if absent:
+        raise UsageError(f"{where}: the network's settings lack {', '.join(absent)}")
+    return {key: arguments[key] for key in RELEASED_CONFIG}, about
 
 
-def _stored_tensors(file: Path) -> dict[str, torch.Tensor]:
-    if file.suffix == ".ckpt":
-        tensors = _load_checkpoint(file)["state_dict"]
-        named = isinstance(tensors, Mapping) and all(isinstance(name, str) for name in tensors)
-        if not named or not all(hasattr(tensor, "isfinite") for tensor in tensors.values()):
-            raise UsageError(f"{file}: its state_dict contains more than named tensors")
-        return dict(tensors)
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise UsageError(f"{file}: is damaged or not a safetensors file ({error})") from error
-
-
-def _load_checkpoint(file: Path) -> dict[str, Any]:
-    """Read a Lightning checkpoint of plain tensors and settings; refuse any other pickle."""
-    import torch
-
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes make the unpickler raise almost anything
-        # torch's own message advises users to run whatever code the file contains
+def _choose_network(
+    stored: Mapping[str, torch.Tensor], choice: str | None, file: Path
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Return the tensors of one network under the names of the original, and the other names."""
+    tensors = reference_names(stored, file)
+    networks = {
+        prefix.rstrip(".") or _TOP: prefix
+        for prefix in (n.removesuffix(_LANDMARK) for n in tensors if n.endswith(_LANDMARK))
+    }
+    if choice is not None and choice not in networks:
+        existing = ", ".join(networks) or "none"
+        raise UsageError(f"{file}: contains no network {choice}, but {existing}")
+    if choice is None and len(networks) > 1:
         raise UsageError(
-            f"{file}: cannot be read as a checkpoint of plain tensors "
-            f"({type(error).__name__}); give an original SwiFT checkpoint or a Hub bundle"
-        ) from error
-    if not isinstance(content, Mapping) or "state_dict" not in content:
-        raise UsageError(f"{file}: contains no state_dict; give an original SwiFT checkpoint")
-    return dict(content)
+            f"{file}: contains {len(networks)} networks ({', '.join(networks)}); choose one, for "
+            f"example --weights {file.name}@{next(iter(networks))}"
+        )
+    prefix = networks[choice] if choice else next(iter(networks.values()), "")
+    own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    return own, [n for n in tensors if not n.startswith(prefix)]
 
 
-def _reference_names(tensors: dict[str, torch.Tensor], file: Path) -> dict[str, torch.Tensor]:
-    """Rename tensors as in the original: no JAX brackets and suffixes, and no common prefix.
+def reference_names(
+    tensors: Mapping[str, torch.Tensor], file: str | Path
+) -> dict[str, torch.Tensor]:
+    """Rename tensors as in the original: no wrappers, and no brackets and suffixes of JAX.
 
     A `kernel` is a JAX matrix (in, out), so it is transposed. The caller checks the shapes.
+
+    Raises
+    ------
+    UsageError
+        Two tensors have the same name then.
     """
     plain: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
         renamed = re.sub(r"\[(\d+)\]", r".\1", name).replace("/", ".")
+        renamed = ".".join(part for part in renamed.split(".") if part not in _WRAPPERS)
         if renamed.endswith(".kernel"):
             tensor = tensor.T
         renamed = re.sub(r"\.(?:kernel|scale)$", ".weight", renamed)
         if renamed in plain:
             raise UsageError(f"{file}: contains two tensors named {renamed}")
         plain[renamed] = tensor
-    landmark = "patch_embed.fc.weight"
-    prefix = next((n.removesuffix(landmark) for n in plain if n.endswith(landmark)), "")
-    return {n.removeprefix(prefix): tensor for n, tensor in plain.items()}
+    return plain
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _MAX_LISTED
+    return ", ".join(names[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

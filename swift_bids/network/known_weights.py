@@ -39,19 +39,27 @@ class Digests:
     git_blob: str
 
 
-def digests_of(file: str | Path) -> Digests:
-    """Compute the digests of a file; UsageError if it cannot be read."""
+def digests_of(*files: str | Path) -> Digests:
+    """Compute the digests of a file, or of several one after the other, as of one file.
+
+    Raises
+    ------
+    UsageError
+        A file cannot be read.
+    """
+    sha256 = hashlib.sha256()
     try:
-        with open(file, "rb") as content:
-            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-            size = content.tell()
-            content.seek(0)
-            blob = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
-            while part := content.read(1 << 20):
-                blob.update(part)
+        size = sum(Path(file).stat().st_size for file in files)
+        blob = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+        for file in files:
+            with open(file, "rb") as content:
+                while part := content.read(1 << 20):
+                    sha256.update(part)
+                    blob.update(part)
     except OSError as error:
-        raise UsageError(f"{file}: cannot be read ({error.strerror}); check the file") from error
-    return Digests(sha256, blob.hexdigest())
+        name = error.filename or files[0]
+        raise UsageError(f"{name}: cannot be read ({error.strerror}); check the file") from error
+    return Digests(sha256.hexdigest(), blob.hexdigest())
 
 
 @dataclass(frozen=True)

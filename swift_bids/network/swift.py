@@ -11,7 +11,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,23 +18,9 @@ from torch import Tensor, nn
 
 from swift_bids.network import compiled
 from swift_bids.network.block import Block
-from swift_bids.network.checkpoint import read_backbone
+from swift_bids.network.checkpoint import Backbone, read_backbone
 from swift_bids.network.fused_linear import linear
 from swift_bids.network.weights import find_weights
-
-#: Constructor arguments of both released variants (`_ilex.constructor_kwargs` of their bundles).
-RELEASED_CONFIG: dict[str, Any] = {
-    "img_size": (96, 96, 96, 20),
-    "in_chans": 1,
-    "embed_dim": 36,
-    "window_size": (4, 4, 4, 4),
-    "first_window_size": (4, 4, 4, 4),
-    "patch_size": (6, 6, 6, 1),
-    "depths": (2, 2, 6, 2),
-    "num_heads": (3, 6, 12, 24),
-    "c_multiplier": 2,
-    "last_layer_full_MSA": True,
-}
 
 
 class PatchEmbed(nn.Module):
@@ -221,7 +206,8 @@ class SwiFT(nn.Module):
         ----------
         name_or_path
             Hub id such as `ilex-hub/swift.contrastive.1`, folder with `model.safetensors` and
-            `config.json`, that `.safetensors` file, or an original `.ckpt`.
+            `config.json`, that `.safetensors` file, or a checkpoint; `FILE@NETWORK` chooses one of
+            several networks in a file.
         revision
             Branch, tag or commit of a Hub bundle.
         random_weights
@@ -244,7 +230,7 @@ class SwiFT(nn.Module):
         Parameters
         ----------
         file
-            `.safetensors` with its `config.json` beside it, or an original `.ckpt`.
+            As for `swift_bids.network.checkpoint.read_backbone`.
         device
             Device on which to put the network.
 
@@ -253,10 +239,14 @@ class SwiFT(nn.Module):
         UsageError
             The file does not contain the weights of a SwiFT backbone.
         """
-        backbone = read_backbone(file, cls)
-        network = cls(**backbone.config)
+        return cls.from_backbone(read_backbone(file, cls)).to(device)
+
+    @classmethod
+    def from_backbone(cls, backbone: Backbone) -> SwiFT:
+        """Put weights into a network in evaluation mode."""
+        network = cls(**backbone.config).float()
         network.load_state_dict(network.state_dict() | backbone.state)
-        return network.eval().to(device)
+        return network.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         """Turn (B, in_chans, X, Y, Z, T), T up to `img_size[3]`, into tokens (B, C, x, y, z, t)."""

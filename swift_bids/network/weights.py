@@ -22,13 +22,16 @@ from swift_bids.network.known_weights import (
     digests_of,
     recognise,
 )
+from swift_bids.network.stored_weights import INDEX, parts_of, split_choice
 
 _LOG = logging.getLogger("swift_bids")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+#: Suffixes of weights; the content decides, but a path with one of them is no Hub id.
+_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
 _REMEDY = (
     "give with --weights (Python: weights=) a Hub id, a folder with model.safetensors and "
-    "config.json, a .safetensors file beside its config.json, or an original .ckpt (to try the app "
-    "without any: --random-weights)"
+    "config.json, a .safetensors file beside its config.json, or an original checkpoint (to try "
+    "the app without any: --random-weights)"
 )
 
 
@@ -39,11 +42,12 @@ class Weights:
     Attributes
     ----------
     file
-        `.safetensors` or `.ckpt` on this machine, as an absolute path.
+        Absolute path on this machine, or `FILE@NETWORK`, as for
+        `swift_bids.network.checkpoint.read_backbone`.
     name
         Hub id, or the names of the folder and the file.
     sha256
-        SHA-256 of the file, in hexadecimal.
+        SHA-256 of the file in hexadecimal; of several files, of all one after the other.
     random
         Whether the weights are random numbers, for trying the app.
     revision
@@ -72,7 +76,8 @@ def find_weights(
     Parameters
     ----------
     source
-        `--weights`: a Hub id (`@` and a revision may follow), a folder or a file. None selects the
+        `--weights`: a Hub id (`@` and a revision may follow), a folder or a file (`@` and the name
+        of one of its networks may follow). None selects the
         bundle of `variant`: from the folder in `SWIFT_BIDS_WEIGHTS` if it contains the bundle
         (container images with weights set this variable), else from the Hub.
     variant
@@ -92,20 +97,20 @@ def find_weights(
     source = source or _bundle_in_container(HUB_IDS[variant]) or HUB_IDS[variant]
     # Absolute, because every node runs in its own folder. Links are not resolved: in the Hub's
     # cache and in DataLad datasets they point to folders without config.json.
-    path = Path(os.path.abspath(Path(source).expanduser()))
+    path, choice = split_choice(os.path.abspath(Path(source).expanduser()))
     hub_id, _, source_revision = source.partition("@")
     commit = None
     if path.exists():
         file = _local_file(path)
         name = "/".join(file.parts[-2:])
-    elif _HUB_ID.match(hub_id) and path.suffix not in (".safetensors", ".ckpt"):
+    elif _HUB_ID.match(hub_id) and path.suffix not in _SUFFIXES:
         file = hub_file(
             hub_id, revision or source_revision or None, fallback=Path(work_dir) / "huggingface"
         )
         name, commit = hub_id, file.parent.name
     else:
         raise UsageError(f"weights {source}: no such file or folder; {_REMEDY}")
-    digests = digests_of(file)
+    digests = digests_of(*(parts_of(file) if file.name.endswith(INDEX) else [file]))
     if warning := check_known(file, name, commit, digests):
         _LOG.warning("weights: %s", warning)
     is_random = "random_weights_seed" in read_config(file)[1]
@@ -119,8 +124,14 @@ def find_weights(
             f"{file}: does not contain random weights; to use it, remove --random-weights"
         )
     known = recognise(digests)
+    chosen = f"@{choice}" if choice else ""
     return Weights(
-        str(file), name, digests.sha256, is_random, commit, known.described if known else None
+        f"{file}{chosen}",
+        name + chosen,
+        digests.sha256,
+        is_random,
+        commit,
+        known.described if known else None,
     )
 
 
@@ -191,14 +202,16 @@ def _writable(folder: Path) -> bool:
 def _local_file(path: Path) -> Path:
     if path.is_dir() and not (path / "model.safetensors").exists():
         # the folder may contain one bundle, as `weights fetch --to` writes it, or one checkpoint
-        candidates = [*path.glob("*/model.safetensors"), *path.glob("*.ckpt")]
-        path = candidates[0] if len(candidates) == 1 else path
+        places = (f"*{INDEX}", "*/model.safetensors", *(f"*{suffix}" for suffix in _SUFFIXES[1:]))
+        for place in places:
+            candidates = list(path.glob(place))
+            if candidates:
+                path = candidates[0] if len(candidates) == 1 else path
+                break
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
         raise UsageError(
             f"weights {path}: contains no model.safetensors, and not exactly one bundle or "
             f"checkpoint; {_REMEDY}"
         )
-    if file.suffix not in (".safetensors", ".ckpt"):
-        raise UsageError(f"weights {path}: is not a .safetensors or .ckpt file; {_REMEDY}")
     return file

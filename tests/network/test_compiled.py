@@ -15,7 +15,7 @@ from app import ROOT, require_program
 from swift_bids import SwiFT
 from swift_bids.network import compiled
 from swift_bids.network.block import Block
-from swift_bids.network.swift import RELEASED_CONFIG
+from swift_bids.network.released import RELEASED_CONFIG
 
 SOURCES = ROOT / "swift_bids" / "network" / "kernel"
 FLAGS = ["-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-Wall", "-Wextra"]

@@ -12,7 +12,7 @@ from swift_bids import SwiFT
 from swift_bids.network import block as blocks
 from swift_bids.network import fused_linear as linear
 from swift_bids.network.block import Block
-from swift_bids.network.swift import RELEASED_CONFIG
+from swift_bids.network.released import RELEASED_CONFIG
 from swift_bids.network.windows import attention_pieces
 
 TINY = {
