@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
-from torch import Tensor
+import torch
+from nibabel.spatialimages import SpatialImage
+from torch import Tensor, nn
 
-from swift_bids.base.errors import UsageError
+from swift_bids.base.errors import InputError, UsageError
 from swift_bids.geometry.frames import FRAME_OF_VARIANT, FRAMES
 from swift_bids.geometry.grid import is_fsl_grid
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES, Series, model_repetition_time
 from swift_bids.inputs.bold_reader import open_bold
 from swift_bids.inputs.brain_mask import functional_mask
+from swift_bids.inputs.given_images import given_image
 from swift_bids.inputs.transforms import GridWarp
 from swift_bids.network.device import choose_devices
+from swift_bids.network.given import device_name, network_of
 from swift_bids.network.known_weights import HUB_IDS
 from swift_bids.network.precision import PRECISIONS
-from swift_bids.network.swift import SwiFT
 from swift_bids.steps.aggregate import aggregate
 from swift_bids.steps.bold_points import SPLINE_ORDER
 from swift_bids.steps.chunk import SHORT_RUNS, TAILS, plan_chunks
@@ -33,6 +37,9 @@ from swift_bids.steps.embed import ModelInput, embed_chunks
 from swift_bids.steps.locate_warped import locate_warped
 from swift_bids.steps.normalise import normalise
 from swift_bids.steps.z_scores import METHODS, STATISTICS, check_statistics
+
+#: Longest TR in s; a larger number is one of milliseconds.
+_MAX_TR = 30
 
 
 @dataclass(frozen=True)
@@ -70,11 +77,12 @@ class ImageEmbedding:
 
 
 def embed(
-    bold: str | Path | nib.Nifti1Image,
-    mask: str | Path | nib.Nifti1Image,
+    bold: str | Path | SpatialImage | np.ndarray,
+    mask: str | Path | SpatialImage | np.ndarray,
     *,
     tr: float,
-    weights: str | Path | SwiFT | None = None,
+    affine: np.ndarray | None = None,
+    weights: str | Path | nn.Module | Mapping[str, Tensor] | None = None,
     variant: str = "contrastive",
     frame: str = "auto",
     interpolation: str = "cubic",
@@ -85,7 +93,7 @@ def embed(
     chunk_stride: int = CHUNK_VOLUMES,
     tail: str = "drop",
     short_runs: str = "skip",
-    device: str = "auto",
+    device: str | int | torch.device | None = "auto",
     precision: str = "float32",
     batch_size: int | None = None,
     random_weights: bool = False,
@@ -95,19 +103,23 @@ def embed(
     Parameters
     ----------
     bold, mask
-        4D BOLD and 3D brain mask on the same grid in MNI space, as files or images.
+        4D BOLD and 3D brain mask on the same grid in MNI space, as files, images of nibabel or
+        arrays.
     tr
         Repetition time in s.
+    affine
+        Voxel-to-world affine (4, 4) in mm, for arrays.
     weights
-        A network, or anything that `SwiFT.from_pretrained` accepts; None: the Hub bundle of
-        `variant`.
+        As for `swift_bids.network.given.network_of`; None: the Hub bundle of `variant`.
     variant, frame
         `contrastive` or `hcp-sex`; `auto` (the variant's), `hcp` or `ukb`.
     dummy_scans
         Volumes to omit at the start.
     interpolation, normalisation, statistics, target_tr, chunk_stride, tail, short_runs
         Same as the app's flags.
-    device, precision, batch_size
+    device
+        Same as the app's flag, or a device of torch; a number is that of a GPU, None is `auto`.
+    precision, batch_size
         Same as the app's flags.
     random_weights
         Whether to accept a bundle of random weights.
@@ -132,48 +144,58 @@ def embed(
         if choice not in choices:
             raise UsageError(f"{choice!r} is not valid; choose one of {', '.join(choices)}")
     check_statistics(statistics, normalisation)
-    numbers: tuple[tuple[str, Any, float], ...] = (
-        ("tr", tr, 0.05),
-        ("target_tr", tr if target_tr in ("auto", "native") else target_tr, 0.05),
-        ("dummy_scans", dummy_scans, 0),
-        ("chunk_stride", chunk_stride, 1),
+    limits: tuple[tuple[str, Any, float, float], ...] = (
+        ("tr", tr, 0.05, _MAX_TR),
+        ("target_tr", tr if target_tr in ("auto", "native") else target_tr, 0.05, _MAX_TR),
+        ("dummy_scans", dummy_scans, 0, math.inf),
+        ("chunk_stride", chunk_stride, 1, math.inf),
+        ("batch_size", 1 if batch_size is None else batch_size, 1, math.inf),
     )
-    for name, number, minimum in numbers:
-        whole = name in ("dummy_scans", "chunk_stride")
-        right_type = isinstance(number, Integral if whole else Real)
-        if not right_type or not number >= minimum:
-            kind = "a whole number" if whole else "a number"
-            raise UsageError(f"{name} is {number!r}; give {kind} of at least {minimum}")
-    torch_device = choose_devices(device)[0][0]
-    if isinstance(weights, SwiFT):
-        network = weights.to(torch_device)
-    else:
-        source = weights or HUB_IDS[variant]
-        network = SwiFT.from_pretrained(source, random_weights=random_weights).to(torch_device)
+    for name, number, least, most in limits:
+        is_time = name in ("tr", "target_tr")
+        right_type = isinstance(number, Real if is_time else Integral)
+        if not right_type or not least <= number <= most:
+            whole = f"a whole number of at least {least:g}"
+            kind = f"it in seconds, {least} to {most}" if is_time else whole
+            raise UsageError(f"{name} is {number!r}; give {kind}")
+    torch_device = choose_devices(device_name(device))[0][0]
+    source = HUB_IDS[variant] if weights is None else weights
+    network = network_of(source, random_weights).to(torch_device)
     chosen_frame = FRAMES[FRAME_OF_VARIANT[variant] if frame == "auto" else frame]
     with tempfile.TemporaryDirectory() as folder:
-        files = [_file(image, Path(folder) / f"{i}.nii") for i, image in enumerate((bold, mask))]
-        with open_bold(files[0]) as image:
-            n_volumes, same_grid = image.shape[3], is_fsl_grid(image.shape[:3], image.affine)
-        points = None
-        if not same_grid:
-            warp = GridWarp(interpolation=interpolation)
-            own_mask = functional_mask(str(files[1]))
-            located, points = locate_warped(files[0], own_mask, warp, chosen_frame)
-            files[1] = _file(located, Path(folder) / "located.nii")
-        series = Series(n_volumes, tr, dummy_scans, model_repetition_time(str(target_tr), tr))
-        chunks = plan_chunks(series, stride=chunk_stride, tail=tail, short_runs=short_runs)
-        normalised = normalise(
-            files[0],
-            files[1],
-            chosen_frame,
-            series,
-            Path(folder) / "matrix.npy",
-            normalisation,
-            statistics,
-            points=points,
-        )
-        crop(files[1], chosen_frame, Path(folder) / "index.npy")
+        given = [
+            given_image(image, name, Path(folder, f"{name}.nii"), affine)
+            for name, image in (("bold", bold), ("mask", mask))
+        ]
+        try:
+            files = [image.file for image in given]
+            with open_bold(files[0]) as image:
+                n_volumes, same_grid = image.shape[3], is_fsl_grid(image.shape[:3], image.affine)
+            points = None
+            if not same_grid:
+                warp = GridWarp(interpolation=interpolation)
+                own_mask = functional_mask(str(files[1]))
+                located, points = locate_warped(files[0], own_mask, warp, chosen_frame)
+                files[1] = Path(folder, "located.nii")
+                located.to_filename(files[1])
+            series = Series(n_volumes, tr, dummy_scans, model_repetition_time(str(target_tr), tr))
+            chunks = plan_chunks(series, stride=chunk_stride, tail=tail, short_runs=short_runs)
+            normalised = normalise(
+                files[0],
+                files[1],
+                chosen_frame,
+                series,
+                Path(folder) / "matrix.npy",
+                normalisation,
+                statistics,
+                points=points,
+            )
+            crop(files[1], chosen_frame, Path(folder) / "index.npy")
+        except InputError as error:  # it names files that are not the user's
+            reason = str(error)
+            for used in given:
+                reason = reason.replace(str(used.file), used.name)
+            raise InputError(reason) from error
         matrix, index = (np.load(Path(folder) / name) for name in ("matrix.npy", "index.npy"))
     was_training = network.training
     try:
@@ -198,11 +220,3 @@ def embed(
         index=index,
         background=normalised.background,
     )
-
-
-def _file(image: str | Path | nib.Nifti1Image, temporary: Path) -> Path:
-    """Return the file of an image; an image object is first written to `temporary`."""
-    if isinstance(image, (str, Path)):
-        return Path(image)
-    nib.save(image, temporary)
-    return temporary

@@ -65,8 +65,8 @@ def test_wrong_inputs_and_settings_are_refused(demo):
         ({"statistics": "core", "normalisation": "voxel+global"}, "works only with"),
         ({"frame": "fsl"}, "'fsl' is not valid; choose one of auto, hcp, ukb"),
         ({"precision": "float64"}, "choose one of float32, bf16, fp16"),
-        ({"target_tr": "fast"}, "target_tr is 'fast'; give a number of at least 0.05"),
-        ({"target_tr": float("nan")}, "target_tr is nan; give a number"),
+        ({"target_tr": "fast"}, "target_tr is 'fast'; give it in seconds, 0.05 to 30"),
+        ({"target_tr": float("nan")}, "target_tr is nan; give it in seconds"),
         ({"dummy_scans": -3}, "dummy_scans is -3; give a whole number of at least 0"),
         ({"chunk_stride": 2.5}, "chunk_stride is 2.5; give a whole number of at least 1"),
     ):

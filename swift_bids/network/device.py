@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from swift_bids.base.errors import UsageError
@@ -25,8 +27,13 @@ def choose_devices(device: str) -> tuple[list[str], str | None]:
     Raises
     ------
     UsageError
-        A requested GPU cannot be used.
+        A requested GPU cannot be used, or there is no such device.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+(,\d+)*)?", device):
+        raise UsageError(
+            f"--device {device}: there is no such device; choose auto, cpu, cuda, or GPUs by their "
+            f"numbers, cuda:0 or cuda:0,2"
+        )
     remedy = (
         "in a container, add --gpus all (docker) or --nv (apptainer); otherwise install a CUDA "
         "build of torch, or use --device cpu"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from swift_bids.base.errors import UsageError
@@ -33,8 +33,8 @@ def at_precision(precision: str, device: str | torch.device) -> AbstractContextM
     import torch
 
     kind = torch.device(device).type
-    if precision == "float32":
-        return nullcontext()
+    if precision == "float32":  # also within the autocast of a notebook
+        return torch.autocast(kind, enabled=False)
     if kind == "cpu" and precision == "fp16":
         raise UsageError("--precision fp16 needs a GPU; on the CPU use float32 or bf16")
     if kind == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(False):
