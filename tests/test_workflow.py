@@ -85,7 +85,7 @@ def test_bad_runs_do_not_stop_the_good_one(tmp_path, small_bundle, processes):
     write_derivative(root, "sub-1_task-short", n_volumes=19)
     write_derivative(root, "sub-2_task-nomask", mask=False)
     write_derivative(root, "sub-2_task-native", space="space-T1w")
-    rows = "framewise_displacement\n" + "0.1\n" * 21
+    rows = "framewise_displacement\n" + "much\n" * 22
     write_derivative(root, "sub-2_task-other", confounds=rows)
     call = (root, tmp_path / "out", "participant", "--weights", small_bundle)
     asked = ("--participant-label", "1", "2", "3", "--nprocs", processes)
@@ -102,7 +102,7 @@ def test_bad_runs_do_not_stop_the_good_one(tmp_path, small_bundle, processes):
     assert "has 19 volumes" in said[f"sub-1_task-short_{SPACE}"]
     assert "no brain mask" in said[f"sub-2_task-nomask_{SPACE}"]
     assert "(available: T1w)" in said["sub-2_task-native"]
-    assert "has 21 rows but the run has 22 volumes" in said[f"sub-2_task-other_{SPACE}"]
+    assert "contains text instead of numbers" in said[f"sub-2_task-other_{SPACE}"]
 
     written = tmp_path / "out"
     finished = sorted(p.name for p in written.rglob("*_embedding.tsv"))

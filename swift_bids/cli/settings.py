@@ -163,5 +163,6 @@ def _selection(args: argparse.Namespace, dataset: Dataset) -> Selection:
         template_warp=args.template_warp,
         template_xfm=check_template_xfm(args.template_xfm),
         masks=masks_in_order(args.mask, args.variant),
+        motion_needed=args.max_censored < 1,
         ica_fix=args.ica_fix,
     )

@@ -89,6 +89,79 @@ def count_dummy_scans(confounds: pd.DataFrame) -> int:
     return sum(bool(_DUMMY_SCAN.match(column)) for column in confounds.columns)
 
 
+def check_rows(file: str | Path, n_volumes: int, motion_needed: bool) -> tuple[bool, str | None]:
+    """Check that a confounds table or motion file has a row for each volume.
+
+    A table of fMRIPrep may have one row more or less. If its first row has no framewise
+    displacement, as that of a first volume, its rows are those of the volumes.
+
+    Parameters
+    ----------
+    n_volumes
+        Number of volumes of the run.
+    motion_needed
+        Whether the run cannot be embedded without its motion.
+
+    Returns
+    -------
+    bool
+        Whether the file can be used.
+    str or None
+        A sentence if the numbers differ.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or cannot be used although motion is needed.
+    """
+    n_rows = _count_rows(file)
+    if n_rows == n_volumes:
+        return True, None
+    first = read_confounds(file, n_rows=1)
+    known = displacement_in(first, len(first), file)
+    begins = known is not None and len(known) > 0 and bool(np.isnan(known[0]))
+    if abs(n_rows - n_volumes) == 1 and begins:
+        return True, (
+            f"its confounds table has {n_rows} rows for {n_volumes} volumes, as some versions of "
+            f"fMRIPrep write it; the rows are used from the first volume on"
+        )
+    if motion_needed:
+        raise InputError(
+            f"{file}: has {n_rows} rows but the run has {n_volumes} volumes; the file belongs to "
+            f"another run, so copy this run's file again, or leave out --max-censored"
+        )
+    return False, (
+        f"its confounds table has {n_rows} rows for {n_volumes} volumes and is not used, so its "
+        f"dummy scans and its motion are unknown; copy this run's file again"
+    )
+
+
+def _count_rows(file: str | Path) -> int:
+    if not str(file).endswith(".tsv"):
+        return len(read_confounds(file))
+    try:
+        with open(file, "rb") as lines:
+            return sum(1 for line in lines if line.strip()) - 1
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); check the file") from error
+
+
+def fit_rows(confounds: pd.DataFrame, n_volumes: int, file: str | Path) -> pd.DataFrame:
+    """Give a table one row for each volume, NaN for a last one that it lacks.
+
+    Raises
+    ------
+    InputError
+        It has two rows more or less than the run has volumes, or differs by even more.
+    """
+    if abs(len(confounds) - n_volumes) > 1:
+        raise InputError(
+            f"{file}: has {len(confounds)} rows but the run has {n_volumes} volumes; the file "
+            f"belongs to another run, so copy this run's file again"
+        )
+    return confounds.reindex(range(n_volumes))
+
+
 def displacement_in(
     confounds: pd.DataFrame, n_volumes: int, confounds_file: str | Path
 ) -> np.ndarray | None:
@@ -97,13 +170,9 @@ def displacement_in(
     Raises
     ------
     InputError
-        The table has fewer or more rows than the run has volumes, or the column contains text.
+        `fit_rows` refuses the table, or the column contains text.
     """
-    if len(confounds) != n_volumes:
-        raise InputError(
-            f"{confounds_file}: has {len(confounds)} rows but the run has {n_volumes} volumes; "
-            f"the file belongs to another run, so copy this run's file again"
-        )
+    confounds = fit_rows(confounds, n_volumes, confounds_file)
     for column in ("framewise_displacement", "FramewiseDisplacement"):
         if column in confounds:
             try:

@@ -17,7 +17,7 @@ from swift_bids.geometry.itk import read_affines
 from swift_bids.geometry.resample_time import Series, model_repetition_time, refuse_too_short
 from swift_bids.inputs.bold_reader import COPY_AGAIN, UNREADABLE, check_image_size
 from swift_bids.inputs.brain_mask import BrainMask
-from swift_bids.inputs.confounds import count_dummy_scans, read_confounds
+from swift_bids.inputs.confounds import check_rows, count_dummy_scans, read_confounds
 from swift_bids.inputs.raw_header import affine_of, count_raw_dummy_scans, load_header
 from swift_bids.inputs.selection import Selection
 from swift_bids.inputs.sidecars import refuse_unreadable, sidecar_repetition_time
@@ -173,6 +173,10 @@ def complete_run(
         header.get_data_shape()[:3], header.get_best_affine()
     ):
         transforms = GridWarp(interpolation=selection.interpolation)
+    if run["confounds"]:
+        usable, doubt = check_rows(run["confounds"], n_volumes, selection.motion_needed)
+        run = run if usable else run | {"confounds": None}
+        warnings += [doubt] if doubt else []
     complete = Run(
         **run
         | {

@@ -8,7 +8,7 @@ import pandas as pd
 
 from swift_bids.geometry.itk import read_affines
 from swift_bids.geometry.motion import PARAMETERS, framewise_displacement, motion_parameters
-from swift_bids.inputs.confounds import read_confounds
+from swift_bids.inputs.confounds import fit_rows, read_confounds
 from swift_bids.inputs.mask import load_image
 from swift_bids.inputs.run import Run
 
@@ -22,7 +22,7 @@ def confounds_of(run: Run) -> pd.DataFrame | None:
         A file cannot be read.
     """
     if run.confounds:
-        return read_confounds(run.confounds)
+        return fit_rows(read_confounds(run.confounds), run.n_volumes, run.confounds)
     if raw := run.raw_transforms:
         return motion_confounds(raw.head_motion, raw.reference)
     return None

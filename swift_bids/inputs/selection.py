@@ -61,6 +61,8 @@ class Selection:
         template to that of the training data.
     masks
         Masks that a run may have, from `swift_bids.inputs.find_mask.masks_in_order`.
+    motion_needed
+        Whether runs cannot be embedded without their motion (`--max-censored`).
     ica_fix
         `--ica-fix`: `on`, `off`, or `auto` for what the network was trained on.
     """
@@ -83,6 +85,7 @@ class Selection:
     template_warp: str = "auto"
     template_xfm: Path | None = None
     masks: tuple[str, ...] = ("bold", "anat")
+    motion_needed: bool = False
     ica_fix: str = "auto"
 
     @property

@@ -188,7 +188,6 @@ BAD = {  # label -> (damage, expected message)
         sidecar("[" * 100_000),
         "bold.json: is not valid JSON .its brackets",
     ),
-    "rowmissing": (confounds(rows(21)), "timeseries.tsv: has 21 rows but the run has 22 .*copy"),
     "commas": (confounds(rows(22, "a,b")), "timeseries.tsv: its columns are not separated by tabs"),
     "fdtext": (
         confounds(rows(22).replace("0.1", "much")),
@@ -209,6 +208,7 @@ GOOD = {  # unusual but usable
     "bomandcrlf": sidecar('\ufeff{\r\n"RepetitionTime": 0.8\r\n}\r\n'),
     "tenmegabytes": sidecar(json.dumps({"RepetitionTime": 0.8, "x": "y" * 10_000_000})),
     "tablecrlf": confounds("\ufeff" + rows(22).replace("\n", "\r\n")),
+    "rowmissing": confounds(rows(21)),
     "nomotion": confounds("a\tb\n" + "1\t2\n" * 22),
     "masknotbinary": image(lambda d: d * np.float32(0.3), "mask"),
     "somenan": image(lambda d: np.where(np.arange(22) == 3, np.nan, d).astype(np.float32)),

@@ -117,8 +117,10 @@ def test_confounds_table(tmp_path):
     moved = displacement_in(confounds, 2, file)
     assert np.isnan(moved[0])
     assert moved[1] == 0.25
-    with pytest.raises(InputError, match=r"has 2 rows but the run has 3 volumes"):
-        displacement_in(confounds, 3, file)
+    with pytest.raises(InputError, match=r"has 2 rows but the run has 4 volumes"):
+        displacement_in(confounds, 4, file)
+    assert np.isnan(displacement_in(confounds, 3, file)).tolist() == [True, False, True]
+    assert np.isnan(displacement_in(confounds, 1, file)).tolist() == [True]
     assert displacement_in(confounds.drop(columns="framewise_displacement"), 2, file) is None
 
 
