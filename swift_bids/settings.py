@@ -153,9 +153,10 @@ class GroupSettings:
     ----------
     participants, sessions, tasks, runs, spaces, resolutions, echoes
         Which runs belong in the tables; None for all.
-    targets, covariates, group_by, permutations
+    targets, covariates, group_by, missing_codes, permutations
         Columns of participants.tsv to predict (None: chosen by the app) and to correct for, the
-        column whose values stay together, and the number of permutations.
+        column whose values stay together, cells that stand for missing values, and the number of
+        permutations.
     allow_mixed
         Whether embeddings of different kinds may share a table.
     processes, dry_run
@@ -175,6 +176,7 @@ class GroupSettings:
     targets: Sequence[str] | None
     covariates: Sequence[str]
     group_by: str | None
+    missing_codes: Sequence[str]
     permutations: int
     allow_mixed: bool
     processes: int

@@ -57,6 +57,13 @@ def add_group_flags(parser: argparse.ArgumentParser) -> None:
         "the test set",
     )
     group.add_argument(
+        "--missing-code",
+        nargs="+",
+        metavar="CODE",
+        help="contents of participants.tsv that stand for missing values, such as 999 "
+        "(n/a always does)",
+    )
+    group.add_argument(
         "--permutations",
         type=flag_types.positive,
         default=200,

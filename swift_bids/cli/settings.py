@@ -38,6 +38,7 @@ _RECORDED = (
     "target",
     "covariate",
     "group_by",
+    "missing_code",
     "permutations",
     "allow_mixed",
 )
@@ -108,6 +109,7 @@ def group_settings(args: argparse.Namespace) -> GroupSettings:
         targets=args.target,
         covariates=args.covariate or (),
         group_by=args.group_by,
+        missing_codes=args.missing_code or (),
         permutations=args.permutations,
         allow_mixed=args.allow_mixed,
         processes=args.nprocs,

@@ -20,7 +20,8 @@ MAX_CLASS_NUMBERS, MAX_CLASSES = 5, 10
 MAX_TARGETS = 10
 #: Most columns that an error message lists.
 _MAX_LISTED = 20
-_MISSING = ("", "n/a", "N/A", "NA", "nan", "NaN", "None", "null")
+#: Contents of a cell without a value.
+MISSING = ("", "n/a", "N/A", "NA", "nan", "NaN", "None", "null")
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,9 @@ class Target:
 
 def choose_targets(
     table: pd.DataFrame, columns: Sequence[str], requested: Sequence[str] | None
-) -> tuple[list[Target], dict[str, str]]:
-    """Return the targets that can be probed and, for the other columns, why they cannot.
+) -> tuple[list[Target], dict[str, str], list[str]]:
+    """Return the targets that can be probed, for the other columns why they cannot, and a sentence
+    for each target without its rare classes.
 
     Parameters
     ----------
@@ -73,17 +75,19 @@ def choose_targets(
     """
     targets: list[Target] = []
     not_probed: dict[str, str] = {}
+    notes: list[str] = []
     for name in columns if requested is None else dict.fromkeys(requested):
         column = _column(table, name, "--target")
-        target = as_target(name, column)
+        target, note = without_rare_classes(as_target(name, column))
         reason = reason_unfit(target, len(column))
         if reason is None and requested is None and len(targets) == MAX_TARGETS:
             reason = f"{MAX_TARGETS} columns are probed already; name this one with --target"
         if reason is None:
             targets.append(target)
+            notes += [note] if note else []
         else:
             not_probed[name] = reason
-    return targets, not_probed
+    return targets, not_probed, notes
 
 
 #: Larger numbers count as missing: their squares overflow.
@@ -93,7 +97,7 @@ _MAX_NUMBER = 1e100
 def as_target(name: str, column: pd.Series) -> Target:
     """Read a column as numbers, or as classes if it is text or has few different values."""
     text = column.astype(str).str.strip()
-    known = ~text.isin(_MISSING) & column.notna()
+    known = ~text.isin(MISSING) & column.notna()
     numbers = pd.to_numeric(text.where(known), errors="coerce").to_numpy(np.float64, copy=True)
     numbers[~(np.abs(numbers) < _MAX_NUMBER)] = np.nan
     is_number = bool((~np.isnan(numbers)).sum() == known.sum())
@@ -106,6 +110,30 @@ def as_target(name: str, column: pd.Series) -> Target:
     codes, classes = pd.factorize(text[known], sort=True)
     values[known.to_numpy()] = codes
     return Target(name, tuple(classes), values)
+
+
+def without_rare_classes(target: Target) -> tuple[Target, str | None]:
+    """Leave out the participants of classes that are too small, if two classes remain.
+
+    Returns
+    -------
+    Target
+    str or None
+        A sentence about the participants that are left out.
+    """
+    counts = target.counts
+    rare = [label for label, n in counts.items() if n < MIN_IN_CLASS]
+    kept = [label for label in target.classes if label not in rare]
+    if not rare or len(kept) < 2:
+        return target, None
+    values = np.full(len(target.values), np.nan)
+    for number, label in enumerate(kept):
+        values[target.values == target.classes.index(label)] = number
+    listed = ", ".join(f"{label}: {counts[label]}" for label in rare)
+    return Target(target.name, tuple(kept), values), (
+        f"{target.name}: its probe leaves out classes with fewer than {MIN_IN_CLASS} participants "
+        f"({listed})"
+    )
 
 
 def reason_unfit(target: Target, n_participants: int) -> str | None:
@@ -132,19 +160,34 @@ def reason_unfit(target: Target, n_participants: int) -> str | None:
     return None
 
 
-def covariate_matrix(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray | None:
+def covariate_matrix(
+    table: pd.DataFrame, names: Sequence[str], group_by: str | None = None
+) -> tuple[np.ndarray | None, list[str]]:
     """Build the covariates, (participant, column) float64: numbers, and indicators of classes.
 
     Missing values are NaN.
 
+    Parameters
+    ----------
+    group_by
+        `--group-by`.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        None without covariates.
+    list of str
+        A sentence for each covariate that is the same for all participants and is left out.
+
     Raises
     ------
     UsageError
-        A column does not exist, or is text that differs between most participants.
+        A column does not exist, is text that differs between most participants, or has effects
+        that a probe cannot know, because it holds out whole groups of `group_by`.
     """
-    if not names:
-        return None
-    columns = []
+    columns: list[np.ndarray] = []
+    notes: list[str] = []
+    groups = group_codes(table, group_by)
     for name in names:
         covariate = as_target(name, _column(table, name, "--covariate"))
         if covariate.classes and len(covariate.classes) > max(MAX_CLASS_NUMBERS, len(table) // 4):
@@ -152,12 +195,29 @@ def covariate_matrix(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray | 
                 f"--covariate {name}: the column is text with {len(covariate.classes)} different "
                 f"values; choose a column of numbers or of a few classes"
             )
+        if groups is not None and _is_unseen(covariate, groups):
+            raise UsageError(
+                f"--covariate {name}: its effect cannot be removed, because --group-by {group_by} "
+                f"holds out all participants of a class of {name}; leave out one of the two"
+            )
+        if len(np.unique(covariate.values[covariate.known])) < 2:
+            notes.append(f"--covariate {name}: is the same for all participants, so it is left out")
+            continue
         if not covariate.classes:
             columns.append(covariate.values)
         for number in range(1, len(covariate.classes)):
             is_class = (covariate.values == number).astype(float)
             columns.append(np.where(covariate.known, is_class, np.nan))
-    return np.stack(columns, axis=1) if columns else None
+    return (np.stack(columns, axis=1) if columns else None), notes
+
+
+def _is_unseen(covariate: Target, groups: np.ndarray) -> bool:
+    """Whether a class of a covariate exists in one group only."""
+    known = covariate.known & (groups >= 0)
+    return any(
+        len(np.unique(groups[known & (covariate.values == number)])) == 1
+        for number in range(len(covariate.classes))
+    )
 
 
 def group_codes(table: pd.DataFrame, name: str | None) -> np.ndarray | None:
@@ -171,7 +231,7 @@ def group_codes(table: pd.DataFrame, name: str | None) -> np.ndarray | None:
     if name is None:
         return None
     text = _column(table, name, "--group-by").astype(str).str.strip()
-    return pd.factorize(text.where(~text.isin(_MISSING)))[0]
+    return pd.factorize(text.where(~text.isin(MISSING)))[0]
 
 
 def _column(table: pd.DataFrame, name: str, flag: str) -> pd.Series:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from swift_bids.base.errors import UsageError, escape_control_characters, report_problems
 from swift_bids.group.baselines import MAX_RUNS, collect_connectivity, motion
+from swift_bids.group.clean import clean_columns
 from swift_bids.group.columns import choose_targets, covariate_matrix, group_codes
 from swift_bids.group.identification import MOTION_SET, identification
 from swift_bids.group.load import (
@@ -75,20 +76,25 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
     if runs.table["random_weights"].any():
         _LOG.warning("RANDOM WEIGHTS: the embeddings in these tables mean nothing")
     listed, descriptions = participants_of(output_dir, dataset)
-    known = rename_clashing_columns(listed)
+    known, notes = clean_columns(rename_clashing_columns(listed), settings.missing_codes)
     participants = average_by_participant(runs)
     for embedded in (participants, runs):
         embedded.table = embedded.table.merge(known, on="participant_id", how="left")
     # Check that all requested columns exist before writing anything.
     requested = [] if settings.targets == ["none"] else settings.targets
-    targets, not_done = choose_targets(participants.table, list(known.columns[1:]), requested)
-    covariates = covariate_matrix(participants.table, settings.covariates)
+    targets, not_done, rare = choose_targets(participants.table, list(known.columns[1:]), requested)
+    covariates, constant = covariate_matrix(
+        participants.table, settings.covariates, settings.group_by
+    )
     groups = group_codes(participants.table, settings.group_by)
     if both := set(settings.covariates) & set(settings.targets or ()):
         raise UsageError(
             f"--covariate {', '.join(both)}: the column is also a --target; remove one of the two"
         )
     results = GroupResults(runs, participants, n_kinds, problems, settings.recorded, not_done)
+    results.notes = [*notes, *rare, *constant]
+    for note in results.notes:
+        _LOG.warning("%s", note)
     results.missing = _missing(dataset, run_filter, participants)
     write_dataset_files(output_dir, dataset)
     write_participants(output_dir, listed, descriptions)

@@ -184,6 +184,7 @@ def _sentences(results: GroupResults) -> list[tuple[bool, str]]:
                 f"expected by chance.{advice}",
             )
         )
+    sentences += [(False, f"{note}.") for note in results.notes]
     sentences += _identification_sentences(results.identification)
     sentences += _probe_sentences(results.probes)
     sentences += _mask_sentences(results)

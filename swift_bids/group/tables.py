@@ -50,6 +50,8 @@ class GroupResults:
         Tables; empty without results.
     connectivity
         None if it was not needed.
+    notes
+        Sentences about columns of participants.tsv and what became of them.
     mask_related
         Target that is associated with the volume of the brain mask -> how.
     """
@@ -67,6 +69,7 @@ class GroupResults:
     probes: pd.DataFrame = field(default_factory=pd.DataFrame)
     connectivity: Connectivity | None = None
     mask_related: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def made_by(self) -> dict[str, Any]:

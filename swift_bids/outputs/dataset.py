@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from swift_bids import __version__
 from swift_bids.base.errors import UsageError
 from swift_bids.base.files import read_json, write_json, write_text
 from swift_bids.inputs.dataset import Dataset, made_by_this_app, read_description, resolved
+from swift_bids.inputs.filenames import plain
 from swift_bids.outputs.provenance import BIDS_VERSION, GENERATED_BY, RAW_DATASET
 from swift_bids.outputs.tables import column_descriptions, write_table
 
@@ -155,6 +158,7 @@ def participants_of(output_dir: Path, dataset: Dataset) -> tuple[pd.DataFrame, d
     for root in filter(None, (dataset.raw, dataset.root)):
         known, described = _read_participants(root)
         if known is not None:
+            known["participant_id"] = _with_zeros(known["participant_id"], labels, root)
             if not known["participant_id"].isin(labels).any():
                 _LOG.warning(
                     "%s lists none of these participants; its participant_id must look like %s",
@@ -165,6 +169,30 @@ def participants_of(output_dir: Path, dataset: Dataset) -> tuple[pd.DataFrame, d
             about |= {column: described[column] for column in known if column in described}
             break
     return rows, about
+
+
+def _with_zeros(ids: pd.Series, labels: Sequence[str], root: Path) -> pd.Series:
+    """Match ids that lost the zeros before their number, as in a spreadsheet: sub-1 and sub-01."""
+    by_number: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        by_number[plain(label.removeprefix("sub-"))].append(label)
+    changed = {
+        own: found[0]
+        for own in set(ids) - set(labels)
+        if len(found := by_number.get(plain(str(own).removeprefix("sub-")), [])) == 1
+        and found[0] not in set(ids)
+    }
+    if changed:
+        example, label = min(changed.items())
+        _LOG.warning(
+            "%s: %d participant_id(s) differ from the folders by zeros, such as %s, which is taken "
+            "for %s",
+            root / "participants.tsv",
+            len(changed),
+            example,
+            label,
+        )
+    return ids.replace(changed)
 
 
 def _read_participants(root: Path) -> tuple[pd.DataFrame | None, dict[str, Any]]:
@@ -182,6 +210,15 @@ def _read_participants(root: Path) -> tuple[pd.DataFrame | None, dict[str, Any]]
             index_col=False,
             skipinitialspace=True,
         )
+        with open(file, encoding="utf-8-sig") as lines:
+            names = [name.strip() for name in lines.readline().split("\t")]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            _LOG.warning(
+                "%s: has several columns named %s; the second one is called %s.1",
+                file,
+                ", ".join(twice),
+                twice[0],
+            )
         labels = table["participant_id"].str.strip().str.removeprefix("sub-")
         table["participant_id"] = "sub-" + labels  # a cohort's own table has its own labels
         if table["participant_id"].duplicated().any():

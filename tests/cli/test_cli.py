@@ -87,6 +87,7 @@ FLAGS = {
     "--target": ("age", ["age"]),
     "--covariate": ("site", ["site"]),
     "--group-by": ("site", "site"),
+    "--missing-code": ("999", ["999"]),
     "--permutations": ("99", 99),
     "--allow-mixed": (None, True),
     "--fd-threshold": ("0.3", 0.3),

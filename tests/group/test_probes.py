@@ -130,7 +130,7 @@ def test_covariates_are_removed_within_the_folds(rng, classes):
     plain, _ = fit_probe(target, {"embedding": x}, n_permutations=1)
     assert row(plain, "embedding", "auroc")["value"] > 0.95
     table = pd.DataFrame({"age": covariate})
-    without, _ = fit_probe(target, {"embedding": x}, covariate_matrix(table, ["age"]), None, 1)
+    without, _ = fit_probe(target, {"embedding": x}, covariate_matrix(table, ["age"])[0], None, 1)
     assert row(without, "embedding", "auroc")["value"] < 0.7
 
 
@@ -247,7 +247,7 @@ def column(*parts):
     ],
 )
 def test_columns_that_qualify_as_targets(values, reason):
-    targets, not_probed = choose_targets(pd.DataFrame({"c": values}), ["c"], None)
+    targets, not_probed, _ = choose_targets(pd.DataFrame({"c": values}), ["c"], None)
     assert len(targets) == (reason is None)
     assert (reason or "") in not_probed.get("c", "")
 
@@ -265,7 +265,7 @@ def test_unknown_columns_are_rejected():
     table = pd.DataFrame({"participant_id": ["sub-1"], "age": ["3"], "name": ["x"]})
     for call in (
         lambda: choose_targets(table, ["age"], ["agee"]),
-        lambda: covariate_matrix(table, ["agee"]),
+        lambda: covariate_matrix(table, ["agee"])[0],
         lambda: group_codes(table, "agee"),
     ):
         with pytest.raises(UsageError, match=r"agee: .* in participants\.tsv; did you mean age\?"):
@@ -274,16 +274,16 @@ def test_unknown_columns_are_rejected():
         choose_targets(table, ["age"], ["height"])
     texts = pd.DataFrame({"c": [f"x{i}" for i in range(40)]})
     with pytest.raises(UsageError, match="is text with 40 different"):
-        covariate_matrix(texts, ["c"])
+        covariate_matrix(texts, ["c"])[0]
 
 
 def test_covariates_and_groups_from_a_table():
     table = pd.DataFrame({"site": ["a", "b", "n/a", "c"], "age": ["1", "2", "3", "9"]})
-    matrix = covariate_matrix(table, ["site"])
+    matrix = covariate_matrix(table, ["site"])[0]
     expected = [[0, 0], [1, 0], [np.nan, np.nan], [0, 1]]
     np.testing.assert_array_equal(matrix, expected)
     assert group_codes(table, "site").tolist() == [0, 1, -1, 2]
-    assert covariate_matrix(table, []) is None
+    assert covariate_matrix(table, [])[0] is None
     assert group_codes(table, None) is None
 
 
