@@ -32,9 +32,10 @@ class Connectivity:
 
     Attributes
     ----------
-    by_participant
-        (participant, edge) float32, the mean over runs weighted by included chunks; a row is NaN
-        if the participant's runs have fewer than half of the edges. None without connectivity.
+    by_unit
+        (unit, edge) float32, the mean over the runs of a participant (or session), weighted by
+        included chunks; a row is NaN if they have fewer than half of the edges. None without
+        connectivity.
     by_run
         (run, edge) likewise; None for more than 2,000 runs.
     note
@@ -43,7 +44,7 @@ class Connectivity:
         Tables that could not be read.
     """
 
-    by_participant: np.ndarray | None
+    by_unit: np.ndarray | None
     by_run: np.ndarray | None
     note: str
     problems: tuple[Problem, ...] = ()
@@ -59,9 +60,17 @@ def mask_and_intensity(table: pd.DataFrame) -> np.ndarray:
     return table[list(MASK)].to_numpy(np.float64)
 
 
-def collect_connectivity(output_dir: Path, runs: pd.DataFrame) -> Connectivity:
-    """Compute functional connectivity from the parcels' time series of all runs."""
-    codes, participants = pd.factorize(runs["participant_id"])
+def collect_connectivity(output_dir: Path, runs: pd.DataFrame, units: pd.Series) -> Connectivity:
+    """Compute functional connectivity from the parcels' time series of all runs.
+
+    Parameters
+    ----------
+    runs
+        Table of the runs.
+    units
+        (run,) participant or session, over whose runs to average.
+    """
+    codes, names = pd.factorize(units)
     weights = runs["n_included"].to_numpy(np.float32)
     atlas: tuple[str, str | None] | None = None
     parcels: list[str] | None = None
@@ -80,7 +89,7 @@ def collect_connectivity(output_dir: Path, runs: pd.DataFrame) -> Connectivity:
             continue
         if parcels is None:
             atlas, parcels = own_atlas, own_parcels
-            total = np.zeros((len(participants), len(edges)), dtype=np.float32)
+            total = np.zeros((len(names), len(edges)), dtype=np.float32)
             weight = np.zeros_like(total)
             per_run = None
             if len(runs) <= MAX_RUNS:
@@ -107,12 +116,12 @@ def collect_connectivity(output_dir: Path, runs: pd.DataFrame) -> Connectivity:
         f"Pearson correlations (Fisher's z) between the denoised mean signals of {len(parcels)} "
         f"parcels ({atlas[0]}), of {with_file} of {len(runs)} runs"
     )
-    by_participant = _complete(total)
-    if by_participant is None:
+    by_unit = _complete(total)
+    if by_unit is None:
         share = f"{_MIN_EDGE_KNOWN:.0%} of the participants"
         note = f"no pair of the {len(parcels)} parcels is known for {share}"
     by_run = None if per_run is None else _complete(per_run)
-    return Connectivity(by_participant, by_run, note, tuple(problems))
+    return Connectivity(by_unit, by_run, note, tuple(problems))
 
 
 def _complete(edges: np.ndarray) -> np.ndarray | None:

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from swift_bids.base.errors import UsageError, escape_control_characters, report_problems
+from swift_bids.base.errors import escape_control_characters, report_problems
+from swift_bids.group.analysis import plan_analyses
+from swift_bids.group.average import average_by_participant
 from swift_bids.group.baselines import MAX_RUNS, collect_connectivity, motion
 from swift_bids.group.clean import clean_columns
-from swift_bids.group.columns import choose_targets, covariate_matrix, group_codes
 from swift_bids.group.identification import MOTION_SET, identification
 from swift_bids.group.load import (
     Embedded,
     RunFilter,
-    average_by_participant,
     check_kinds,
     collect_runs,
     rename_clashing_columns,
@@ -33,8 +33,9 @@ from swift_bids.group.page import write_group_report
 from swift_bids.group.probes.scores import EMBEDDING
 from swift_bids.group.similarity import duplicates, nearest_neighbours
 from swift_bids.group.tables import GroupResults, write_group_tables, write_similarity
-from swift_bids.group.targets import probe_targets
+from swift_bids.group.targets import probe_targets, report_not_done
 from swift_bids.inputs.dataset import Dataset
+from swift_bids.inputs.sessions_table import SESSION_KEYS, read_sessions
 from swift_bids.outputs.dataset import (
     check_output_dir,
     participants_of,
@@ -80,19 +81,13 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
     participants = average_by_participant(runs)
     for embedded in (participants, runs):
         embedded.table = embedded.table.merge(known, on="participant_id", how="left")
+    sessions, of_sessions = _sessions(dataset, runs, settings)
     # Check that all requested columns exist before writing anything.
-    requested = [] if settings.targets == ["none"] else settings.targets
-    targets, not_done, rare = choose_targets(participants.table, list(known.columns[1:]), requested)
-    covariates, constant = covariate_matrix(
-        participants.table, settings.covariates, settings.group_by
+    analyses, not_done, of_columns = plan_analyses(
+        runs, participants, list(known.columns[1:]), sessions, settings
     )
-    groups = group_codes(participants.table, settings.group_by)
-    if both := set(settings.covariates) & set(settings.targets or ()):
-        raise UsageError(
-            f"--covariate {', '.join(both)}: the column is also a --target; remove one of the two"
-        )
     results = GroupResults(runs, participants, n_kinds, problems, settings.recorded, not_done)
-    results.notes = [*notes, *rare, *constant]
+    results.notes = [*notes, *of_sessions, *of_columns]
     for note in results.notes:
         _LOG.warning("%s", note)
     results.missing = _missing(dataset, run_filter, participants)
@@ -101,18 +96,36 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
     with _timed("outliers, neighbours and duplicates"):
         _compare_runs(output_dir, results)
     with _timed("functional connectivity"):
-        if targets or (runs.has_repeats and len(runs.table) <= MAX_RUNS):
-            results.connectivity = collect_connectivity(output_dir, runs.table)
+        has_targets = any(analysis.targets for analysis in analyses)
+        if has_targets or (runs.has_repeats and len(runs.table) <= MAX_RUNS):
+            people = runs.table["participant_id"]
+            results.connectivity = collect_connectivity(output_dir, runs.table, people)
             problems += results.connectivity.problems
     with _timed("identification"):
         results.identification = _identification(results, settings.permutations)
     with _timed("probes"):
-        probe_targets(results, targets, covariates, groups, settings)
+        for analysis in analyses:
+            probe_targets(output_dir, results, analysis, settings)
+        report_not_done(results, settings)
     with _timed("writing"):
         write_group_tables(output_dir, results, descriptions)
         page = write_group_report(output_dir, results, known)
     _LOG.info("%d run(s) of %d participant(s): %s", len(runs.table), len(participants.table), page)
     return report_problems(problems)
+
+
+def _sessions(
+    dataset: Dataset, runs: Embedded, settings: GroupSettings
+) -> tuple[pd.DataFrame, list[str]]:
+    """Columns of the sessions of the runs, and what was read in another way than written."""
+    if runs.table["session_id"].isna().all():
+        return pd.DataFrame(columns=SESSION_KEYS), []
+    table = read_sessions(dataset, runs.table["participant_id"].unique())
+    names = table["participant_id"] + " ses-" + table["session_id"]
+    cleaned, notes = clean_columns(
+        pd.concat([names.rename("name"), table.iloc[:, 2:]], axis=1), settings.missing_codes
+    )
+    return pd.concat([table[SESSION_KEYS], cleaned.iloc[:, 1:]], axis=1), notes
 
 
 def _compare_runs(output_dir: Path, results: GroupResults) -> None:

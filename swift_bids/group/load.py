@@ -46,9 +46,9 @@ CANDIDATE_ENTITIES = r"_(?:space|cohort|res|den|echo)-[^_]+"
 #: Embeddings are comparable if their TRs differ by at most this (s), the widest range that
 #: `--target-tr auto` leaves unchanged.
 _MAX_TR_DIFFERENCE = 2 * TR_TOLERANCE
-#: Columns of a participant that are means, and sums, of the columns of its runs.
-_MEANS = ("template_share", *MASK, "tsnr", "mean_fd", "censored")
-_SUMS = ("n_warnings", "n_chunks")
+#: Columns of a run that are averaged, and added up, over the runs of a participant.
+MEANS = ("template_share", *MASK, "tsnr", "mean_fd", "censored")
+SUMS = ("n_warnings", "n_chunks")
 
 
 @dataclass
@@ -205,21 +205,6 @@ def check_kinds(table: pd.DataFrame, allow_mixed: bool) -> int:
     return len(kinds)
 
 
-def average_by_participant(runs: Embedded) -> Embedded:
-    """Average the runs of each participant, weighted by their included chunks."""
-    table = runs.table
-    codes, labels = pd.factorize(table["participant_id"])
-    weights = table["n_included"].to_numpy(np.float64)
-    rows = pd.DataFrame({"participant_id": labels, "n_runs": np.bincount(codes)})
-    for column in _SUMS:
-        rows[column] = np.bincount(codes, table[column]).astype(int)
-    rows["n_included"] = np.bincount(codes, weights).astype(int)
-    for column in _MEANS:
-        rows[column] = _weighted(table[[column]].to_numpy(np.float64), weights, codes)[:, 0]
-    features = _weighted(runs.features.astype(np.float64), weights, codes)
-    return Embedded(rows, features.astype(np.float32))
-
-
 def rename_clashing_columns(participants: pd.DataFrame) -> pd.DataFrame:
     """Rename columns of participants.tsv that clash with other columns to `participants_NAME`."""
     names: dict[str, str] = {}
@@ -231,14 +216,6 @@ def rename_clashing_columns(participants: pd.DataFrame) -> pd.DataFrame:
             name = f"participants_{name}"
         names[column] = name
     return participants.rename(columns=names)
-
-
-def _weighted(values: np.ndarray, weights: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Weighted means (group, column) of (row, column) values, without NaN."""
-    known = ~np.isnan(values)
-    weighted = pd.DataFrame(np.where(known, values, 0) * weights[:, None]).groupby(codes).sum()
-    total = pd.DataFrame(known * weights[:, None]).groupby(codes).sum()
-    return (weighted / total.where(total > 0)).to_numpy()
 
 
 def _is_number(value: Any) -> bool:
@@ -291,7 +268,7 @@ def _read(name: str, sidecar: Path) -> tuple[dict[str, Any], np.ndarray]:
     for column, value in zip(columns[:n_before], values):
         number = float("nan") if value == "n/a" else float(value)
         row[column] = int(number) if column.startswith("n_") else number
-    if missing := [column for column in (*_MEANS, *_SUMS, "n_included") if column not in row]:
+    if missing := [column for column in (*MEANS, *SUMS, "n_included") if column not in row]:
         raise ValueError(f"it has no column {missing[0]}")
     for column, value in row.items():
         if isinstance(value, (list, dict)) or (column in _TRS and not _is_number(value)):

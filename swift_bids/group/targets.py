@@ -1,4 +1,4 @@
-"""Targets of a call -> probes of the embeddings and of the baselines, for the same participants."""
+"""Targets of a call -> probes of the embeddings and of the baselines, for the same rows."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from swift_bids.base.errors import Problem
-from swift_bids.group.baselines import MASK, mask_and_intensity, motion
-from swift_bids.group.columns import Target, reason_unfit
+from swift_bids.group.analysis import Analysis
+from swift_bids.group.baselines import MASK, collect_connectivity, mask_and_intensity, motion
+from swift_bids.group.columns import MIN_PARTICIPANTS, Target, reason_unfit
 from swift_bids.group.mask_effects import VOLUME, associated_with_mask, volume_target
 from swift_bids.group.probes.probe import fit_probe
 from swift_bids.group.probes.scores import EMBEDDING
@@ -26,48 +28,47 @@ _MAX_LACKING = 0.1
 
 
 def probe_targets(
-    results: GroupResults,
-    targets: list[Target],
-    covariates: np.ndarray | None,
-    groups: np.ndarray | None,
-    settings: GroupSettings,
+    output_dir: Path, results: GroupResults, analysis: Analysis, settings: GroupSettings
 ) -> None:
-    """Probe each target and the volume of the brain masks; add tables and reasons to the results.
-
-    Parameters
-    ----------
-    targets, covariates, groups
-        From `swift_bids.group.columns`.
-    """
-    features, usable = _feature_sets(results) if targets else ({}, np.empty(0, dtype=bool))
-    tables = []
-    for target in targets:
+    """Probe each target and, on participants, the volume of the brain masks; add tables and reasons
+    to the results."""
+    features: dict[str, np.ndarray] = {}
+    usable = np.empty(0, dtype=bool)
+    if analysis.targets:
+        features, usable = _feature_sets(output_dir, results, analysis)
+    tables = [results.probes] if len(results.probes) else []
+    for target in analysis.targets:
         values = np.where(usable, target.values, np.nan)
         chosen = Target(target.name, target.classes, values)
         # a target that belongs to a baseline would be its own feature
         fair = {k: v for k, v in features.items() if not (k == "mask" and target.name in MASK)}
-        table, reason = _fit(results, chosen, fair, covariates, groups, settings)
+        table, reason = _fit(results, chosen, fair, analysis, settings)
         if reason:
             results.not_done[target.name] = reason
         else:
             tables.append(table)
-    table = results.participants.table
+    table = analysis.embedded.table
     if VOLUME not in settings.covariates:
-        results.mask_related = associated_with_mask(targets, table)
-        for name, how in results.mask_related.items():
+        related = associated_with_mask(analysis.targets, table)
+        results.mask_related |= related
+        for name, how in related.items():
             _LOG.warning("%s is associated with the volume of the brain masks (%s)", name, how)
-    if _examines_masks(targets, settings):
+    if not analysis.by_session and _examines_masks(analysis.targets, settings):
         volume = volume_target(table)
         # few participants, or the same mask for everybody
         if not volume.classes and not reason_unfit(volume, len(table)):
-            own = {EMBEDDING: results.participants.features.astype(np.float64)}
-            table, reason = _fit(results, volume, own, covariates, groups, settings)
+            own = {EMBEDDING: analysis.embedded.features.astype(np.float64)}
+            table, reason = _fit(results, volume, own, analysis, settings)
             if reason:
                 results.not_done[VOLUME] = reason
             else:
                 tables.append(table)
     if tables:
         results.probes = pd.concat(tables, ignore_index=True)
+
+
+def report_not_done(results: GroupResults, settings: GroupSettings) -> None:
+    """Make problems of the requested targets that were not probed, and log other reasons."""
     for column, reason in results.not_done.items():
         if settings.targets and column in settings.targets:
             results.problems.append(Problem("", f"--target {column}", reason))
@@ -88,14 +89,21 @@ def _fit(
     results: GroupResults,
     target: Target,
     features: Mapping[str, np.ndarray],
-    covariates: np.ndarray | None,
-    groups: np.ndarray | None,
+    analysis: Analysis,
     settings: GroupSettings,
 ) -> tuple[pd.DataFrame, str | None]:
     """Call `fit_probe`; if a worker is killed, that is a reason, and a problem of the call."""
     start = time.monotonic()
+    covariates, groups = analysis.covariates, analysis.groups
+    kept = target.known & (True if covariates is None else ~np.isnan(covariates).any(axis=1))
+    n_people = analysis.embedded.table["participant_id"][kept].nunique()
+    if analysis.by_session and n_people < MIN_PARTICIPANTS:
+        return pd.DataFrame(), (
+            f"the sessions with a value are those of {n_people} participants; a probe needs "
+            f"{MIN_PARTICIPANTS}"
+        )
     try:
-        return fit_probe(
+        table, reason = fit_probe(
             target, features, covariates, groups, settings.permutations, settings.processes
         )
     except BrokenProcessPool:
@@ -106,19 +114,24 @@ def _fit(
         return pd.DataFrame(), reason
     finally:
         _LOG.debug("probe of %s took %.1f s", target.name, time.monotonic() - start)
+    if analysis.by_session and len(table):
+        table["n_sessions"], table["n_participants"] = table["n_participants"], n_people
+    return table, reason
 
 
-def _feature_sets(results: GroupResults) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Sets of features, name -> (participant, feature), and which participants have all of them."""
-    participants, connectivity = results.participants, results.connectivity
-    sets = {EMBEDDING: participants.features.astype(np.float64)}
-    usable = np.ones(len(participants.table), dtype=bool)
-    baselines = {
-        "motion": motion(participants.table),
-        "mask": mask_and_intensity(participants.table),
-    }
-    if connectivity is not None and connectivity.by_participant is not None:
-        baselines["connectivity"] = connectivity.by_participant.astype(np.float64)
+def _feature_sets(
+    output_dir: Path, results: GroupResults, analysis: Analysis
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Sets of features, name -> (row, feature), and which rows have all of them."""
+    table, connectivity = analysis.embedded.table, results.connectivity
+    if analysis.by_session and connectivity is not None:
+        units = analysis.units_of(results.runs.table)
+        connectivity = collect_connectivity(output_dir, results.runs.table, units)
+    sets = {EMBEDDING: analysis.embedded.features.astype(np.float64)}
+    usable = np.ones(len(table), dtype=bool)
+    baselines = {"motion": motion(table), "mask": mask_and_intensity(table)}
+    if connectivity is not None and connectivity.by_unit is not None:
+        baselines["connectivity"] = connectivity.by_unit.astype(np.float64)
     elif connectivity is not None:
         results.not_done["baseline connectivity"] = connectivity.note
     for name, values in baselines.items():
@@ -126,7 +139,8 @@ def _feature_sets(results: GroupResults) -> tuple[dict[str, np.ndarray], np.ndar
         if (~known).mean() <= _MAX_LACKING:
             sets[name], usable = values, usable & known
         else:
+            rows = "sessions" if analysis.by_session else "participants"
             results.not_done[f"baseline {name}"] = (
-                f"{(~known).sum()} of {len(known)} participants lack it"
+                f"{(~known).sum()} of {len(known)} {rows} lack it"
             )
     return sets, usable

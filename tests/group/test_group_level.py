@@ -15,8 +15,9 @@ from benchmarks.group import write_outputs
 from swift_bids.base.errors import UsageError
 from swift_bids.cli.parse import parse_arguments
 from swift_bids.cli.settings import group_settings
+from swift_bids.group.average import average_by_participant
 from swift_bids.group.level import run_group_level
-from swift_bids.group.load import RunFilter, average_by_participant, check_kinds, collect_runs
+from swift_bids.group.load import RunFilter, check_kinds, collect_runs
 from swift_bids.inputs.dataset import find_derivatives
 
 CALL = ("--target", "planted", "--permutations", "19", "--nprocs", "2")

@@ -1,0 +1,147 @@
+"""Requested columns -> what is probed: rows of participants or of sessions, and their targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from swift_bids.base.errors import UsageError
+from swift_bids.group.average import average_runs
+from swift_bids.group.columns import Target, choose_targets, covariate_matrix, group_codes
+from swift_bids.group.load import Embedded
+from swift_bids.inputs.sessions_table import SESSION_KEYS
+from swift_bids.settings import GroupSettings
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Targets that are predicted from the same rows.
+
+    Attributes
+    ----------
+    by_session
+        Whether a row is a session; else it is a participant.
+    embedded
+        Table and features of the rows.
+    targets, covariates, groups
+        From `swift_bids.group.columns`. The sessions of a participant are always in one group.
+    """
+
+    by_session: bool
+    embedded: Embedded
+    targets: list[Target]
+    covariates: np.ndarray | None
+    groups: np.ndarray | None
+
+    def units_of(self, runs: pd.DataFrame) -> pd.Series:
+        """The row to which each run belongs, as text."""
+        return unit_names(runs, self.by_session)
+
+
+def unit_names(table: pd.DataFrame, by_session: bool) -> pd.Series:
+    """Names of the participants, or of the sessions, of the rows of a table."""
+    if not by_session:
+        return table["participant_id"]
+    return table["participant_id"] + "_ses-" + table["session_id"].fillna("")
+
+
+def plan_analyses(
+    runs: Embedded,
+    participants: Embedded,
+    columns: list[str],
+    sessions: pd.DataFrame,
+    settings: GroupSettings,
+) -> tuple[list[Analysis], dict[str, str], list[str]]:
+    """Decide which targets are probed on participants, and which on sessions.
+
+    A target is probed on sessions if it, a covariate or the groups are a column of sessions.
+
+    Parameters
+    ----------
+    runs, participants
+        With the columns of participants.tsv.
+    columns
+        Columns of participants.tsv, from which to choose if no target was requested.
+    sessions
+        From `swift_bids.inputs.sessions_table.read_sessions`.
+
+    Returns
+    -------
+    analyses : list of Analysis
+        Of participants, and of sessions if any column of sessions is requested.
+    not_done : dict
+        Target -> why it cannot be probed.
+    notes : list of str
+        Sentences about covariates and rare classes.
+
+    Raises
+    ------
+    UsageError
+        A column does not exist, or the requested columns contradict each other.
+    """
+    requested = [] if settings.targets == ["none"] else settings.targets
+    if both := set(settings.covariates) & set(requested or ()):
+        raise UsageError(
+            f"--covariate {', '.join(both)}: the column is also a --target; remove one of the two"
+        )
+    of_sessions = set(sessions.columns[2:]) - set(participants.table.columns)
+    adjusted = {*settings.covariates, *filter(None, [settings.group_by])} & of_sessions
+    if requested is None and adjusted:
+        raise UsageError(
+            f"{', '.join(sorted(adjusted))} is a column of sessions; name the targets with --target"
+        )
+    by_session = [n for n in requested or () if n in of_sessions or adjusted]
+    others = None if requested is None else [n for n in requested if n not in by_session]
+    analyses: list[Analysis] = []
+    not_done: dict[str, str] = {}
+    notes: list[str] = []
+    tables = [(False, participants, others)]
+    if by_session:
+        tables.append((True, _by_session(runs, participants, sessions), by_session))
+    for is_session, embedded, names in tables:
+        if is_session or not by_session or names:
+            analysis, reasons, sentences = _plan(is_session, embedded, columns, names, settings)
+            analyses.append(analysis)
+            not_done |= reasons
+            notes += sentences
+    return analyses, not_done, list(dict.fromkeys(notes))
+
+
+def _plan(
+    by_session: bool,
+    embedded: Embedded,
+    columns: list[str],
+    names: list[str] | None,
+    settings: GroupSettings,
+) -> tuple[Analysis, dict[str, str], list[str]]:
+    table = embedded.table
+    targets, not_done, rare = choose_targets(table, columns, names)
+    covariates, constant = covariate_matrix(table, settings.covariates, settings.group_by)
+    groups = group_codes(table, settings.group_by)
+    if by_session:
+        people = pd.factorize(table["participant_id"])[0]
+        if groups is None:
+            groups = people
+        split = pd.Series(groups).groupby(people).nunique() > 1
+        if split.any():
+            who = table["participant_id"][people == split.idxmax()].iloc[0]
+            raise UsageError(
+                f"--group-by {settings.group_by}: the sessions of {who} are in several groups, but "
+                f"a participant must not be both in the training and in the test set"
+            )
+    return Analysis(by_session, embedded, targets, covariates, groups), not_done, [*rare, *constant]
+
+
+def _by_session(runs: Embedded, participants: Embedded, sessions: pd.DataFrame) -> Embedded:
+    """Average the runs of each session; add the columns of participants and sessions."""
+    table = runs.table
+    averaged = average_runs(runs, unit_names(table, by_session=True))
+    keys = table.groupby(unit_names(table, by_session=True), sort=False)[SESSION_KEYS].first()
+    rows = pd.concat([keys.reset_index(drop=True), averaged.table], axis=1)
+    of_participants = [c for c in participants.table.columns if c not in rows.columns]
+    known = participants.table[["participant_id", *of_participants]]
+    rows = rows.merge(known, on="participant_id", how="left")
+    new = [c for c in sessions.columns if c in SESSION_KEYS or c not in rows.columns]
+    return Embedded(rows.merge(sessions[new], on=SESSION_KEYS, how="left"), averaged.features)

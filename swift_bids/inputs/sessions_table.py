@@ -1,0 +1,61 @@
+"""sessions.tsv of each participant, or of the dataset -> columns of sessions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from swift_bids.inputs.dataset import Dataset
+
+_LOG = logging.getLogger("swift_bids")
+#: Columns that identify a session.
+SESSION_KEYS = ["participant_id", "session_id"]
+
+
+def read_sessions(dataset: Dataset, participants: Iterable[str]) -> pd.DataFrame:
+    """Read the columns of sessions, as text.
+
+    They come from `sub-XX/sub-XX_sessions.tsv`, where BIDS has them, or from a `sessions.tsv` with
+    the column `participant_id` in the root of the dataset; of the raw dataset, or else of the
+    derivatives.
+
+    Parameters
+    ----------
+    participants
+        `sub-XX` of each participant.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `participant_id`, `session_id` (a label without `ses-`), and the other columns; empty
+        without such files. A file that cannot be read leads to a warning.
+    """
+    for root in filter(None, (dataset.raw, dataset.root)):
+        tables = [_read(root / name / f"{name}_sessions.tsv", name) for name in participants]
+        tables.append(_read(root / "sessions.tsv", None))
+        if known := [table for table in tables if table is not None]:
+            merged = pd.concat(known, ignore_index=True)
+            return merged.drop_duplicates(SESSION_KEYS, ignore_index=True)
+    return pd.DataFrame(columns=SESSION_KEYS)
+
+
+def _read(file: Path, participant: str | None) -> pd.DataFrame | None:
+    if not file.exists():
+        return None
+    try:
+        table = pd.read_csv(
+            file, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+        )
+        if participant is not None:
+            table = table.assign(participant_id=participant)
+        table["participant_id"] = "sub-" + table["participant_id"].str.strip().str.removeprefix(
+            "sub-"
+        )
+        table["session_id"] = table["session_id"].str.strip().str.removeprefix("ses-")
+    except (OSError, ValueError, KeyError) as error:
+        _LOG.warning("%s: its columns are not used (%r); correct the file", file, error)
+        return None
+    return table[[*SESSION_KEYS, *table.columns.drop(SESSION_KEYS)]]
