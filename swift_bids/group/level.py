@@ -118,9 +118,11 @@ def _sessions(
     dataset: Dataset, runs: Embedded, settings: GroupSettings
 ) -> tuple[pd.DataFrame, list[str]]:
     """Columns of the sessions of the runs, and what was read in another way than written."""
-    if runs.table["session_id"].isna().all():
-        return pd.DataFrame(columns=SESSION_KEYS), []
-    table = read_sessions(dataset, runs.table["participant_id"].unique())
+    table = pd.DataFrame(columns=SESSION_KEYS)
+    if runs.table["session_id"].notna().any():
+        table = read_sessions(dataset, runs.table["participant_id"].unique())
+    if table.empty:
+        return table, []
     names = table["participant_id"] + " ses-" + table["session_id"]
     cleaned, notes = clean_columns(
         pd.concat([names.rename("name"), table.iloc[:, 2:]], axis=1), settings.missing_codes

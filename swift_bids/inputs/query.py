@@ -180,6 +180,11 @@ def _participant_runs(
             )
             if run["mask"] is None:
                 raise InputError(_explain_no_mask(stem, masks[folder], selection))
+            if selection.masks[0] == "bold" and run["mask"].kind == "anatomical":
+                run["warnings"] = [
+                    *run.get("warnings", ()),
+                    "it has no functional brain mask in its space, so its mask is the anatomical one",
+                ]
             runs.append(
                 complete_run(
                     run,

@@ -106,6 +106,15 @@ def test_sessions_without_a_row_or_a_value_are_left_out(made_up, tmp_path):
     assert (found["n_participants"], found["n_sessions"]) == (28, 55)
 
 
+def test_sessions_without_any_table(made_up, tmp_path):
+    root = shutil.copytree(made_up, tmp_path / "data")
+    for file in (root / "fmriprep").glob("sub-*/*_sessions.tsv"):
+        file.unlink()
+    table = probe(root, "--target", "planted")
+    assert table.loc[("planted", "embedding"), "n_participants"] == N_PARTICIPANTS
+    assert "n_sessions" not in table
+
+
 def test_one_table_for_the_dataset(made_up, tmp_path):
     root = shutil.copytree(made_up, tmp_path / "data")
     tables = []

@@ -97,7 +97,12 @@ def test_a_run_without_functional_mask_takes_the_anatomical_one(tmp_path):
     bold = write_run(tmp_path, "1")
     standard = write_anatomical(tmp_path)
     file_of(bold, "mask").unlink()
-    assert only_run(tmp_path, "bold", "anat").mask.file == str(standard)
+    run = only_run(tmp_path, "bold", "anat")
+    assert run.mask.file == str(standard)
+    assert run.warnings == (
+        "it has no functional brain mask in its space, so its mask is the anatomical one",
+    )
+    assert only_run(tmp_path, "anat").warnings == ()
     _, problems = query(tmp_path, masks=("bold",))
     assert "has no functional brain mask in its space" in str(problems)
 
