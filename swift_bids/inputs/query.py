@@ -183,7 +183,7 @@ def _participant_runs(
             if selection.masks[0] == "bold" and run["mask"].kind == "anatomical":
                 run["warnings"] = [
                     *run.get("warnings", ()),
-                    "it has no functional brain mask in its space and is read with the anatomical one",
+                    "it has no functional brain mask in its space, so the anatomical one is used",
                 ]
             runs.append(
                 complete_run(

@@ -100,7 +100,7 @@ def test_a_run_without_functional_mask_takes_the_anatomical_one(tmp_path):
     run = only_run(tmp_path, "bold", "anat")
     assert run.mask.file == str(standard)
     assert run.warnings == (
-        "it has no functional brain mask in its space and is read with the anatomical one",
+        "it has no functional brain mask in its space, so the anatomical one is used",
     )
     assert only_run(tmp_path, "anat").warnings == ()
     _, problems = query(tmp_path, masks=("bold",))
