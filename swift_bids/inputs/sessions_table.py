@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from swift_bids.inputs.dataset import Dataset
+from swift_bids.inputs.tsv_tables import participant_ids, read_table
 
 _LOG = logging.getLogger("swift_bids")
 #: Columns that identify a session.
@@ -43,19 +44,14 @@ def read_sessions(dataset: Dataset, participants: Iterable[str]) -> pd.DataFrame
 
 
 def _read(file: Path, participant: str | None) -> pd.DataFrame | None:
-    if not file.exists():
+    table = read_table(file, "session_id") if file.exists() else None
+    if table is None:
         return None
-    try:
-        table = pd.read_csv(
-            file, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
-        )
-        if participant is not None:
-            table = table.assign(participant_id=participant)
-        table["participant_id"] = "sub-" + table["participant_id"].str.strip().str.removeprefix(
-            "sub-"
-        )
-        table["session_id"] = table["session_id"].str.strip().str.removeprefix("ses-")
-    except (OSError, ValueError, KeyError) as error:
-        _LOG.warning("%s: its columns are not used (%r); correct the file", file, error)
+    if participant is not None:
+        table = table.assign(participant_id=participant)
+    if "participant_id" not in table:
+        _LOG.warning("%s: has no column participant_id; add it", file)
         return None
+    table["participant_id"] = participant_ids(table["participant_id"])
+    table["session_id"] = table["session_id"].str.removeprefix("ses-")
     return table[[*SESSION_KEYS, *table.columns.drop(SESSION_KEYS)]]

@@ -16,6 +16,7 @@ from swift_bids.base.errors import UsageError
 from swift_bids.base.files import read_json, write_json, write_text
 from swift_bids.inputs.dataset import Dataset, made_by_this_app, read_description, resolved
 from swift_bids.inputs.filenames import plain
+from swift_bids.inputs.tsv_tables import participant_ids, read_table
 from swift_bids.outputs.provenance import BIDS_VERSION, GENERATED_BY, RAW_DATASET
 from swift_bids.outputs.tables import column_descriptions, write_table
 
@@ -198,37 +199,19 @@ def _with_zeros(ids: pd.Series, labels: Sequence[str], root: Path) -> pd.Series:
 def _read_participants(root: Path) -> tuple[pd.DataFrame | None, dict[str, Any]]:
     """A dataset's participants.tsv as text, and column descriptions from its participants.json."""
     file = root / "participants.tsv"
-    if not file.exists():
+    table = read_table(file, "participant_id") if file.exists() else None
+    if table is None:
         return None, {}
+    table["participant_id"] = participant_ids(table["participant_id"])
+    if table["participant_id"].duplicated().any():
+        _LOG.warning("%s lists participants twice; the first row of each is used", file)
+        table = table.drop_duplicates("participant_id", ignore_index=True)
+    sidecar = file.with_suffix(".json")
     try:
-        table = pd.read_csv(
-            file,
-            sep="\t",
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            index_col=False,
-            skipinitialspace=True,
-        )
-        with open(file, encoding="utf-8-sig") as lines:
-            names = [name.strip() for name in lines.readline().split("\t")]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            _LOG.warning(
-                "%s: has several columns named %s; the second one is called %s.1",
-                file,
-                ", ".join(twice),
-                twice[0],
-            )
-        labels = table["participant_id"].str.strip().str.removeprefix("sub-")
-        table["participant_id"] = "sub-" + labels  # a cohort's own table has its own labels
-        if table["participant_id"].duplicated().any():
-            _LOG.warning("%s lists participants twice; the first row of each is used", file)
-            table = table.drop_duplicates("participant_id")
-        sidecar = file.with_suffix(".json")
         return table, dict(read_json(sidecar)) if sidecar.exists() else {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        _LOG.warning("%s: its columns are not copied (%s); correct the file", file, error)
-        return None, {}
+    except (OSError, ValueError, TypeError) as error:
+        _LOG.warning("%s: is not used (%s); correct the file", sidecar, error)
+        return table, {}
 
 
 def _generated_by() -> dict[str, Any]:

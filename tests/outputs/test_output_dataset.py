@@ -92,7 +92,7 @@ def test_a_damaged_participants_table_is_reported_and_not_copied(tmp_path, caplo
     dataset = find_derivatives(tmp_path / "in")
     write_participants(tmp_path / "out", *participants_of(tmp_path / "out", dataset))
     assert (tmp_path / "out" / "participants.tsv").read_text() == "participant_id\nsub-1\n"
-    assert "its columns are not copied" in caplog.text
+    assert "has no column participant_id, but name, age; rename one" in caplog.text
 
 
 def test_the_citation_describes_the_settings(written):
