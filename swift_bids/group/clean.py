@@ -17,6 +17,7 @@ from swift_bids.group.columns import MISSING
 #: A number of which only a limit is known: 89+, >89, >= 89, <5.
 _LIMITED = re.compile(r"(?:[<>]=?\s*)?(-?\d+(?:\.\d+)?)\s*\+?")
 _COMMA = re.compile(r"-?\d+,\d+")
+_RANGE = re.compile(r"\d+(\.\d+)?\s*-\s*\d+(\.\d+)?")
 #: Numbers that commonly stand for missing values: -9, 77, 888, -999, 9999.
 _CODE = re.compile(r"-[789]|-?(7{2,}|8{2,}|9{2,})")
 #: Fewest other values from which the app judges whether a number is a code.
@@ -86,12 +87,18 @@ def _numbers(name: str, text: pd.Series, ids: pd.Series) -> tuple[pd.Series, lis
             lambda cell: cell.replace(",", "."),
             "is read with a decimal comma",
         ),
+        (
+            lambda cell: bool(_RANGE.fullmatch(cell)),
+            lambda cell: "n/a",
+            "is a range of numbers and counts as missing",
+        ),
     )
     fits = text.map(lambda cell: any(matches(cell) for matches, _, _ in of_kinds))
     # all with three digits may be thousands
     commas = text[odd & text.map(lambda cell: bool(_COMMA.fullmatch(cell)))]
     thousands = len(commas) > 0 and commas.str.fullmatch(r"-?[1-9]\d{0,2},\d{3}").all()
-    if not odd.any() or not fits[odd].all() or thousands or (odd.all() and not len(commas)):
+    has_numbers = (_known(text) & ~odd).any() or len(commas) > 0
+    if not odd.any() or not fits[odd].all() or thousands or not has_numbers:
         return text, []
     notes = []
     changed = text.copy()

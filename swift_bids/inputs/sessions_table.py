@@ -19,9 +19,9 @@ SESSION_KEYS = ["participant_id", "session_id"]
 def read_sessions(dataset: Dataset, participants: Iterable[str]) -> pd.DataFrame:
     """Read the columns of sessions, as text.
 
-    They come from `sub-XX/sub-XX_sessions.tsv`, where BIDS has them, or from a `sessions.tsv` with
-    the column `participant_id` in the root of the dataset; of the raw dataset, or else of the
-    derivatives.
+    They come from `sub-XX/sub-XX_sessions.tsv`, where BIDS has them, from a `sessions.tsv` with the
+    column `participant_id` in the root of the dataset, or from a participants.tsv with a row for
+    each session; of the raw dataset, or else of the derivatives.
 
     Parameters
     ----------
@@ -37,10 +37,26 @@ def read_sessions(dataset: Dataset, participants: Iterable[str]) -> pd.DataFrame
     for root in filter(None, (dataset.raw, dataset.root)):
         tables = [_read(root / name / f"{name}_sessions.tsv", name) for name in participants]
         tables.append(_read(root / "sessions.tsv", None))
+        if (root / "participants.tsv").exists():
+            tables.append(sessions_in(read_table(root / "participants.tsv", "participant_id")))
         if known := [table for table in tables if table is not None]:
             merged = pd.concat(known, ignore_index=True)
             return merged.drop_duplicates(SESSION_KEYS, ignore_index=True)
     return pd.DataFrame(columns=SESSION_KEYS)
+
+
+def sessions_in(participants: pd.DataFrame | None) -> pd.DataFrame | None:
+    """The rows of a participants.tsv that has one for each session; None if it has not."""
+    if participants is None:
+        return None
+    names = participants.columns.str.casefold()
+    found = participants.columns[names.isin(["session_id", "session"])]
+    if len(found) == 0 or not participants["participant_id"].duplicated().any():
+        return None
+    table = participants.rename(columns={found[0]: "session_id"})
+    table["participant_id"] = participant_ids(table["participant_id"])
+    table["session_id"] = table["session_id"].str.removeprefix("ses-")
+    return table[[*SESSION_KEYS, *table.columns.drop(SESSION_KEYS)]]
 
 
 def _read(file: Path, participant: str | None) -> pd.DataFrame | None:

@@ -16,6 +16,7 @@ from swift_bids.base.errors import UsageError
 from swift_bids.base.files import read_json, write_json, write_text
 from swift_bids.inputs.dataset import Dataset, made_by_this_app, read_description, resolved
 from swift_bids.inputs.filenames import plain
+from swift_bids.inputs.sessions_table import sessions_in
 from swift_bids.inputs.tsv_tables import participant_ids, read_table
 from swift_bids.outputs.provenance import BIDS_VERSION, GENERATED_BY, RAW_DATASET
 from swift_bids.outputs.tables import column_descriptions, write_table
@@ -202,8 +203,14 @@ def _read_participants(root: Path) -> tuple[pd.DataFrame | None, dict[str, Any]]
     table = read_table(file, "participant_id") if file.exists() else None
     if table is None:
         return None, {}
+    by_session = sessions_in(table)
     table["participant_id"] = participant_ids(table["participant_id"])
-    if table["participant_id"].duplicated().any():
+    if by_session is not None:
+        values = by_session.drop(columns="session_id").groupby("participant_id", sort=False)
+        constant = values.nunique().max() <= 1
+        _LOG.info("%s has a row for each session; see --target", file)
+        table = values.first().loc[:, constant].reset_index()
+    elif table["participant_id"].duplicated().any():
         _LOG.warning("%s lists participants twice; the first row of each is used", file)
         table = table.drop_duplicates("participant_id", ignore_index=True)
     sidecar = file.with_suffix(".json")

@@ -62,6 +62,16 @@ def test_decimal_commas():
     assert clean(thousands) == (thousands, [])  # commas of thousands: not numbers
 
 
+def test_ranges_among_numbers():
+    values, notes = clean(with_cells({2: "18-38", 5: "40 - 49"}))
+    assert values == with_cells({2: "n/a", 5: "n/a"})
+    assert notes == [
+        "x: 18-38 of sub-02, 40 - 49 of sub-05 is a range of numbers and counts as missing"
+    ]
+    bands = ["18-38", "39-60"] * 20
+    assert clean(bands) == (bands, [])  # classes
+
+
 @pytest.mark.parametrize("values", [AGES, with_cells({3: "n/a"}), ["a", "b"] * 20, ["1", "2"] * 20])
 def test_ordinary_columns_stay_as_they_are(values):
     assert clean(values) == (values, [])

@@ -128,6 +128,26 @@ def test_one_table_for_the_dataset(made_up, tmp_path):
     assert probe(root, "--target", "score").loc[("score", "embedding"), "n_sessions"] == 60
 
 
+def test_a_participants_table_with_a_row_for_each_session(made_up, tmp_path):
+    """What is the same in all sessions of each participant stays a column of participants."""
+    root = shutil.copytree(made_up, tmp_path / "data")
+    file = root / "fmriprep" / "participants.tsv"
+    people = pd.read_csv(file, sep="\t", dtype=str)
+    tables = []
+    for own in sorted((root / "fmriprep").glob("sub-*/*_sessions.tsv")):
+        tables.append(pd.read_csv(own, sep="\t", dtype=str).assign(participant_id=own.parent.name))
+        own.unlink()
+    merged = pd.concat(tables).rename(columns={"session_id": "session"})
+    people.merge(merged, on="participant_id").to_csv(file, sep="\t", index=False)
+    table = probe(root, "--target", "score", "planted")
+    assert table.loc[("score", "embedding"), "n_sessions"] == 60
+    assert table.loc[("planted", "embedding"), "n_participants"] == N_PARTICIPANTS
+    assert np.isnan(table.loc[("planted", "embedding"), "n_sessions"])
+    written = pd.read_csv(root / "swift" / "participants.tsv", sep="\t")
+    assert list(written) == ["participant_id", "age", "planted", "shuffled", "site"]
+    assert len(written) == N_PARTICIPANTS
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -42,6 +42,11 @@ def test_tables_that_are_read_without_a_word(tmp_path, content, cells, caplog):
         ("participant_id\tage\nsub-01\t30\xe4\n".encode("cp1252"), AGE | {"age": ["30ä"]}, "UTF-8"),
         (b"participant_id\tage\nsub-01\t30\tx\n", AGE, "has rows with more cells than its header"),
         (
+            b"participant_id\tparticipant_id\tage\nsub-01\tCQ2\t30\n",
+            AGE | {"participant_id.1": ["CQ2"]},
+            "has several columns named participant_id",
+        ),
+        (
             b"participant_id\tage\tage\nsub-01\t30\t31\n",
             AGE | {"age.1": ["31"]},
             "has several columns named age; the second one is called age.1",
