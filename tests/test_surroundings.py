@@ -193,7 +193,7 @@ def with_nan(folder, state, config):
 
 
 WEIGHTS = {
-    "cut": (cut, "model.safetensors: is damaged or not a safetensors file"),
+    "cut": (cut, "model.safetensors: is damaged or neither a safetensors file"),
     "shape": (of_another_shape, r"model.safetensors: .*\(\d+, \d+.*\).*\(\d+, \d+.*\)"),
     "nan": (with_nan, "model.safetensors: .*NaN or infinite values in "),
 }

@@ -87,7 +87,7 @@ def test_an_openneuro_clone_with_some_content(openneuro):
     )
     for link in folder.glob("*_desc-confounds_timeseries.tsv"):
         link.unlink()
-        link.write_text("framewise_displacement\tnon_steady_state_outlier00\nn/a\t1\n")
+        link.write_text("framewise_displacement\tnon_steady_state_outlier00\n" + 30 * "n/a\t1\n")
     for link in _template_transforms(openneuro):
         link.unlink()
         link.write_bytes(b"")

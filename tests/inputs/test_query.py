@@ -20,7 +20,10 @@ SMALL = {"shape": (4, 5, 6), "n_volumes": 21}
 def test_a_run_and_its_files(tmp_path):
     header = "framewise_displacement\tnon_steady_state_outlier00\n"
     bold = write_derivative(
-        tmp_path, "sub-01_ses-a_task-rest_dir-AP_run-01", confounds=header + "n/a\t1\n", **SMALL
+        tmp_path,
+        "sub-01_ses-a_task-rest_dir-AP_run-01",
+        confounds=header + "n/a\t1\n" + 20 * "0.1\t0\n",
+        **SMALL,
     )
     runs, problems = query(tmp_path)
     assert problems == {}
