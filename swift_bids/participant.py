@@ -62,7 +62,7 @@ def run_participant_level(settings: ParticipantSettings, dataset: Dataset) -> in
         check_atlas(settings.atlas)
     log_name = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4()}"
     with work_folder(work_dir, output_dir, log_name) as folder:
-        weights = _find_weights(settings, folder)
+        weights = weights_of(settings, folder)
         runs, unusable = find_runs(dataset, labels, settings.selection)
         problems += unusable
         _log_runs(runs)
@@ -75,7 +75,14 @@ def run_participant_level(settings: ParticipantSettings, dataset: Dataset) -> in
     return _finish(output_dir, dataset, runs, outcome, problems, log_name)
 
 
-def _find_weights(settings: ParticipantSettings, work_dir: Path) -> Weights:
+def weights_of(settings: ParticipantSettings, work_dir: Path) -> Weights:
+    """Find the weights of a call, or make random ones in the work folder; log which they are.
+
+    Raises
+    ------
+    UsageError
+        They cannot be used.
+    """
     source, random = settings.weights.source, settings.weights.random
     if random and source is None:
         from swift_bids.network.bundles import write_random_bundle

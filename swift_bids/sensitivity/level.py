@@ -24,7 +24,7 @@ from swift_bids.inputs.run import Run
 from swift_bids.inputs.selection import Selection
 from swift_bids.network.device import choose_devices
 from swift_bids.network.swift import SwiFT
-from swift_bids.network.weights import Weights, find_weights
+from swift_bids.network.weights import Weights
 from swift_bids.outputs.dataset import check_output_dir, write_dataset_files
 from swift_bids.outputs.paths import figure_path, output_path
 from swift_bids.outputs.provenance import (
@@ -34,6 +34,7 @@ from swift_bids.outputs.provenance import (
     source_uris,
 )
 from swift_bids.outputs.tables import write_table
+from swift_bids.participant import weights_of
 from swift_bids.sensitivity.changes import measure
 from swift_bids.sensitivity.figure import sensitivity_figure
 from swift_bids.sensitivity.read import read_run
@@ -94,7 +95,7 @@ def run_sensitivity(settings: ParticipantSettings, dataset: Dataset, name: str) 
         raise UsageError(f"{run.name}: is shorter than a chunk of {CHUNK_VOLUMES} volumes")
     torch.set_num_threads(settings.resources.threads or settings.resources.processes)
     with tempfile.TemporaryDirectory() as folder:
-        weights = _find_weights(settings, Path(folder))
+        weights = weights_of(settings, Path(folder))
         device = choose_devices(settings.resources.device)[0][0]
         network = SwiFT.from_file(weights.file, device)
         others = _with_other_masks(dataset, run, settings.selection)
@@ -177,18 +178,6 @@ def _with_other_masks(dataset: Dataset, run: Run, selection: Selection) -> Seque
                 continue
             found += [other for other in runs if other.name == run.name]
     return found
-
-
-def _find_weights(settings: ParticipantSettings, folder: Path) -> Weights:
-    source = settings.weights.source
-    if settings.weights.random and source is None:
-        from swift_bids.network.bundles import write_random_bundle
-
-        source = str(write_random_bundle(folder / "random_weights"))
-    weights = find_weights(source, settings.embedding.variant, settings.weights.random, folder)
-    if weights.random:
-        _LOG.warning("RANDOM WEIGHTS: these distances are not those of a trained network")
-    return weights
 
 
 def _write(
