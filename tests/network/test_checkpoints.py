@@ -260,7 +260,7 @@ def test_another_architecture_gets_a_short_message(tmp_path):
     [
         (b"<!DOCTYPE html><html>Sign in", "is a web page, not weights; download the file itself"),
         (b"\n <html>", "is a web page, not weights"),
-        (gzip.compress(b"x"), "is compressed with gzip; unpack it first"),
+        (gzip.compress(b"x", mtime=0), "is compressed with gzip; unpack it first"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "is a pointer of Git LFS"),
         (b"", "is empty; fetch it again"),
         (pickle.dumps([1, 2]), r"cannot be read|contains no state_dict"),
