@@ -85,6 +85,12 @@ def describe_os_error(error: OSError, file: str | os.PathLike[str]) -> str:
     return f"{file}: cannot be read or written ({reason}); {remedy} and run the same command again"
 
 
+def some_of(names: Sequence[str], most: int) -> str:
+    """List the first names, and say how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def escape_control_characters(text: str) -> str:
     """Text as one printable line: control characters, which file names may contain, are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from swift_bids.network.checkpoint import read_backbone
 from swift_bids.network.known_weights import HUB_IDS, digests_of, recognise
-from swift_bids.network.stored_weights import INDEX, parts_of, split_choice
+from swift_bids.network.stored_weights import INDEX, files_of, split_choice
 from swift_bids.network.weights import find_weights, hub_file
 
 ACTIONS = ("fetch", "convert", "verify")
@@ -74,7 +74,7 @@ def verify_weights(source: str, revision: str | None = None) -> None:
     backbone = read_backbone(weights.file, SwiFT)
     file = split_choice(weights.file)[0]
     if not is_file:
-        print_digests(*(parts_of(file) if file.name.endswith(INDEX) else [file]))
+        print_digests(*files_of(file))
     parameters = sum(tensor.numel() for tensor in backbone.state.values())
     print(f"name        {weights.name}" + (f" at {weights.revision}" if weights.revision else ""))
     print(f"tensors     {len(backbone.state)}, {parameters:,} parameters")

@@ -93,14 +93,7 @@ def embed_runs(
         The weights, the device or the plugin cannot be used. Nothing has been written then.
     """
     # placeholder: `reason_to_rerun` ignores the device
-    provenance = Provenance(
-        settings.embedding,
-        weights,
-        "cpu",
-        str(dataset.root),
-        raw_root=str(dataset.raw) if dataset.raw else None,
-        input_type=dataset.input_type,
-    )
+    provenance = Provenance.of_call(settings.embedding, weights, "cpu", dataset)
     fingerprints, failed = _fingerprints(runs, provenance)
     todo, skipped = _split_done(settings, call, runs, provenance, fingerprints)
     if not todo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swift_bids.base.errors import InputError, UsageError
+from swift_bids.base.errors import InputError, UsageError, some_of
 from swift_bids.geometry.frames import MODEL_SHAPE
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES
 from swift_bids.steps.parcels import read_atlas
@@ -70,10 +70,7 @@ def check_network(
         )
     notes = []
     if backbone.unused:
-        more = len(backbone.unused) - _MAX_LISTED
-        listed = ", ".join(backbone.unused[:_MAX_LISTED]) + (
-            f" and {more} more" if more > 0 else ""
-        )
+        listed = some_of(backbone.unused, _MAX_LISTED)
         notes.append(f"weights: ignored, not part of the features: {listed}")
     if backbone.assumed:
         notes.append(

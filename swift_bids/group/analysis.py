@@ -35,15 +35,9 @@ class Analysis:
     covariates: np.ndarray | None
     groups: np.ndarray | None
 
-    def units_of(self, runs: pd.DataFrame) -> pd.Series:
-        """The row to which each run belongs, as text."""
-        return unit_names(runs, self.by_session)
 
-
-def unit_names(table: pd.DataFrame, by_session: bool) -> pd.Series:
-    """Names of the participants, or of the sessions, of the rows of a table."""
-    if not by_session:
-        return table["participant_id"]
+def session_names(table: pd.DataFrame) -> pd.Series:
+    """Name of the participant's session to which each row of a table belongs."""
     return table["participant_id"] + "_ses-" + table["session_id"].fillna("")
 
 
@@ -97,15 +91,16 @@ def plan_analyses(
     analyses: list[Analysis] = []
     not_done: dict[str, str] = {}
     notes: list[str] = []
-    tables = [(False, participants, others)]
+    plans: list[tuple[bool, Embedded, list[str] | None]] = []
+    if others or not by_session:
+        plans.append((False, participants, others))
     if by_session:
-        tables.append((True, _by_session(runs, participants, sessions), by_session))
-    for is_session, embedded, names in tables:
-        if is_session or not by_session or names:
-            analysis, reasons, sentences = _plan(is_session, embedded, columns, names, settings)
-            analyses.append(analysis)
-            not_done |= reasons
-            notes += sentences
+        plans.append((True, _by_session(runs, participants, sessions), by_session))
+    for is_session, embedded, names in plans:
+        analysis, reasons, sentences = _plan(is_session, embedded, columns, names, settings)
+        analyses.append(analysis)
+        not_done |= reasons
+        notes += sentences
     return analyses, not_done, list(dict.fromkeys(notes))
 
 
@@ -137,8 +132,9 @@ def _plan(
 def _by_session(runs: Embedded, participants: Embedded, sessions: pd.DataFrame) -> Embedded:
     """Average the runs of each session; add the columns of participants and sessions."""
     table = runs.table
-    averaged = average_runs(runs, unit_names(table, by_session=True))
-    keys = table.groupby(unit_names(table, by_session=True), sort=False)[SESSION_KEYS].first()
+    names = session_names(table)
+    averaged = average_runs(runs, names)
+    keys = table.groupby(names, sort=False)[SESSION_KEYS].first()
     rows = pd.concat([keys.reset_index(drop=True), averaged.table], axis=1)
     of_participants = [c for c in participants.table.columns if c not in rows.columns]
     known = participants.table[["participant_id", *of_participants]]

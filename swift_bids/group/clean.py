@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from swift_bids.base.errors import some_of
 from swift_bids.group.columns import MISSING
 
 #: A number of which only a limit is known: 89+, >89, >= 89, <5.
@@ -153,6 +154,4 @@ def _codes(name: str, text: pd.Series, ids: pd.Series) -> list[str]:
 
 def _named(text: pd.Series, cells: pd.Series | np.ndarray, ids: pd.Series) -> str:
     """Name cells: their content, participant and row."""
-    found = [f"{text[i]} of {ids[i]}" for i in text.index[np.asarray(cells)]]
-    more = len(found) - _MAX_NAMED
-    return ", ".join(found[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return some_of([f"{text[i]} of {ids[i]}" for i in text.index[np.asarray(cells)]], _MAX_NAMED)

@@ -117,9 +117,12 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
 def _sessions(
     dataset: Dataset, runs: Embedded, settings: GroupSettings
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Columns of the sessions of the runs, and what was read in another way than written."""
+    """Columns of the sessions of the runs, and what was read in another way than written; none if
+    all requested columns are those of participants."""
+    requested = {*settings.covariates, *(settings.targets or ()), settings.group_by}
+    elsewhere = requested - {None, "none", *runs.table}
     table = pd.DataFrame(columns=SESSION_KEYS)
-    if runs.table["session_id"].notna().any():
+    if runs.table["session_id"].notna().any() and elsewhere:
         table = read_sessions(dataset, runs.table["participant_id"].unique())
     if table.empty:
         return table, []

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from swift_bids.base.errors import Problem
-from swift_bids.group.analysis import Analysis
+from swift_bids.group.analysis import Analysis, session_names
 from swift_bids.group.baselines import MASK, collect_connectivity, mask_and_intensity, motion
 from swift_bids.group.columns import MIN_PARTICIPANTS, Target, reason_unfit
 from swift_bids.group.mask_effects import VOLUME, associated_with_mask, volume_target
@@ -125,8 +125,8 @@ def _feature_sets(
     """Sets of features, name -> (row, feature), and which rows have all of them."""
     table, connectivity = analysis.embedded.table, results.connectivity
     if analysis.by_session and connectivity is not None:
-        units = analysis.units_of(results.runs.table)
-        connectivity = collect_connectivity(output_dir, results.runs.table, units)
+        runs = results.runs.table
+        connectivity = collect_connectivity(output_dir, runs, session_names(runs))
     sets = {EMBEDDING: analysis.embedded.features.astype(np.float64)}
     usable = np.ones(len(table), dtype=bool)
     baselines = {"motion": motion(table), "mask": mask_and_intensity(table)}

@@ -126,13 +126,18 @@ def check_rows(file: str | Path, n_volumes: int, motion_needed: bool) -> tuple[b
             f"fMRIPrep write it; the rows are used from the first volume on"
         )
     if motion_needed:
-        raise InputError(
-            f"{file}: has {n_rows} rows but the run has {n_volumes} volumes; the file belongs to "
-            f"another run, so copy this run's file again, or leave out --max-censored"
-        )
+        reason = _of_another_run(file, n_rows, n_volumes)
+        raise InputError(f"{reason}, or leave out --max-censored")
     return False, (
         f"its confounds table has {n_rows} rows for {n_volumes} volumes and is not used, so its "
         f"dummy scans and its motion are unknown; copy this run's file again"
+    )
+
+
+def _of_another_run(file: str | Path, n_rows: int, n_volumes: int) -> str:
+    return (
+        f"{file}: has {n_rows} rows but the run has {n_volumes} volumes; the file belongs to "
+        f"another run, so copy this run's file again"
     )
 
 
@@ -155,10 +160,7 @@ def fit_rows(confounds: pd.DataFrame, n_volumes: int, file: str | Path) -> pd.Da
         It has two rows more or less than the run has volumes, or differs by even more.
     """
     if abs(len(confounds) - n_volumes) > 1:
-        raise InputError(
-            f"{file}: has {len(confounds)} rows but the run has {n_volumes} volumes; the file "
-            f"belongs to another run, so copy this run's file again"
-        )
+        raise InputError(_of_another_run(file, len(confounds), n_volumes))
     return confounds.reindex(range(n_volumes))
 
 

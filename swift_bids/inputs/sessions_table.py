@@ -53,10 +53,7 @@ def sessions_in(participants: pd.DataFrame | None) -> pd.DataFrame | None:
     found = participants.columns[names.isin(["session_id", "session"])]
     if len(found) == 0 or not participants["participant_id"].duplicated().any():
         return None
-    table = participants.rename(columns={found[0]: "session_id"})
-    table["participant_id"] = participant_ids(table["participant_id"])
-    table["session_id"] = table["session_id"].str.removeprefix("ses-")
-    return table[[*SESSION_KEYS, *table.columns.drop(SESSION_KEYS)]]
+    return _keyed(participants.rename(columns={found[0]: "session_id"}))
 
 
 def _read(file: Path, participant: str | None) -> pd.DataFrame | None:
@@ -68,6 +65,11 @@ def _read(file: Path, participant: str | None) -> pd.DataFrame | None:
     if "participant_id" not in table:
         _LOG.warning("%s: has no column participant_id; add it", file)
         return None
+    return _keyed(table)
+
+
+def _keyed(table: pd.DataFrame) -> pd.DataFrame:
+    """Write the keys as the other tables do, in the first two columns."""
     table["participant_id"] = participant_ids(table["participant_id"])
     table["session_id"] = table["session_id"].str.removeprefix("ses-")
     return table[[*SESSION_KEYS, *table.columns.drop(SESSION_KEYS)]]

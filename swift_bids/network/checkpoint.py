@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swift_bids.base.errors import UsageError
+from swift_bids.base.errors import UsageError, some_of
 from swift_bids.network.released import RELEASED_CONFIG
 from swift_bids.network.stored_weights import (
     INDEX,
+    Stored,
     is_torch_file,
     read_config_file,
     read_settings,
@@ -84,8 +85,9 @@ def read_backbone(source: str | Path, network: Callable[..., nn.Module]) -> Back
         finite or of the wrong shape.
     """
     file, choice = split_choice(source)
-    config, about = read_config(file)
-    tensors, unused = _choose_network(read_stored(file).tensors, choice, file)
+    stored = read_stored(file)
+    config, about = _config_of(file, stored if _has_settings(file) else None)
+    tensors, unused = _choose_network(stored.tensors, choice, file)
     return check_backbone(str(source), tensors, config, network, about, unused)
 
 
@@ -134,7 +136,9 @@ def check_backbone(
     ]
     if missing or unexpected or shapes:
         problems = {"missing": missing, "unexpected": unexpected, "wrong shape": shapes}
-        lists = [f"{kind}: {_some(names)}" for kind, names in problems.items() if names]
+        lists = [
+            f"{kind}: {some_of(names, _MAX_LISTED)}" for kind, names in problems.items() if names
+        ]
         instead = (
             "does not say what its network is like, and is not like the released ones"
             if config is None
@@ -146,7 +150,8 @@ def check_backbone(
     not_finite = [n for n, t in state.items() if not bool(t.isfinite().all())]
     if not_finite:
         raise UsageError(
-            f"{name}: contains NaN or infinite values in {_some(not_finite)}; give other weights"
+            f"{name}: contains NaN or infinite values in {some_of(not_finite, _MAX_LISTED)}; "
+            f"give other weights"
         )
     ignored = [*unused, *(n for n in others if n not in unexpected)]
     ignored += [n for n in state if n.startswith("norm.")]
@@ -165,14 +170,23 @@ def read_config(source: str | Path) -> tuple[dict[str, Any] | None, dict[str, An
         They cannot be read, or some of them are missing.
     """
     file, _ = split_choice(source)
+    return _config_of(file, read_stored(file) if _has_settings(file) else None)
+
+
+def _has_settings(file: Path) -> bool:
+    """Whether the settings of a network may be in the file itself."""
+    return not file.name.endswith(INDEX) and is_torch_file(file)
+
+
+def _config_of(file: Path, stored: Stored | None) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     beside = file.parent / "config.json"
     about: dict[str, Any] = {}
-    if file.name.endswith(INDEX) or not is_torch_file(file):
+    if stored is None:
         if not beside.exists():
             raise UsageError(f"{file}: there is no config.json beside it; add it")
         where, (arguments, about) = beside, read_config_file(beside)
     else:
-        where, found = file, read_settings(read_stored(file).settings, file) or {}
+        where, found = file, read_settings(stored.settings, file) or {}
         if any(key in found for key in RELEASED_CONFIG):
             arguments = found
         elif beside.exists():
@@ -230,8 +244,3 @@ def reference_names(
             raise UsageError(f"{file}: contains two tensors named {renamed}")
         plain[renamed] = tensor
     return plain
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _MAX_LISTED
-    return ", ".join(names[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

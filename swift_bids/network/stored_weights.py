@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import pathlib
 import pickle
 import re
@@ -99,7 +98,7 @@ def read_stored(file: Path) -> Stored:
         It cannot be read, or contains something that could run code.
     """
     if file.name.endswith(INDEX):
-        return Stored({name: t for part in parts_of(file) for name, t in _read(part).items()})
+        return Stored({name: t for part in files_of(file) for name, t in _read(part).items()})
     if is_torch_file(file):
         content = _load_torch(file)
         settings = next((content[key] for key in _SETTINGS if key in content), None)
@@ -107,21 +106,23 @@ def read_stored(file: Path) -> Stored:
     return Stored(_read(file))
 
 
-def parts_of(index: Path) -> list[Path]:
-    """Return the files of an index, in order.
+def files_of(file: Path) -> list[Path]:
+    """Return the files with the weights: those of an index, in order, or the file itself.
 
     Raises
     ------
     UsageError
         The index is damaged, or a file is missing.
     """
+    if not file.name.endswith(INDEX):
+        return [file]
     try:
-        names = sorted(set(read_json(index)["weight_map"].values()))
+        names = sorted(set(read_json(file)["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{index}: is not an index of weights ({error!r})") from error
-    parts = [index.parent / str(name) for name in names]
+        raise UsageError(f"{file}: is not an index of weights ({error!r})") from error
+    parts = [file.parent / str(name) for name in names]
     if missing := [part.name for part in parts if not part.is_file()]:
-        raise UsageError(f"{index}: {', '.join(missing)} is missing beside it; fetch it")
+        raise UsageError(f"{file}: {', '.join(missing)} is missing beside it; fetch it")
     return parts
 
 
@@ -231,7 +232,7 @@ def read_config_file(source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return dict(content["_ilex"]["constructor_kwargs"]), dict(content.get("_swift_bids", {}))
     except OSError as error:
         raise UsageError(f"{source}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{source}: does not contain _ilex.constructor_kwargs ({error!r})"
         ) from error

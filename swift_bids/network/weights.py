@@ -22,7 +22,7 @@ from swift_bids.network.known_weights import (
     digests_of,
     recognise,
 )
-from swift_bids.network.stored_weights import INDEX, parts_of, split_choice
+from swift_bids.network.stored_weights import INDEX, files_of, split_choice
 
 _LOG = logging.getLogger("swift_bids")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -110,7 +110,7 @@ def find_weights(
         name, commit = hub_id, file.parent.name
     else:
         raise UsageError(f"weights {source}: no such file or folder; {_REMEDY}")
-    digests = digests_of(*(parts_of(file) if file.name.endswith(INDEX) else [file]))
+    digests = digests_of(*files_of(file))
     if warning := check_known(file, name, commit, digests):
         _LOG.warning("weights: %s", warning)
     is_random = "random_weights_seed" in read_config(file)[1]

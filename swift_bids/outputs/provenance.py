@@ -10,6 +10,7 @@ from typing import Any
 from swift_bids import __version__
 from swift_bids.geometry.frames import space_note
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES
+from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.run import Run
 from swift_bids.inputs.transforms import FslWarp, GridWarp
 from swift_bids.network.weights import Weights
@@ -55,6 +56,20 @@ class Provenance:
     kernel: str = "torch"
     raw_root: str | None = None
     input_type: str = "fmriprep"
+
+    @classmethod
+    def of_call(
+        cls, settings: EmbeddingSettings, weights: Weights, device: str, dataset: Dataset
+    ) -> Provenance:
+        """Build the `Provenance` of a call; what runs the network is not known yet."""
+        return cls(
+            settings,
+            weights,
+            device,
+            str(dataset.root),
+            raw_root=str(dataset.raw) if dataset.raw else None,
+            input_type=dataset.input_type,
+        )
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Provenance:

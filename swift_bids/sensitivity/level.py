@@ -122,14 +122,7 @@ def run_sensitivity(settings: ParticipantSettings, dataset: Dataset, name: str) 
         _LOG.info("%-40s %sembedding %6.2f %%", row.change, tokens, 100 * row.embedding)
     if apart.empty:
         _LOG.info("embed other runs to see how far apart runs and participants are")
-    provenance = Provenance(
-        settings.embedding,
-        weights,
-        device.partition(":")[0],
-        str(dataset.root),
-        raw_root=str(dataset.raw) if dataset.raw else None,
-        input_type=dataset.input_type,
-    )
+    provenance = Provenance.of_call(settings.embedding, weights, device.partition(":")[0], dataset)
     write_dataset_files(output_dir, dataset)
     file = _write(output_dir, run, provenance, pd.concat([*tables, apart]), n_chunks)
     _LOG.info("table: %s", file)

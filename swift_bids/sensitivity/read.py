@@ -12,11 +12,11 @@ import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter
 
 from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE, Frame
-from swift_bids.geometry.grid import template_brain, to_fsl_grid
+from swift_bids.geometry.grid import template_brain
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES, Series, resample
 from swift_bids.inputs.bold_reader import brain_rows, open_bold
 from swift_bids.inputs.brain_mask import NEAREST, BrainMask
-from swift_bids.inputs.mask import inside_of, load_image, mask_voxels
+from swift_bids.inputs.mask import inside_of, mask_voxels
 from swift_bids.inputs.run import Run
 from swift_bids.inputs.transforms import GridWarp
 from swift_bids.steps.locate_run import locate_run
@@ -97,9 +97,6 @@ def read_run(
 
 def _on_fsl_grid(run: Run, frame: Frame) -> np.ndarray:
     """The mask of a run, bool (91, 109, 91)."""
-    if run.transforms is None and run.mask.on_grid_of_run:
-        image = load_image(str(run.mask.file))
-        return to_fsl_grid(inside_of(image), image.affine, order=0)
     return inside_of(locate_run(run.bold, run.mask, run.transforms, frame)[0])
 
 

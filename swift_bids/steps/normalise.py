@@ -122,12 +122,13 @@ def normalise(
             if parcel_file is None:
                 raise TypeError("parcels need a parcel_file")
             np.save(parcel_file, run.parcels.values)
-        if statistics == "core" and not run.moments.count[run.core].any():
+        core = core_voxels()[run.fsl_index] if statistics == "core" else None
+        if core is not None and not run.moments.count[core].any():
             raise InputError(
                 f"{mask_file}: contains no signal in the inner part of the template's brain; use "
                 f"--statistics mask"
             )
-        z_scores = ZScores(run.moments, method, run.core if statistics == "core" else None)
+        z_scores = ZScores(run.moments, method, core)
         with open(matrix_file, "wb") as file:
             shape = (series.length, len(run.moments.mean))
             header = {"descr": "<f2", "fortran_order": False, "shape": shape}
@@ -163,8 +164,8 @@ class _Run:
     ----------
     moments, recorded_moments
         Of the series, and of the used volumes of the BOLD file.
-    core
-        (brain voxel,) whether a voxel is in the core of the template's brain.
+    fsl_index
+        (brain voxel,) flat positions in the FSL grid.
     parcels
         Mean signals, if parcels were requested.
     """
@@ -172,7 +173,7 @@ class _Run:
     moments: VoxelMoments
     recorded_moments: VoxelMoments
     gaps: Gaps
-    core: np.ndarray
+    fsl_index: np.ndarray
     parcels: ParcelMeans | None
 
 
@@ -224,7 +225,7 @@ def _read(
             f"{bold_file}: the data do not vary within the brain mask; check that this is the "
             f"BOLD file and that its mask belongs to it"
         )
-    return _Run(moments, recorded_moments, gaps, core_voxels()[brain.fsl_index], means)
+    return _Run(moments, recorded_moments, gaps, brain.fsl_index, means)
 
 
 class MatrixFile:

@@ -24,7 +24,7 @@ def mask_in_template(mask: BrainMask) -> np.ndarray:
     Parameters
     ----------
     mask
-        A mask that is not on the grid of its run.
+        A mask that is in the template, or from whose space `steps` lead there.
 
     Raises
     ------

@@ -71,9 +71,9 @@ class ZScores:
         if core is not None:
             self.mean, self.std = _MEAN_OF_CORE * self.mean, _STD_OF_CORE * self.std
         if method == "global":
-            lowest = (moments.low[moments.count > 0].min() - self.mean) / self.std
-            if core is not None:
-                lowest = _BACKGROUND
+            lowest = _BACKGROUND
+            if core is None:
+                lowest = (moments.low[moments.count > 0].min() - self.mean) / self.std
             self._center, self._spread = np.float32(self.mean), np.float32(self.std)
         else:
             # Each voxel then has mean 0 and sum of squares count - 1, so the global standard
