@@ -19,7 +19,12 @@ from torch import Tensor, nn
 from swift_bids.base.errors import InputError, UsageError
 from swift_bids.geometry.frames import FRAME_OF_VARIANT, FRAMES
 from swift_bids.geometry.grid import is_fsl_grid
-from swift_bids.geometry.resample_time import CHUNK_VOLUMES, Series, model_repetition_time
+from swift_bids.geometry.resample_time import (
+    CHUNK_VOLUMES,
+    Series,
+    model_repetition_time,
+    refuse_too_short,
+)
 from swift_bids.inputs.bold_reader import open_bold
 from swift_bids.inputs.brain_mask import functional_mask
 from swift_bids.inputs.given_images import given_image
@@ -36,6 +41,7 @@ from swift_bids.steps.crop import crop
 from swift_bids.steps.embed import ModelInput, embed_chunks
 from swift_bids.steps.locate_warped import locate_warped
 from swift_bids.steps.normalise import normalise
+from swift_bids.steps.volume_signals import Volumes
 from swift_bids.steps.z_scores import METHODS, STATISTICS, check_statistics
 
 #: Longest TR in s; a larger number is one of milliseconds.
@@ -88,6 +94,7 @@ def embed(
     interpolation: str = "cubic",
     normalisation: str = "global",
     statistics: str = "mask",
+    robust_normalisation: bool = False,
     dummy_scans: int = 0,
     target_tr: str | float = "auto",
     chunk_stride: int = CHUNK_VOLUMES,
@@ -115,8 +122,10 @@ def embed(
         `contrastive` or `hcp-sex`; `auto` (the variant's), `hcp` or `ukb`.
     dummy_scans
         Volumes to omit at the start.
-    interpolation, normalisation, statistics, target_tr, chunk_stride, tail, short_runs
+    interpolation, normalisation, statistics, robust_normalisation, target_tr, chunk_stride, tail
         Same as the app's flags.
+    short_runs
+        Same as the app's flag.
     device
         Same as the app's flag, or a device of torch; a number is that of a GPU, None is `auto`.
     precision, batch_size
@@ -179,7 +188,7 @@ def embed(
                 files[1] = Path(folder, "located.nii")
                 located.to_filename(files[1])
             series = Series(n_volumes, tr, dummy_scans, model_repetition_time(str(target_tr), tr))
-            chunks = plan_chunks(series, stride=chunk_stride, tail=tail, short_runs=short_runs)
+            refuse_too_short(series, short_runs)
             normalised = normalise(
                 files[0],
                 files[1],
@@ -189,6 +198,15 @@ def embed(
                 normalisation,
                 statistics,
                 points=points,
+                robust=robust_normalisation,
+                volume_file=Path(folder) / "volumes.npz",
+            )
+            chunks = plan_chunks(
+                series,
+                faults=Volumes.load(Path(folder) / "volumes.npz").faults,
+                stride=chunk_stride,
+                tail=tail,
+                short_runs=short_runs,
             )
             crop(files[1], chosen_frame, Path(folder) / "index.npy")
         except InputError as error:  # it names files that are not the user's

@@ -26,6 +26,8 @@ class EmbeddingSettings:
         `hcp` or `ukb`: position of the FSL 2 mm grid in the network's 96^3 input.
     normalisation, statistics, dummy_scans, target_tr, chunk_stride, tail, short_runs
         Preprocessing, as the flags of these names accept it.
+    robust_normalisation
+        Whether mean and standard deviation leave faulty volumes out.
     fd_threshold, max_censored
         Which chunks are included in the mean of the run.
     precision
@@ -36,6 +38,7 @@ class EmbeddingSettings:
     frame: str
     normalisation: str
     statistics: str
+    robust_normalisation: bool
     dummy_scans: str
     target_tr: str
     chunk_stride: int

@@ -1,4 +1,4 @@
-"""A run -> its nipype workflow: [locate] -> (normalise, crop, chunk) -> embed -> aggregate."""
+"""A run -> its nipype workflow: [locate] -> (normalise, crop) -> chunk -> embed -> aggregate."""
 
 from __future__ import annotations
 
@@ -99,6 +99,7 @@ def workflow_of_run(
             series=series,
             method=settings.normalisation,
             statistics=settings.statistics,
+            robust=settings.robust_normalisation,
             **atlas_input,
         ),
         "crop": Crop(**mask, frame=settings.frame),
@@ -167,6 +168,7 @@ def workflow_of_run(
         )
     workflow.connect(
         [
+            (nodes["normalise"], nodes["chunk"], [("volumes", "volumes")]),
             (nodes["normalise"], nodes["embed"], [("matrix", "matrix")]),
             (nodes["normalise"], nodes["embed"], [("statistics", "statistics")]),
             (nodes["crop"], nodes["embed"], [("index", "index")]),
@@ -176,6 +178,7 @@ def workflow_of_run(
             (nodes["crop"], nodes["aggregate"], [("coverage", "coverage"), ("index", "index")]),
             (nodes["normalise"], nodes["aggregate"], [("matrix", "matrix")]),
             (nodes["normalise"], nodes["aggregate"], [("parcels", "parcels")]),
+            (nodes["normalise"], nodes["aggregate"], [("volumes", "volumes")]),
             (nodes["normalise"], nodes["aggregate"], [("statistics", "statistics")]),
         ]
     )

@@ -176,11 +176,19 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         "voxel+global: first z-scores of each voxel over time",
     )
     data.add_argument(
+        "--robust-normalisation",
+        "--robust-normalization",
+        action="store_true",
+        help="leave empty, repeated, incomplete and outlying volumes out of the mean, standard "
+        "deviation and background; in training, all volumes counted",
+    )
+    data.add_argument(
         "--dummy-scans",
         type=flag_types.auto_or_count,
         default="auto",
         metavar="{auto,N}",
-        help="volumes to omit at the start (auto: the number that fMRIPrep found)",
+        help="volumes to omit at the start (auto: the number in the confounds table; without a "
+        "table, the number that fMRIPrep's rule finds in the data)",
     )
     data.add_argument(
         "--target-tr",
@@ -236,7 +244,7 @@ def add_chunk_flags(parser: argparse.ArgumentParser) -> None:
         default=1.0,
         metavar="SHARE",
         help="exclude chunks from the run's mean if a larger share of their volumes exceeds "
-        "--fd-threshold (0 to 1; default 1: exclude none)",
+        "--fd-threshold, is empty or repeats the one before (0 to 1; default 1: exclude none)",
     )
     chunks.add_argument(
         "--no-tokens",

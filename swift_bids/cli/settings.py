@@ -63,6 +63,7 @@ def participant_settings(args: argparse.Namespace, dataset: Dataset) -> Particip
             frame=FRAME_OF_VARIANT[args.variant] if args.frame == "auto" else args.frame,
             normalisation=args.normalisation,
             statistics=args.statistics,
+            robust_normalisation=args.robust_normalisation,
             dummy_scans=args.dummy_scans,
             target_tr=args.target_tr,
             chunk_stride=args.chunk_stride,

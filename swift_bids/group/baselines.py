@@ -158,6 +158,7 @@ def connectivity(parcel_file: Path) -> tuple[np.ndarray, list[str]]:
         The table has fewer than two parcels or two volumes.
     """
     table = pd.read_csv(parcel_file, sep="\t", na_values="n/a", dtype=np.float32)
+    table = table.dropna(how="all")  # faulty volumes
     if table.shape[1] < 2 or len(table) < 2:
         raise ValueError("it has fewer than two parcels or two volumes")
     with np.errstate(invalid="ignore", divide="ignore"):

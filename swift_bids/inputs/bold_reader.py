@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import IO, cast
 
 import nibabel as nib
 import numpy as np
@@ -50,7 +50,7 @@ UNREADABLE: tuple[type[Exception], ...] = (
 
 @contextmanager
 def open_image(file: str | Path) -> Iterator[nib.Nifti1Image]:
-    """Open a NIfTI file for sequential reading, with isal for gzip (twice as fast as zlib).
+    """Open a NIfTI file for sequential reading, as `stored_image` does.
 
     On exit, the rest of the file is read too, so that gzip checks the checksum and detects a
     damaged end.
@@ -61,13 +61,8 @@ def open_image(file: str | Path) -> Iterator[nib.Nifti1Image]:
         The file cannot be read, here or while the image is in use, or is too small for the size
         that its header gives.
     """
-    opener = igzip.open if str(file).endswith(".gz") else open
     try:
-        with opener(file, "rb") as stream:
-            start = stream.read(4)
-            stream.seek(0)
-            kind = nib.Nifti2Image if start in _NIFTI2_START else nib.Nifti1Image
-            image = kind.from_file_map({"image": FileHolder(fileobj=stream)})
+        with stored_image(file) as (image, stream):
             check_image_size(file, image.header)
             yield image
             while stream.read(_MAX_BLOCK_BYTES):
@@ -81,6 +76,74 @@ def open_image(file: str | Path) -> Iterator[nib.Nifti1Image]:
             f"{file}: cannot be read ({error or type(error).__name__}) because it is damaged or "
             f"incomplete; fetch it or create it again"
         ) from error
+
+
+@contextmanager
+def stored_image(file: str | Path) -> Iterator[tuple[nib.Nifti1Image, IO[bytes]]]:
+    """Open a NIfTI file, with isal for gzip (twice as fast as zlib); yield the image and the stream
+    of its bytes.
+
+    Whether the file is compressed follows from its content. Axes of length 1 after the third are
+    dropped from an image of more than four dimensions.
+
+    Raises
+    ------
+    UNREADABLE
+        It is no NIfTI file.
+    """
+    opener = igzip.open if is_gzip(file) else open
+    with opener(file, "rb") as stream:
+        start = stream.read(4)
+        stream.seek(0)
+        kind = nib.Nifti2Image if start in _NIFTI2_START else nib.Nifti1Image
+        image = kind.from_file_map({"image": FileHolder(fileobj=stream)})
+        yield _squeezed(image), stream
+
+
+def storage_doubts(file: str | Path) -> list[str]:
+    """Return a sentence for each fault in how a BOLD file is stored that does not stop the app."""
+    doubts = []
+    opener = igzip.open if is_gzip(file) else open
+    if opener is open and str(file).endswith(".gz"):
+        doubts.append(
+            "the BOLD file is not compressed, although its name ends in .gz; rename it to .nii, "
+            "because other programs may refuse it"
+        )
+    with opener(file, "rb") as stream:
+        start = stream.read(4)
+        stream.seek(0)
+        kind = nib.Nifti2Header if start in _NIFTI2_START else nib.Nifti1Header
+        if kind.from_fileobj(stream).get_data_offset() == 0:
+            doubts.append(
+                f"the header of the BOLD file does not say where the data begin (vox_offset is 0); "
+                f"the app reads them from byte {kind.single_vox_offset} on, where the NIfTI "
+                f"standard puts them"
+            )
+    return doubts
+
+
+def is_gzip(file: str | Path) -> bool:
+    """Whether the content of a file is compressed by gzip, whatever its name."""
+    with open(file, "rb") as content:
+        return content.read(2) == b"\x1f\x8b"
+
+
+def _squeezed(image: nib.Nifti1Image) -> nib.Nifti1Image:
+    """The image with at most one axis after the third, if the others have length 1, and with the
+    place of the data that the NIfTI standard gives."""
+    stored, header = _stored(image), image.header.copy()
+    shape, zooms = stored.shape, header.get_zooms()
+    kept = [axis for axis, n in enumerate(shape) if axis < 3 or n > 1]
+    # nibabel accepts an offset of 0, which means "not set", and reads the header as data
+    offset = max(stored.offset, header.single_vox_offset)
+    if len(shape) <= 4 or len(kept) > 4:
+        kept = list(range(len(shape)))
+    if len(kept) == len(shape) and offset == stored.offset:
+        return image
+    header.set_data_shape([shape[axis] for axis in kept])
+    header.set_zooms([zooms[axis] for axis in kept])
+    spec = (header.get_data_shape(), stored.dtype, offset, stored.slope, stored.inter)
+    return type(image)(ArrayProxy(stored.file_like, spec), image.affine, header)
 
 
 @contextmanager
@@ -108,7 +171,7 @@ def check_image_size(file: str | Path, header: nib.Nifti1Header) -> None:
         )
     needed = math.prod(shape) * header.get_data_dtype().itemsize
     available = Path(file).stat().st_size
-    if needed > available * (MAX_DEFLATE_RATIO if str(file).endswith(".gz") else 1):
+    if needed > available * (MAX_DEFLATE_RATIO if is_gzip(file) else 1):
         raise InputError(
             f"{file}: its header gives {size} voxels, but a file of {available:,} bytes cannot "
             f"contain them; the file is incomplete or damaged, so fetch it or create it again"

@@ -123,6 +123,7 @@ def _complete(cohort: str, label: str, found: CohortRun, selection: Selection) -
         "name": found.name + TRAINING_SUFFIX,
         "participant": label,
         "space": TRAINING_ENTITIES["space"],
+        "dummy_scans_from": "training",
         **found.files(selection.ica_fix),
     }
     own = fields["mask"]

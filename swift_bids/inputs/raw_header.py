@@ -3,23 +3,28 @@ rules."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 from swift_bids.base.errors import InputError
-from swift_bids.inputs.bold_reader import UNREADABLE
+from swift_bids.inputs.bold_reader import UNREADABLE, scaling, stored_image, stored_volumes
 
 #: Volumes in which fMRIPrep looks for dummy scans, and the percentile at which it clips values.
-_DUMMY_VOLUMES, _CLIP_PERCENTILE = 40, 99.8
+DUMMY_VOLUMES, _CLIP_PERCENTILE = 40, 99.8
+#: Values that are read to find them: 80 MB of float32.
+_MAX_VALUES = 20_000_000
+_BROKEN: tuple[type[Exception], ...] = (InputError, *UNREADABLE)
 
 
 def load_header(bold: str) -> nib.Nifti1Header:
     """Read the header of a BOLD file; raise InputError if it cannot be read."""
     try:
-        return cast(nib.Nifti1Image, nib.load(bold)).header
+        with stored_image(bold) as (image, _):
+            return image.header
     except UNREADABLE as error:
         raise InputError(
             f"{bold}: cannot be read ({error}) because it is damaged or not a NIfTI file; fetch it "
@@ -95,17 +100,39 @@ def _number(metadata: Mapping[str, Any], name: str) -> float | None:
     return float(value)
 
 
-def count_raw_dummy_scans(bold: nib.Nifti1Image) -> int:
-    """Count the volumes before the signal is steady, as niworkflows' NonsteadyStatesDetector does.
+def find_dummy_scans(bold: str) -> int:
+    """Count the volumes of a file before the signal is steady, as fMRIPrep does.
 
-    Volumes at the start count until the first whose mean is no outlier among the first 40.
+    This is niworkflows' NonsteadyStatesDetector: `count_unsteady` with the mean over all voxels, or
+    over evenly chosen ones of a large image. The count is 0 for a file that cannot be read, which
+    the step that reads all of it will report.
+    """
+    try:
+        with stored_image(bold) as (image, _):
+            rows: list[np.ndarray] = []
+            every = -(-math.prod(image.shape[:3]) * DUMMY_VOLUMES // _MAX_VALUES)
+            for block in stored_volumes(image, bold):
+                rows.extend(scaling(image)(block[:, ::every]).astype(np.float32))
+                if len(rows) >= DUMMY_VOLUMES:
+                    break
+    except _BROKEN:
+        return 0
+    values = np.nan_to_num(np.stack(rows[:DUMMY_VOLUMES]), posinf=0, neginf=0)
+    values = np.clip(values, 0, np.percentile(values, _CLIP_PERCENTILE))
+    return count_unsteady(values.mean(axis=1))
+
+
+def count_unsteady(means: np.ndarray) -> int:
+    """Count the volumes at the start of a run before the first whose mean is no outlier among those
+    of the first 40, (volume,).
+
+    An outlier is further from the median than 3.5 times the median absolute deviation, divided by
+    0.6745 (Iglewicz and Hoaglin 1993).
     """
     from nipype.algorithms.confounds import is_outlier
 
-    values = np.asarray(bold.dataobj[..., :_DUMMY_VOLUMES], dtype=np.float32)
-    values = np.clip(values, 0, np.percentile(values, _CLIP_PERCENTILE))
-    means = values.mean(axis=(0, 1, 2))
-    return is_outlier(means) if np.ptp(means) > 0 else 0
+    first = means[:DUMMY_VOLUMES]
+    return is_outlier(first) if np.ptp(first) > 0 else 0
 
 
 def slice_shifts(

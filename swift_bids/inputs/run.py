@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -15,10 +15,10 @@ from swift_bids.geometry.frames import TRAINING_SPACE
 from swift_bids.geometry.grid import is_fsl_grid
 from swift_bids.geometry.itk import read_affines
 from swift_bids.geometry.resample_time import Series, model_repetition_time, refuse_too_short
-from swift_bids.inputs.bold_reader import COPY_AGAIN, UNREADABLE, check_image_size
+from swift_bids.inputs.bold_reader import COPY_AGAIN, check_image_size, storage_doubts
 from swift_bids.inputs.brain_mask import BrainMask
 from swift_bids.inputs.confounds import check_rows, count_dummy_scans, read_confounds
-from swift_bids.inputs.raw_header import affine_of, count_raw_dummy_scans, load_header
+from swift_bids.inputs.raw_header import affine_of, find_dummy_scans, load_header
 from swift_bids.inputs.selection import Selection
 from swift_bids.inputs.sidecars import refuse_unreadable, sidecar_repetition_time
 from swift_bids.inputs.transforms import (
@@ -51,8 +51,10 @@ class Run:
     space, repetition_time, n_volumes
         Template of the BOLD file, its TR in s, its number of volumes (header). For a raw run and
         an `FslWarp`, the template to which the app resamples it.
-    first_volume
-        Number of omitted volumes at the start (dummy scans).
+    first_volume, dummy_scans_from
+        Number of omitted volumes at the start (dummy scans), and who decided on it: `table` (the
+        confounds), `data` (no table: fMRIPrep's rule), `flag` (`--dummy-scans`, also fMRIPrep's
+        own), or `training` (a cohort of which the network saw every volume).
     model_tr
         TR in s at which the network reads the run (`--target-tr`).
     warnings
@@ -80,6 +82,7 @@ class Run:
     others: tuple[str, ...] = ()
     transforms: Transforms | FslWarp | GridWarp | None = None
     denoising: str = "none"
+    dummy_scans_from: str = "table"
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Run:
@@ -151,7 +154,7 @@ def complete_run(
     in_sidecar = None if inherited is None else sidecar_repetition_time(run["bold"], inherited)
     header, n_volumes = _header(run["bold"], is_raw=raw is not None)
     header_tr = float(header.get_zooms()[3] * _seconds_per_unit(header))
-    warnings = list(run.get("warnings", ()))
+    warnings = [*run.get("warnings", ()), *storage_doubts(run["bold"])]
     if in_sidecar is None:
         if not 0 < header_tr < 30:
             raise InputError(
@@ -177,12 +180,14 @@ def complete_run(
         usable, doubt = check_rows(run["confounds"], n_volumes, selection.motion_needed)
         run = run if usable else run | {"confounds": None}
         warnings += [doubt] if doubt else []
+    first_volume, dummy_scans_from = _dummy_scans(run, selection.dummy_scans)
     complete = Run(
         **run
         | {
             "repetition_time": repetition_time,
             "n_volumes": n_volumes,
-            "first_volume": _first_volume(run, selection.dummy_scans),
+            "first_volume": first_volume,
+            "dummy_scans_from": dummy_scans_from,
             "model_tr": model_repetition_time(selection.target_tr, repetition_time),
             "transforms": transforms,
             "warnings": tuple(warnings),
@@ -214,24 +219,15 @@ def _header(bold: str, is_raw: bool) -> tuple[nib.Nifti1Header, int]:
     return header, shape[3]
 
 
-def _first_volume(run: dict[str, Any], dummy_scans: int | None) -> int:
+def _dummy_scans(run: dict[str, Any], dummy_scans: int | None) -> tuple[int, str]:
+    """Number of dummy scans, and who says so, as in `Run.dummy_scans_from`."""
     if dummy_scans is not None:
-        return dummy_scans
+        return dummy_scans, "flag"
+    if "dummy_scans_from" in run:
+        return 0, run["dummy_scans_from"]
     if run["confounds"]:
-        return count_dummy_scans(read_confounds(run["confounds"], n_rows=0))
-    if isinstance(run.get("transforms"), Transforms):
-        return _raw_dummy_scans(run["bold"])
-    return 0
-
-
-def _raw_dummy_scans(bold: str) -> int:
-    try:
-        return count_raw_dummy_scans(cast(nib.Nifti1Image, nib.load(bold)))
-    except UNREADABLE as error:
-        raise InputError(
-            f"{bold}: cannot be read ({error or type(error).__name__}) because it is damaged or "
-            f"incomplete; fetch it again"
-        ) from error
+        return count_dummy_scans(read_confounds(run["confounds"], n_rows=0)), "table"
+    return find_dummy_scans(run["bold"]), "data"
 
 
 def _seconds_per_unit(header: nib.Nifti1Header) -> float:

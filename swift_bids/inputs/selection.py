@@ -43,7 +43,8 @@ class Selection:
     resolutions
         `--res`; `native` means files without a res entity.
     dummy_scans
-        `--dummy-scans`: a number, or None for the dummy scans that fMRIPrep found.
+        `--dummy-scans`: a number, or None for those in the confounds table or, without one, in the
+        data.
     target_tr, short_runs
         `--target-tr`; `--short-runs`, which decides whether a short run can be embedded.
     filters

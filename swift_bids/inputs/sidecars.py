@@ -6,12 +6,16 @@ import os
 import shlex
 import stat
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from swift_bids.base.errors import InputError
 from swift_bids.base.files import read_json
 from swift_bids.inputs.bold_reader import COPY_AGAIN
+
+#: Steps between volumes that differ less than this, in s, are even: times are often rounded to ms.
+_TIMING_TOLERANCE = 2e-3
 
 
 def refuse_unreadable(*files: str | Path) -> None:
@@ -61,6 +65,8 @@ def sidecar_repetition_time(bold: str, inherited: Callable[[], Iterable[str]]) -
     metadata = read_sidecar(own) if os.path.lexists(own) else {}
     if "RepetitionTime" not in metadata:
         metadata = sidecar_metadata(bold, inherited())
+    if "RepetitionTime" not in metadata and "VolumeTiming" in metadata:
+        return _even_step(metadata["VolumeTiming"], own)
     value = metadata.get("RepetitionTime")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 30:
         instead = "" if value is None else f" (found {value!r})"
@@ -70,6 +76,25 @@ def sidecar_repetition_time(bold: str, inherited: Callable[[], Iterable[str]]) -
             f"{files[0].name}"
         )
     return float(value)
+
+
+def _even_step(times: Any, sidecar: Path) -> float:
+    """TR in s from VolumeTiming, the times at which the volumes of a run begin."""
+    are_numbers = isinstance(times, list) and all(
+        isinstance(time, (int, float)) and not isinstance(time, bool) for time in times
+    )
+    if not are_numbers or len(times) < 2 or not 0 < times[-1] - times[0] < 30 * (len(times) - 1):
+        raise InputError(
+            f"{sidecar.name} contains no RepetitionTime, and its VolumeTiming is not a list of "
+            f"times in seconds; correct it"
+        )
+    step = (times[-1] - times[0]) / (len(times) - 1)
+    if any(abs(b - a - step) > _TIMING_TOLERANCE for a, b in pairwise(times)):
+        raise InputError(
+            f"{sidecar.name}: its volumes are not evenly spaced in time (VolumeTiming), but the "
+            f"network needs an even TR; such sparse runs cannot be embedded"
+        )
+    return round(step, 6)
 
 
 def sidecar_metadata(bold: str, inherited: Iterable[str]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from swift_bids.steps.crop import crop
 from swift_bids.steps.locate_run import locate_run
 from swift_bids.steps.normalise import normalise
 from swift_bids.steps.parcels import Parcels, cubes, read_atlas
+from swift_bids.steps.volume_signals import Volumes
 from swift_bids.steps.z_scores import METHODS, STATISTICS
 
 
@@ -68,6 +69,7 @@ class _NormaliseInput(BaseInterfaceInputSpec):
     series = traits.Dict(mandatory=True, desc="fields of Series")
     method = traits.Enum(*METHODS, usedefault=True)
     statistics = traits.Enum(*STATISTICS, usedefault=True, desc="voxels that decide")
+    robust = traits.Bool(False, usedefault=True, desc="leave faulty volumes out")
     atlas = File(exists=True, desc="the user's parcels; unset: 24 mm cubes")
 
 
@@ -75,15 +77,18 @@ class _NormaliseOutput(TraitedSpec):
     matrix = File(exists=True, desc="(volume of the series, brain voxel) float16 .npy")
     statistics = traits.Dict(desc="fields of Normalisation")
     parcels = File(exists=True, desc="(used volume of the BOLD file, parcel) means, .npy")
+    volumes = File(exists=True, desc="fields of Volumes, .npz")
 
 
 class Normalise(Step):
-    """BOLD + mask -> matrix of z-scores and mean signals of parcels."""
+    """BOLD + mask -> matrix of z-scores, mean signals of parcels, and faults of volumes."""
 
     input_spec, output_spec = _NormaliseInput, _NormaliseOutput
 
     def _run_step(self, folder: Path) -> None:
-        matrix, parcels = (str(folder / f"{n}.npy") for n in ("matrix", "parcels"))
+        matrix, parcels, volumes = (
+            str(folder / name) for name in ("matrix.npy", "parcels.npy", "volumes.npz")
+        )
         statistics = normalise(
             self.inputs.bold,
             self.inputs.mask,
@@ -95,11 +100,14 @@ class Normalise(Step):
             parcels_of(self.inputs.atlas, self.inputs.frame),
             parcels,
             BoldPoints.load(self.inputs.points) if isdefined(self.inputs.points) else None,
+            self.inputs.robust,
+            volumes,
         )
         self._results |= {
             "matrix": matrix,
             "statistics": dataclasses.asdict(statistics),
             "parcels": parcels,
+            "volumes": volumes,
         }
 
 
@@ -129,6 +137,7 @@ class Crop(Step):
 
 class _ChunkInput(BaseInterfaceInputSpec):
     series = traits.Dict(mandatory=True, desc="fields of Series")
+    volumes = File(exists=True, mandatory=True, desc="fields of Volumes, .npz")
     confounds = File(exists=True)
     head_motion = File(exists=True, desc="transforms, if there is no confounds table")
     reference = File(exists=True, desc="the BOLD reference that they belong to")
@@ -144,7 +153,7 @@ class _ChunkOutput(TraitedSpec):
 
 
 class Chunk(Step):
-    """Timing of volumes + confounds -> table of chunks."""
+    """Timing and faults of volumes + confounds -> table of chunks."""
 
     input_spec, output_spec = _ChunkInput, _ChunkOutput
 
@@ -160,6 +169,7 @@ class Chunk(Step):
         table = plan_chunks(
             series,
             displacement,
+            Volumes.load(self.inputs.volumes).faults,
             self.inputs.fd_threshold,
             self.inputs.max_censored,
             self.inputs.stride,

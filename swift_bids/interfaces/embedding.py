@@ -28,9 +28,11 @@ from swift_bids.outputs.parcels import write_parcels
 from swift_bids.outputs.paths import output_path
 from swift_bids.outputs.provenance import Provenance
 from swift_bids.outputs.run import write_run
+from swift_bids.outputs.volumes import volume_table, write_volumes
 from swift_bids.steps.aggregate import aggregate
 from swift_bids.steps.crop import Coverage
 from swift_bids.steps.normalise import MatrixFile, Normalisation
+from swift_bids.steps.volume_signals import Volumes
 
 if TYPE_CHECKING:
     from swift_bids.network.swift import SwiFT
@@ -118,6 +120,7 @@ class _AggregateInput(BaseInterfaceInputSpec):
     statistics = traits.Dict(mandatory=True)
     coverage = traits.Dict(mandatory=True)
     parcels = File(exists=True, mandatory=True)
+    volumes = File(exists=True, mandatory=True)
     atlas = File(exists=True)
     run = traits.Dict(mandatory=True, desc="fields of Run")
     provenance = traits.Dict(mandatory=True, desc="fields of Provenance")
@@ -149,11 +152,15 @@ class Aggregate(Step):
         provenance = Provenance.from_dict(self.inputs.provenance | {"kernel": self.inputs.kernel})
         tokens = np.load(self.inputs.tokens)
         statistics = Normalisation(**self.inputs.statistics)
+        volumes = Volumes.load(self.inputs.volumes)
+        of_volumes = volume_table(run, volumes)
         embeddings = aggregate(tokens, pd.read_csv(self.inputs.chunks, sep="\t"))
         files = draw_run(
             self.inputs.output_dir,
             run,
             embeddings,
+            volumes,
+            of_volumes,
             MatrixFile(self.inputs.matrix)[0:1][0],
             np.load(self.inputs.index),
             statistics.background,
@@ -166,7 +173,9 @@ class Aggregate(Step):
             provenance,
             parcels_of(self.inputs.atlas, provenance.settings.frame),
             np.load(self.inputs.parcels),
+            volumes.faults.any,
         )
+        files += write_volumes(self.inputs.output_dir, run, provenance, of_volumes)
         write_run(
             self.inputs.output_dir,
             run,
@@ -174,6 +183,7 @@ class Aggregate(Step):
             embeddings,
             statistics,
             Coverage(**self.inputs.coverage),
+            volumes,
             tokens if self.inputs.keep_tokens else None,
             self.inputs.fingerprints,
             files,

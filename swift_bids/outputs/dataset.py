@@ -49,7 +49,8 @@ are named after its BOLD file, with desc-swift, in the subfolder that BIDS gives
 - tokens.safetensors  the network's whole output, (chunk, feature, x, y, z, t)
 - qc.json          coverage of the brain, normalisation, motion
 
-In the same folder, seg-*_desc-denoised_timeseries.tsv contains the mean signals of parcels, which
+In the same folder, desc-volumes_timeseries.tsv has one row per volume of the BOLD file: its signal,
+motion and faults. seg-*_desc-denoised_timeseries.tsv contains the mean signals of parcels, which
 the group level uses as a baseline. group.html shows the results of the group level;
 group_desc-swift_embedding.tsv has one row per run, group_desc-participants_embedding.tsv one per
 participant. The .json file of each table describes its columns and records weights and settings.
@@ -125,6 +126,7 @@ def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
     write_text(output_dir / ".bidsignore", _BIDSIGNORE)
     meanings = {
         "desc-swift": "Output of the SwiFT backbone, made by swift_bids",
+        "desc-volumes": "Signals and faults of every volume, made by swift_bids",
         "desc-denoised": "Mean signals of parcels without trend and confounds, made by swift_bids",
         "desc-participants": "One row per participant, the mean over its runs",
     }

@@ -21,7 +21,12 @@ _SUFFIX = "_desc-denoised_timeseries"
 
 
 def write_parcels(
-    output_dir: str | Path, run: Run, provenance: Provenance, parcels: Parcels, means: np.ndarray
+    output_dir: str | Path,
+    run: Run,
+    provenance: Provenance,
+    parcels: Parcels,
+    means: np.ndarray,
+    faulty: np.ndarray,
 ) -> list[Path]:
     """Write `<run>_seg-<label>_desc-denoised_timeseries.tsv` and its sidecar; return the files.
 
@@ -30,11 +35,13 @@ def write_parcels(
     means
         (volume of the BOLD file without dummy scans, parcel), as
         `swift_bids.steps.normalise.normalise` writes them to `parcel_file`.
+    faulty
+        bool (volume of the BOLD file,): volumes whose rows are left empty.
     """
     confounds = confounds_of(run)
     if confounds is not None:
         confounds = confounds.iloc[run.first_volume :]
-    denoised, regressors = denoise(means, confounds)
+    denoised, regressors = denoise(means, confounds, faulty[run.first_volume :])
     folder = run_folder(output_dir, run.name)
     file = folder / f"{_stem(run.name, parcels.label)}.tsv"
     for other in _tables(folder, run.name):  # from an earlier call with another atlas
@@ -48,6 +55,7 @@ def write_parcels(
         "DummyScansRemoved": run.first_volume,
         "Atlas": {"Name": parcels.label, "SHA256": parcels.sha256},
         "Regressors": ["mean", "linear trend", *regressors],
+        "FaultyVolumes": np.flatnonzero(faulty).tolist(),
         "RegressorsNote": f"At most one confound for every {VOLUMES_PER_REGRESSOR} volumes",
     }
     columns = {

@@ -180,6 +180,7 @@ def settings_metadata(provenance: Provenance) -> dict[str, Any]:
             "Frame": settings.frame,
             "Normalisation": settings.normalisation,
             "Statistics": settings.statistics,
+            "RobustNormalisation": settings.robust_normalisation,
             "DummyScans": settings.dummy_scans,
             "TargetTR": settings.target_tr,
             "FDThreshold": settings.fd_threshold,

@@ -13,9 +13,12 @@ from swift_bids.geometry.resample_time import CHUNK_VOLUMES, TARGET_TR, TR_TOLER
 from swift_bids.inputs.run import Run
 from swift_bids.inputs.transforms import GridWarp
 from swift_bids.outputs.mask_quality import Verdict, mask_verdicts
+from swift_bids.outputs.volume_quality import volume_verdicts
+from swift_bids.outputs.volumes import describe_faults
 from swift_bids.steps.aggregate import Embeddings
 from swift_bids.steps.crop import Coverage
 from swift_bids.steps.normalise import Normalisation
+from swift_bids.steps.volume_signals import Volumes
 
 #: Masked images of a brain are positive and vary by a quarter to a half of their mean. Values
 #: beyond these wide limits suggest that the mask contains other tissue, or that the data were
@@ -25,7 +28,11 @@ _Z_RANGE, _MIN_CONTRAST = (-6.0, 6.0), 1.0
 
 
 def quality(
-    embeddings: Embeddings, normalisation: Normalisation, coverage: Coverage, run: Run
+    embeddings: Embeddings,
+    normalisation: Normalisation,
+    coverage: Coverage,
+    volumes: Volumes,
+    run: Run,
 ) -> dict[str, Any]:
     """Quality metrics of a run, ready for JSON; missing numbers are None."""
     chunks, pooled = embeddings.chunks, embeddings.run.iloc[0]
@@ -47,6 +54,7 @@ def quality(
             "series": run.series.length,
             "padded": int(chunks["padded"].sum()),
         },
+        "Faults": describe_faults(run, volumes),
         "Chunks": {
             "total": int(pooled["n_chunks"]),
             "included": int(pooled["n_included"]),
@@ -65,7 +73,8 @@ def quality(
             "Space": space_note(run.space_of_input) is not None,
             "Grid": isinstance(run.transforms, GridWarp),
             "Normalisation": normalisation.method != "global",
-            "Statistics": normalisation.statistics != "mask",
+            "Statistics": normalisation.statistics != "mask"
+            or (normalisation.robust and bool(volumes.faults.any.any())),
             "Intensity": _intensity(asdict(normalisation)) is not None,
         },
         "InputWarnings": list(run.warnings),
@@ -104,7 +113,12 @@ def verdicts_of(qc: Mapping[str, Any]) -> list[Verdict]:
             f"transforms in anat/ or give --template-xfm, so that the app can warp the run"
         )
         verdicts.append((False, f"{note}; {remedy}."))
-    verdicts += [*_signal(normalised, qc["Coverage"]["n_voxels"], qc["Volumes"]), _motion(qc)]
+    faults = qc.get("Faults")  # version 0.5.0 did not look for them
+    n_empty = len(faults["empty"]) if faults else 0
+    verdicts += _signal(normalised, qc["Coverage"]["n_voxels"], qc["Volumes"], n_empty)
+    if faults:
+        verdicts += volume_verdicts(faults, qc["Volumes"], normalised["robust"])
+    verdicts.append(_motion(qc))
     verdicts += _chunks(qc["Chunks"], qc["Volumes"])
     return verdicts + [(False, w[0].upper() + w[1:] + ".") for w in qc["InputWarnings"]]
 
@@ -168,7 +182,7 @@ def _intensity(normalised: Mapping[str, Any]) -> str | None:
 
 
 def _signal(
-    normalised: Mapping[str, Any], n_voxels: int, volumes: Mapping[str, int]
+    normalised: Mapping[str, Any], n_voxels: int, volumes: Mapping[str, int], n_empty: int
 ) -> list[Verdict]:
     verdicts = []
     if normalised["method"] != "global":
@@ -194,16 +208,14 @@ def _signal(
                 f"background. Find out which step produced them.",
             )
         )
-    empty = normalised["n_zero"] / (n_voxels * (volumes["total"] - volumes["dummy"]))
-    if empty > 0.001:
-        verdicts.append(
-            (
-                empty <= 0.02,
-                f"{empty:.1%} of the values in the mask are 0 (outside the field of view) and "
-                f"count as background"
-                + ("." if empty <= 0.02 else "; look at the mosaic to see what is missing."),
-            )
-        )
+    n_with_data = volumes["total"] - volumes["dummy"] - n_empty
+    missing = (normalised["n_zero"] / n_voxels - n_empty) / n_with_data
+    if missing > 0.001:
+        sentence = f"{missing:.1%} of the values in the mask are 0 and count as background"
+        if place := normalised.get("part_without_signal"):  # version 0.5.0 did not name it
+            sentence += f": there is no signal in {place}"
+        remedy = "" if missing <= 0.02 else " Look at the mosaic to see what is missing."
+        verdicts.append((missing <= 0.02, f"{sentence}.{remedy}"))
     if normalised["n_constant"]:
         few = normalised["n_constant"] <= 0.001 * n_voxels
         fate = "are kept" if normalised["method"] == "global" else "count as background"
@@ -254,7 +266,8 @@ def _chunks(chunks: Mapping[str, Any], volumes: Mapping[str, int]) -> list[Verdi
     )
     if not complete:
         sentence += (
-            ". The grey chunks have too much motion (--max-censored); a mean of few is noisy"
+            ". Too many volumes of the grey chunks are censored (--max-censored); a mean of few "
+            "is noisy"
         )
     verdicts = [(complete, sentence + ".")]
     if volumes["padded"]:

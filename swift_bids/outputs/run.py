@@ -18,6 +18,7 @@ from swift_bids.outputs.tables import column_descriptions, write_table
 from swift_bids.steps.aggregate import Embeddings
 from swift_bids.steps.crop import Coverage
 from swift_bids.steps.normalise import Normalisation
+from swift_bids.steps.volume_signals import Volumes
 
 
 def write_run(
@@ -27,6 +28,7 @@ def write_run(
     embeddings: Embeddings,
     normalisation: Normalisation,
     coverage: Coverage,
+    volumes: Volumes,
     tokens: np.ndarray | None,
     fingerprints: Mapping[str, str],
     others: Iterable[Path],
@@ -43,7 +45,7 @@ def write_run(
     fingerprints
         BIDS URI of each input file -> its fingerprint; recorded in embedding.json.
     others
-        Files of the run that were written before: its figures and parcels.
+        Files of the run that were written before: its figures, parcels and volumes.
     """
     from safetensors.numpy import save
 
@@ -72,7 +74,7 @@ def write_run(
             path("tokens", ".json"),
             common | {"Description": description, "Axes": axes, "Shape": list(tokens.shape)},
         )
-    qc = common | quality(embeddings, normalisation, coverage, run)
+    qc = common | quality(embeddings, normalisation, coverage, volumes, run)
     qc["Warnings"] = [sentence for good, sentence in verdicts_of(qc) if not good]
     write_json(path("qc", ".json"), qc)
     write_table(path("timeseries", ".tsv"), embeddings.chunks)

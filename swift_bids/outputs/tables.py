@@ -21,6 +21,7 @@ _KEYS = (
     "Embeddings",
     "Settings",
     "Connectivity",
+    "FaultyVolumes",
     "Sources",
     "InputFingerprint",
     "Files",
@@ -28,10 +29,18 @@ _KEYS = (
 )
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a BIDS table: tab-separated, `n/a` for missing, `true`/`false` for booleans."""
+def write_table(path: Path, table: pd.DataFrame, digits: int = 10) -> None:
+    """Write a BIDS table: tab-separated, `n/a` for missing, `true`/`false` for booleans.
+
+    Double-precision numbers keep `digits` significant digits, so that 14.4 is not written as
+    14.399999999999999; features are in single precision and keep all of theirs.
+    """
     booleans = table.select_dtypes("bool").columns
-    table = table.assign(**{c: table[c].map({True: "true", False: "false"}) for c in booleans})
+    doubles = table.select_dtypes("float64").columns
+    table = table.assign(
+        **{c: table[c].map({True: "true", False: "false"}) for c in booleans},
+        **{c: [float(f"{value:.{digits}g}") for value in table[c]] for c in doubles},
+    )
     write_text(path, table.to_csv(sep="\t", na_rep="n/a", index=False, lineterminator="\n"))
 
 

@@ -13,13 +13,14 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import nibabel as nib
 import pandas as pd
 
+from swift_bids.base.errors import InputError
 from swift_bids.base.files import read_json, write_json
 from swift_bids.cli.main import main as run_app
+from swift_bids.inputs.raw_header import load_header
 from swift_bids.outputs.paths import output_path
 from swift_bids.outputs.quality import verdicts_of
 
@@ -37,7 +38,7 @@ def main(folder: Path) -> int:
     try:
         config = read_json(folder / "config.json")
         name = lay_out(config, root, folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, InputError) as error:
         _write_product(folder, [_message("error", f"config.json cannot be used: {error}")])
         print(f"swift-bids: error: config.json cannot be used: {error}", file=sys.stderr)
         return 2
@@ -117,8 +118,7 @@ def _repetition_time(config: dict[str, Any], folder: Path) -> float:
         for key in ("tr", "RepetitionTime"):
             if source.get(key):
                 return float(source[key])
-    image = cast(nib.Nifti1Image, nib.load(folder / config["fmri"]))
-    zooms = image.header.get_zooms()
+    zooms = load_header(str(folder / config["fmri"])).get_zooms()
     if len(zooms) < 4 or not 0 < zooms[3] < 30:
         raise ValueError("config.json has no TR, and the header has none in seconds")
     return float(zooms[3])

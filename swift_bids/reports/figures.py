@@ -1,22 +1,25 @@
-"""Network input, motion and chunks of a run -> PNG figures in sub-XX/figures."""
+"""Network input, carpet plot and chunks of a run -> PNG figures in sub-XX/figures."""
 
 from __future__ import annotations
 
+import io
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from swift_bids.base.files import write_atomically
 from swift_bids.geometry.frames import MODEL_SHAPE, Frame
 from swift_bids.geometry.grid import template_brain
-from swift_bids.inputs.confounds import displacement_in
 from swift_bids.inputs.run import Run
-from swift_bids.inputs.run_confounds import confounds_of
 from swift_bids.outputs.paths import figure_path
+from swift_bids.reports.carpet import carpet_figure
 from swift_bids.steps.aggregate import Embeddings
+from swift_bids.steps.volume_signals import Volumes
 
 #: Colour-blind-safe colours (Okabe and Ito).
 _BLUE, _ORANGE, _GREEN, _SKY = "#0072B2", "#D55E00", "#009E73", "#56B4E9"
@@ -28,6 +31,8 @@ def draw_run(
     output_dir: str | Path,
     run: Run,
     embeddings: Embeddings,
+    volumes: Volumes,
+    of_volumes: pd.DataFrame,
     brain_voxels: np.ndarray,
     index: np.ndarray,
     background: float,
@@ -40,6 +45,8 @@ def draw_run(
 
     Parameters
     ----------
+    volumes, of_volumes
+        What `normalise` found in the volumes, and their table.
     brain_voxels
         (brain voxel,) z-scores of the first volume of the network's input.
     index, background
@@ -58,7 +65,9 @@ def draw_run(
         "input": model_input_mosaic(
             volume.reshape(MODEL_SHAPE), brain.reshape(MODEL_SHAPE), template_in_input(frame)
         ),
-        "motion": motion_trace(run, embeddings, fd_threshold),
+        "carpetplot": carpet_figure(
+            run, volumes, of_volumes, embeddings.chunks, index, fd_threshold
+        ),
     }
     if len(embeddings.chunks) > 1:
         figures["chunks"] = chunk_similarity(embeddings)
@@ -67,10 +76,32 @@ def draw_run(
     files = []
     for name, figure in figures.items():
         files.append(figure_path(output_dir, run.name, name))
-        # Without metadata such as the library's version, the same input gives the same bytes.
-        draw = partial(figure.savefig, format="png", dpi=80, metadata={"Software": None})
-        write_atomically(files[-1], draw)
+        write_atomically(files[-1], partial(_save_as_png, figure, name == "carpetplot"))
     return files
+
+
+def _save_as_png(figure: Figure, with_few_colours: bool, file: Path) -> None:
+    """Save a figure without metadata such as the library's version, so that the same input gives
+    the same bytes. The noise of a carpet plot takes a fifth of the bytes in few colours."""
+    if not with_few_colours:
+        figure.savefig(file, format="png", dpi=80, metadata={"Software": None})
+        return
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="rgba", dpi=100)
+    size = [round(inches * 100) for inches in figure.get_size_inches()]
+    picture = Image.frombytes("RGBA", tuple(size), drawn.getvalue()).convert("RGB")
+    few = picture.quantize(palette=_palette(), dither=Image.Dither.NONE)
+    few.save(file, format="png", optimize=True)
+
+
+def _palette() -> Image.Image:
+    """Eight greys, and the colours of a carpet plot."""
+    greys = np.linspace(0, 255, 8)[:, None].repeat(3, axis=1)
+    blue, orange = (np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for c in (_BLUE, _ORANGE))
+    blues = [255 + alpha * (blue - 255) for alpha in (1, 0.45, 0.25)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.concatenate([greys, blues, [orange]]).round().astype(np.uint8).tobytes())
+    return palette
 
 
 def template_in_input(frame: Frame) -> np.ndarray:
@@ -116,41 +147,6 @@ def model_input_mosaic(volume: np.ndarray, brain: np.ndarray, template: np.ndarr
     panels.contour(of_template, levels=[0.5], colors=_SKY, linewidths=0.4)
     panels.contour(outlines, levels=[0.5], colors=_ORANGE, linewidths=0.7)
     panels.set_axis_off()
-    return figure
-
-
-def motion_trace(run: Run, embeddings: Embeddings, fd_threshold: float) -> Figure:
-    """Draw framewise displacement over time, with the chunks and the omitted volumes."""
-    figure = Figure(figsize=(12, 2.4), layout="constrained")
-    axis = figure.subplots()
-    tr, end = run.repetition_time, run.n_volumes * run.repetition_time
-    top = 1.3 * fd_threshold
-    displacement = None
-    if (confounds := confounds_of(run)) is not None:
-        displacement = displacement_in(confounds, run.n_volumes, run.confounds or run.bold)
-    if displacement is None:
-        axis.text(end / 2, top / 2, "no framewise displacement", ha="center")
-    else:
-        times = np.arange(run.n_volumes) * tr
-        axis.plot(times, displacement, color="black", linewidth=1)
-        censored = displacement > fd_threshold
-        axis.plot(times[censored], displacement[censored], "o", color=_ORANGE, markersize=4)
-        top = max(top, 1.1 * np.nanmax(displacement, initial=0))
-    axis.axhline(fd_threshold, color=_ORANGE, linestyle="--", linewidth=1)
-    axis.text(end, fd_threshold, f" {fd_threshold:g} mm", color=_ORANGE, va="center", fontsize=8)
-    for chunk in embeddings.chunks.itertuples():
-        colour = _BLUE if chunk.included else "0.5"
-        shade = 0.10 + 0.10 * (chunk.Index % 2)
-        axis.axvspan(chunk.onset, chunk.onset + chunk.duration, color=colour, alpha=shade)
-        middle = chunk.onset + chunk.duration / 2
-        axis.text(middle, top, str(chunk.Index), ha="center", va="top", fontsize=8)
-    axis.set(
-        xlim=(0, end),
-        ylim=(0, top * 1.05),
-        xlabel="time (s); shaded: numbered chunks of 20 volumes; white: omitted volumes",
-        ylabel="framewise\ndisplacement (mm)",
-    )
-    axis.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -141,7 +141,7 @@ def _run_section(output_dir: Path, qc_file: Path) -> dict[str, Any]:
     name = qc_file.name.removesuffix("_desc-swift_qc.json")
     figures = {
         figure: base64.b64encode(path.read_bytes()).decode()
-        for figure in ("input", "motion", "chunks")
+        for figure in ("input", "carpetplot", "chunks")
         if (path := figure_path(output_dir, name, figure)).exists()
     }
     verdicts = verdicts_of(qc)
@@ -153,7 +153,8 @@ def _run_section(output_dir: Path, qc_file: Path) -> dict[str, Any]:
         "n_warnings": sum(not good for good, _ in verdicts),
         "files": [
             str(file.relative_to(output_dir))
-            for file in sorted(qc_file.parent.glob(f"{name}_desc-swift_*"))
-            if not file.name.startswith(".") and file.suffix != ".json"
+            for desc in ("swift", "volumes")
+            for file in sorted(qc_file.parent.glob(f"{name}_desc-{desc}_*"))
+            if file.suffix != ".json"
         ],
     }

@@ -20,7 +20,7 @@ from swift_bids.inputs.mask import inside_of, mask_voxels
 from swift_bids.inputs.run import Run
 from swift_bids.inputs.transforms import GridWarp
 from swift_bids.steps.locate_run import locate_run
-from swift_bids.steps.normalise import Gaps
+from swift_bids.steps.read_run import Gaps
 
 #: Voxels around all masks that are read, so that smoothing finds its neighbours.
 _MARGIN = 3

@@ -10,6 +10,7 @@ import pandas as pd
 from swift_bids.base.errors import InputError
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES, Series, refuse_too_short
 from swift_bids.settings import EmbeddingSettings
+from swift_bids.steps.volume_faults import Faults
 
 #: Choices of `--tail` and `--short-runs`.
 TAILS, SHORT_RUNS = ("drop", "overlap", "pad"), ("skip", "pad")
@@ -18,6 +19,7 @@ TAILS, SHORT_RUNS = ("drop", "overlap", "pad"), ("skip", "pad")
 def plan_chunks(
     series: Series,
     displacement: np.ndarray | None = None,
+    faults: Faults | None = None,
     fd_threshold: float = 0.5,
     max_censored: float = 1.0,
     stride: int = CHUNK_VOLUMES,
@@ -36,8 +38,11 @@ def plan_chunks(
     displacement
         Framewise displacement in mm, shape (n_volumes,) for the volumes of the BOLD file; NaN (as
         for the first volume) is ignored.
+    faults
+        Faults of the same volumes; None if they were not looked for.
     fd_threshold
-        A volume with a larger displacement (mm) is censored.
+        A volume with a larger displacement (mm) is censored, as is one that is empty or repeats
+        the one before.
     max_censored
         A chunk with a larger share of censored volumes is excluded from the run's mean.
     stride
@@ -56,31 +61,36 @@ def plan_chunks(
     pandas.DataFrame
         One row per chunk: `start`, `stop` (range of its volumes in the BOLD file, from 0, stop
         exclusive), `onset`, `duration` (s), `model_start` (its first volume in the series),
-        `padded` (how many of its 20 volumes are filled up), `mean_fd` (mm) and `censored` (share)
-        of the volumes from start to stop, `included`. Without `displacement`, `mean_fd` and
-        `censored` are NaN and every chunk is included.
+        `padded` (how many of its 20 volumes are filled up), `mean_fd` (mm), `censored` (share) and
+        `n_faulty` (number) of the volumes from start to stop, `included`. Without `displacement`,
+        `mean_fd` is NaN; `censored` is NaN, too, unless a volume of the run was not measured.
 
     Raises
     ------
     InputError
-        The run has too few volumes, or too much motion in every chunk.
+        The run has too few volumes, or too many of them are censored in every chunk.
     """
     first = _chunk_starts(series, stride, tail, short_runs)
     padded = np.maximum(0, first + CHUNK_VOLUMES - series.length)
     used = [series.source(a, a + CHUNK_VOLUMES - p) for a, p in zip(first, padded)]
     mean_fd, censored = np.full((2, len(first)), np.nan)
+    faults = faults or Faults.none(series.n_volumes)
+    is_censored = faults.not_measured
     if displacement is not None:
+        # The first volume of a run has no displacement, so it counts as not censored.
+        is_censored = is_censored | (np.nan_to_num(displacement) > fd_threshold)
         for chunk, (start, stop) in enumerate(used):
             values = displacement[start:stop]
             known = values[~np.isnan(values)]
             mean_fd[chunk] = known.mean() if len(known) else np.nan
-            # The first volume of a run has no displacement, so it counts as not censored.
-            censored[chunk] = (known > fd_threshold).sum() / len(values)
+    if displacement is not None or is_censored.any():
+        censored = np.array([is_censored[start:stop].mean() for start, stop in used])
     included = ~(censored > max_censored)
     if not included.any():
         raise InputError(
-            f"every chunk has more than {max_censored:.0%} of its volumes above {fd_threshold} mm "
-            f"framewise displacement; raise --max-censored or --fd-threshold to embed the run"
+            f"in every chunk, more than {max_censored:.0%} of the volumes are censored (above "
+            f"{fd_threshold} mm framewise displacement, empty or repeated); raise --max-censored "
+            f"or --fd-threshold to embed the run"
         )
     return pd.DataFrame(
         {
@@ -92,6 +102,7 @@ def plan_chunks(
             "padded": padded,
             "mean_fd": mean_fd,
             "censored": censored,
+            "n_faulty": [int(faults.any[start:stop].sum()) for start, stop in used],
             "included": included,
         }
     )

@@ -75,10 +75,18 @@ class KeptRows:
         write_block(self._file, block, self.folder)
         self._shapes_in_file.append(block.shape)
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield the blocks in order, and keep them; the caller must not change them."""
+        yield from self._blocks
+        yield from self._blocks_in_file()
+
     def pop_all(self) -> Iterator[np.ndarray]:
         """Yield the blocks in order, and drop each, so that the caller may change it."""
         while self._blocks:
             yield self._blocks.pop(0)
+        yield from self._blocks_in_file()
+
+    def _blocks_in_file(self) -> Iterator[np.ndarray]:
         self._file.seek(0)
         for shape in self._shapes_in_file:
             block = np.empty(shape, np.float32)

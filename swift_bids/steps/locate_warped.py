@@ -9,7 +9,6 @@ the latter is four times nearer to that of a mask made in the template.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import nibabel as nib
 import numpy as np
@@ -19,7 +18,7 @@ from swift_bids.geometry.frames import Frame
 from swift_bids.geometry.fsl_warp import from_scaled_mm, source_points
 from swift_bids.geometry.grid import voxel_centers
 from swift_bids.geometry.itk import read_composite
-from swift_bids.inputs.bold_reader import open_image
+from swift_bids.inputs.bold_reader import open_image, stored_image
 from swift_bids.inputs.brain_mask import BrainMask
 from swift_bids.inputs.mask import check_same_grid, load_image, located_mask
 from swift_bids.inputs.transforms import FslWarp, GridWarp
@@ -50,14 +49,14 @@ def locate_warped(
     InputError
         A file cannot be read, does not fit the others, or no voxel of the mask is in the frame.
     """
-    bold = cast(nib.Nifti1Image, nib.load(bold_file))
-    position = _in_run(warp, voxel_centers(), bold)
-    if mask.on_grid_of_run:
-        image = load_image(str(mask.file))
-        check_same_grid(bold, bold_file, image, str(mask.file))
-        brain = carried(mask, image, position)
-    else:
-        brain = mask_in_template(mask)
+    with stored_image(bold_file) as (bold, _):
+        position = _in_run(warp, voxel_centers(), bold)
+        if mask.on_grid_of_run:
+            image = load_image(str(mask.file))
+            check_same_grid(bold, bold_file, image, str(mask.file))
+            brain = carried(mask, image, position)
+        else:
+            brain = mask_in_template(mask)
     located, index = located_mask(brain, mask, frame)
     return located, BoldPoints(position[index], SPLINE_ORDER[warp.interpolation])
 

@@ -9,22 +9,20 @@ whole run. The step therefore keeps the brain voxels until the run has been read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from swift_bids.base.errors import InputError
+from swift_bids.geometry.brain_parts import describe_part
 from swift_bids.geometry.frames import Frame
-from swift_bids.geometry.grid import is_fsl_grid
 from swift_bids.geometry.resample_time import Series, resample
-from swift_bids.inputs.bold_reader import brain_rows, open_bold
-from swift_bids.inputs.mask import check_same_grid, load_image, mask_voxels
 from swift_bids.steps.bold_points import BoldPoints
 from swift_bids.steps.kept_rows import KeptRows
-from swift_bids.steps.parcels import ParcelMeans, Parcels
+from swift_bids.steps.parcels import Parcels
+from swift_bids.steps.read_run import read_run
 from swift_bids.steps.voxel_statistics import VoxelMoments
 from swift_bids.steps.z_scores import ZScores, core_voxels
 
@@ -54,6 +52,11 @@ class Normalisation:
     n_zero, n_nonfinite
         Values (voxel x volume of the BOLD file) that were exactly 0, or NaN or infinite; they
         become background.
+    n_without_signal, part_without_signal
+        Voxels without signal in all volumes, and where they are, in words.
+    robust
+        `--robust-normalisation`: whether faulty volumes were left out of all of these statistics
+        but the counts and `tsnr`.
     interpolated
         Whether the app resampled the run to the FSL 2 mm grid.
     """
@@ -71,6 +74,9 @@ class Normalisation:
     n_constant: int
     n_zero: int
     n_nonfinite: int
+    n_without_signal: int
+    part_without_signal: str
+    robust: bool
     interpolated: bool
 
 
@@ -85,6 +91,8 @@ def normalise(
     parcels: Parcels | None = None,
     parcel_file: str | Path | None = None,
     points: BoldPoints | None = None,
+    robust: bool = False,
+    volume_file: str | Path | None = None,
 ) -> Normalisation:
     """Write the z-scored brain voxels of a run and return its statistics.
 
@@ -110,6 +118,10 @@ def normalise(
         float32 (used volume of the BOLD file, parcel), in its units and at its TR.
     points
         Where the brain voxels are in the run; None if it is on the FSL 2 mm grid.
+    robust
+        `--robust-normalisation`: whether the statistics leave faulty volumes out.
+    volume_file
+        `.npz` to write: what `swift_bids.steps.volume_signals.Volumes` holds.
 
     Raises
     ------
@@ -117,115 +129,74 @@ def normalise(
         A file cannot be read, is not a 4D image, does not fit its mask, or contains no signal.
     """
     with KeptRows(Path(matrix_file).parent) as kept:
-        run = _read(bold_file, mask_file, frame, series, kept, parcels, points)
+        run = read_run(bold_file, mask_file, frame, series, kept, parcels, points)
+        if volume_file is not None:
+            run.volumes.save(volume_file)
         if run.parcels is not None:
             if parcel_file is None:
                 raise TypeError("parcels need a parcel_file")
             np.save(parcel_file, run.parcels.values)
+        moments = run.moments
+        if robust and run.volumes.faults.any.any():
+            moments = _moments_without(run.volumes.faults.any, kept, series, len(moments.mean))
         core = core_voxels()[run.fsl_index] if statistics == "core" else None
-        if core is not None and not run.moments.count[core].any():
+        if core is not None and not moments.count[core].any():
             raise InputError(
                 f"{mask_file}: contains no signal in the inner part of the template's brain; use "
                 f"--statistics mask"
             )
-        z_scores = ZScores(run.moments, method, core)
+        z_scores = ZScores(moments, method, core)
         with open(matrix_file, "wb") as file:
-            shape = (series.length, len(run.moments.mean))
+            shape = (series.length, len(moments.mean))
             header = {"descr": "<f2", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for block in resample(kept.pop_all(), series):
                 file.write(z_scores.apply(block).data)
     mean, std = z_scores.mean, z_scores.std
     recorded, varies = run.recorded_moments, run.recorded_moments.std > 0
-    z_of_mean_volume = (run.moments.mean[run.moments.count > 0] - mean) / std
+    z_of_mean_volume = (moments.mean[moments.count > 0] - mean) / std
+    without_signal = run.fsl_index[run.moments.count == 0]
     return Normalisation(
         method=method,
         statistics=statistics,
         mean=mean,
         std=std,
         background=float(np.float16(z_scores.background)),
-        intensity=run.moments.overall()[0],
+        intensity=moments.overall()[0],
         z_percentiles=tuple(np.percentile(z_of_mean_volume, [1, 50, 99]).tolist()),
-        negative=float((run.moments.mean < 0).mean()),
+        negative=float((moments.mean < 0).mean()),
         tsnr=float(np.median(recorded.mean[varies] / recorded.std[varies])),
         n_volumes=series.length,
         n_constant=int(recorded.constant.sum()),
         n_zero=run.gaps.n_zero,
         n_nonfinite=run.gaps.n_nonfinite,
+        n_without_signal=len(without_signal),
+        part_without_signal=(
+            describe_part(without_signal, run.fsl_index) if len(without_signal) else ""
+        ),
+        robust=robust,
         interpolated=points is not None,
     )
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What is known of a run once it has been read.
+def _moments_without(
+    faulty: np.ndarray, kept: KeptRows, series: Series, n_voxels: int
+) -> VoxelMoments:
+    """Statistics of the series over time without the faulty volumes, bool (volume of the BOLD
+    file,), and those that would be interpolated from them."""
 
-    Attributes
-    ----------
-    moments, recorded_moments
-        Of the series, and of the used volumes of the BOLD file.
-    fsl_index
-        (brain voxel,) flat positions in the FSL grid.
-    parcels
-        Mean signals, if parcels were requested.
-    """
+    def rows() -> Iterator[np.ndarray]:
+        start = 0
+        for block in kept:
+            block = block.copy()
+            block[faulty[start : start + len(block)]] = np.nan
+            start += len(block)
+            yield block
 
-    moments: VoxelMoments
-    recorded_moments: VoxelMoments
-    gaps: Gaps
-    fsl_index: np.ndarray
-    parcels: ParcelMeans | None
-
-
-def _read(
-    bold_file: str | Path,
-    mask_file: str | Path,
-    frame: Frame,
-    series: Series,
-    kept: KeptRows,
-    parcels: Parcels | None,
-    points: BoldPoints | None,
-) -> _Run:
-    """Read a run once: keep its brain voxels, and compute everything that needs all of them."""
-    mask_image = load_image(mask_file)
-    gaps = Gaps()
-    means = None
-    with ExitStack() as stack:
-        bold = stack.enter_context(open_bold(bold_file))
-        if points is None:
-            if not is_fsl_grid(mask_image.shape, mask_image.affine):
-                check_same_grid(bold, bold_file, mask_image, mask_file)
-            if not is_fsl_grid(bold.shape[:3], bold.affine):
-                raise TypeError("a run on another grid than the FSL 2 mm grid needs points")
-        if bold.shape[3] != series.n_volumes:
-            raise InputError(
-                f"{bold_file}: has {bold.shape[3]} volumes, but {series.n_volumes} were expected; "
-                f"the file has changed during this call, run the same command again"
-            )
-        brain = mask_voxels(mask_image, mask_file, frame)
-        moments = VoxelMoments(len(brain.fsl_index))
-        recorded_moments = VoxelMoments(len(brain.fsl_index)) if series.resampled else moments
-        # Each block is marked, shown to the observers, resampled, and added to the moments.
-        if points is None:
-            rows = brain_rows(bold, bold_file, brain.fsl_index)
-        else:
-            rows = stack.enter_context(
-                points.rows(bold, bold_file, series.first_volume, kept.folder)
-            )
-        rows = gaps.mark(rows, series.first_volume)
-        if parcels is not None:
-            means = ParcelMeans(parcels.numbers[brain.fsl_index], len(parcels.names))
-            rows = _observed(means.add, rows, series.first_volume)
-        if series.resampled:
-            rows = _observed(recorded_moments.add, rows, series.first_volume)
-        for block in resample(_observed(kept.append, rows, 0), series):
-            moments.add(block)
-    if not (moments.high > moments.low).any():
-        raise InputError(
-            f"{bold_file}: the data do not vary within the brain mask; check that this is the "
-            f"BOLD file and that its mask belongs to it"
-        )
-    return _Run(moments, recorded_moments, gaps, brain.fsl_index, means)
+    moments = VoxelMoments(n_voxels)
+    for block in resample(rows(), series):
+        moments.add(block)
+    return moments
 
 
 class MatrixFile:
@@ -246,41 +217,3 @@ class MatrixFile:
     def __getitem__(self, volumes: slice) -> np.ndarray:
         """Read some volumes, float16 (volume, brain voxel)."""
         return np.array(np.load(self._file, mmap_mode="r")[volumes])
-
-
-class Gaps:
-    """Counts and marks the values of brain voxels that are not signal.
-
-    A value of exactly 0 was background in training. Voxels inside the mask but outside the field of
-    view are therefore background, too.
-    """
-
-    def __init__(self) -> None:
-        self.n_zero = self.n_nonfinite = 0
-
-    def mark(self, blocks: Iterable[np.ndarray], first_volume: int) -> Iterator[np.ndarray]:
-        """From `first_volume` on, count zeros and non-finite values, and set them to NaN."""
-        start = 0
-        for block in blocks:
-            used = block[max(first_volume - start, 0) :]
-            start += len(block)
-            n_zero = int(used.size - np.count_nonzero(used))
-            finite = np.isfinite(used)
-            if n_zero or not finite.all():
-                self.n_zero += n_zero
-                self.n_nonfinite += int(finite.size - np.count_nonzero(finite))
-                used[~finite | (used == 0)] = np.nan
-            yield block
-
-
-def _observed(
-    observer: Callable[[np.ndarray], None], blocks: Iterable[np.ndarray], first_volume: int
-) -> Iterator[np.ndarray]:
-    """Yield the blocks unchanged, and call `observer` with their volumes from `first_volume` on."""
-    start = 0
-    for block in blocks:
-        used = block[max(first_volume - start, 0) :]
-        start += len(block)
-        if len(used):
-            observer(used)
-        yield block

@@ -174,7 +174,9 @@ class ParcelMeans:
         return np.stack(self._rows)
 
 
-def denoise(means: np.ndarray, confounds: pd.DataFrame | None) -> tuple[np.ndarray, list[str]]:
+def denoise(
+    means: np.ndarray, confounds: pd.DataFrame | None, faulty: np.ndarray | None = None
+) -> tuple[np.ndarray, list[str]]:
     """Regress trend and confounds out of parcel means; scale each parcel's signal to unit variance.
 
     Regression is linear, so denoising the parcel's mean gives the same result as averaging its
@@ -183,18 +185,22 @@ def denoise(means: np.ndarray, confounds: pd.DataFrame | None) -> tuple[np.ndarr
     Parameters
     ----------
     means
-        (volume, parcel); a parcel with a NaN becomes NaN throughout.
+        (volume, parcel); a parcel with a NaN in a volume that is used becomes NaN throughout.
     confounds
         fMRIPrep's table, one row for each of these volumes; None to remove only the trend.
+    faulty
+        bool (volume,): volumes to leave out; None: none.
 
     Returns
     -------
     numpy.ndarray
-        (volume, parcel) in standard deviations; NaN for a parcel without variation.
+        (volume, parcel) in standard deviations; NaN for a parcel without variation and for faulty
+        volumes.
     list of str
         Columns that were regressed out, in addition to mean and linear trend.
     """
-    n_volumes = len(means)
+    kept = np.ones(len(means), dtype=bool) if faulty is None else ~faulty
+    n_volumes = int(kept.sum())
     used: list[str] = []
     columns = [] if confounds is None else list(confounds.columns)
     for pattern in _REGRESSORS:
@@ -202,22 +208,22 @@ def denoise(means: np.ndarray, confounds: pd.DataFrame | None) -> tuple[np.ndarr
         if len(used) + len(group) > n_volumes // VOLUMES_PER_REGRESSOR:
             break
         used += group
-    design = np.stack([np.ones(n_volumes), np.linspace(-1, 1, n_volumes)], axis=1)
+    design = np.stack([np.ones(len(means)), np.linspace(-1, 1, len(means))], axis=1)[kept]
     if confounds is not None and used:
         values = confounds[used].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-        values = np.nan_to_num(values)  # derivatives have no first value
+        values = np.nan_to_num(values[kept])  # derivatives have no first value
         spread = values.std(axis=0)
         values = (values - values.mean(axis=0))[:, spread > 0] / spread[spread > 0]
         design = np.concatenate([design, values], axis=1)
-    known = ~np.isnan(means).any(axis=0)
-    signal = means[:, known].astype(np.float64)
+    known = ~np.isnan(means[kept]).any(axis=0)
+    signal = means[np.ix_(kept, known)].astype(np.float64)
     # If a parcel is constant or consists of regressors only, nothing but rounding errors remain.
     rounding_error = 1e-5 * signal.std(axis=0) + 1e-7 * np.abs(signal.mean(axis=0))
     signal -= design @ np.linalg.lstsq(design, signal, rcond=None)[0]
     spread = signal.std(axis=0)
     signal /= np.where(spread > rounding_error, spread, np.nan)
     denoised = np.full(means.shape, np.nan)
-    denoised[:, known] = signal
+    denoised[np.ix_(kept, known)] = signal
     return denoised, used
 
 

@@ -57,6 +57,7 @@ FLAGS = {
     "--interpolation": ("linear", "linear"),
     "--mask": ("anat", "anat"),
     "--statistics": ("core", "core"),
+    "--robust-normalisation": (None, True),
     "--template-warp": ("off", "off"),
     "--template-xfm": ("x.h5", Path("x.h5")),
     "--jacobian": (None, True),
@@ -115,7 +116,8 @@ FLAGS = {
 
 def test_every_flag_has_a_case_in_FLAGS():
     long = {flag for a in build_parser()._actions for flag in a.option_strings if flag[:2] == "--"}
-    other_names = {"--nthreads", "--n-cpus", "--normalization", "--nipype-plugin-file"}
+    other_names = {"--nthreads", "--n-cpus", "--nipype-plugin-file"}
+    other_names |= {"--normalization", "--robust-normalization"}
     assert long - {"--help", "--version", "--config-file"} - other_names == set(FLAGS)
 
 

@@ -127,7 +127,7 @@ BAD = {  # label -> (damage, expected message)
     ),
     "threed": (image(lambda d: d[..., 0]), "bold.nii.gz: has 3 dimensions, not 4; copy it again"),
     "fived": (
-        image(lambda d: d[..., None, :]),
+        image(lambda d: np.stack([d, d], axis=3)),
         "bold.nii.gz: has 5 dimensions, not 4; copy it again",
     ),
     "onevolume": (image(lambda d: d[..., :1]), "the run has 1 volumes, .*--short-runs pad"),

@@ -14,7 +14,7 @@ from minimal_trees import TREES, copy_tree, query_tree
 from swift_bids.base.errors import UsageError
 from swift_bids.inputs import minimal_runs
 from swift_bids.inputs.index import UnreadableFolderError
-from swift_bids.inputs.raw_header import affine_of, count_raw_dummy_scans, readout_time
+from swift_bids.inputs.raw_header import affine_of, find_dummy_scans, readout_time
 
 SPACE = "space-MNI152NLin6Asym_res-2"
 
@@ -232,11 +232,16 @@ def test_magnitude_data(tmp_path):
     assert run.mask.file.endswith("part-mag_desc-brain_mask.nii.gz")
 
 
-def test_a_truncated_raw_file(tmp_path):
+def test_a_truncated_raw_file(tmp_path, small_bundle):
+    """The search for dummy scans does not end at it; the step that reads the whole file says it."""
     tree = copy_tree("fieldmap", tmp_path)
     (file,) = tree.glob("raw/**/*_bold.nii.gz")
     file.write_bytes(file.read_bytes()[:20_000])
-    assert f"{file}: cannot be read" in only_problem(tree)
+    call = (tree / "raw", tmp_path / "out", "participant", "-d", tree / "minimal")
+    done = run_app(*call, "--weights", small_bundle)
+    assert done.returncode == 1
+    assert f"{file}: cannot be read" in done.stdout
+    assert "damaged or incomplete; fetch it or create it again" in done.stdout
 
 
 def test_a_raw_file_without_an_sform(tmp_path):
@@ -527,9 +532,22 @@ def test_a_readout_time_that_is_no_number(tmp_path, name, value):
     assert f"in its raw sidecars, {name} is {value!r} instead of a positive" in only_problem(tree)
 
 
-def test_dummy_scans_of_a_raw_run():
+def test_dummy_scans_in_the_data(tmp_path):
     rng = np.random.default_rng(0)
     means = np.r_[1.5, 1.2, np.ones(48)] * 500
     data = rng.normal(means, 5, (6, 6, 6, 50)).astype(np.float32)
-    assert count_raw_dummy_scans(nib.Nifti1Image(data, np.eye(4))) == 2
-    assert count_raw_dummy_scans(nib.Nifti1Image(np.ones((2, 2, 2, 9), np.int16), np.eye(4))) == 0
+    file = tmp_path / "bold.nii.gz"
+    nib.Nifti1Image(data, np.eye(4)).to_filename(file)
+    assert find_dummy_scans(str(file)) == 2
+    data[:2] = np.nan
+    nib.Nifti1Image(data, np.eye(4)).to_filename(file)
+    assert find_dummy_scans(str(file)) == 2
+    file.write_bytes(file.read_bytes()[:2000])
+    assert find_dummy_scans(str(file)) == 0
+    nib.Nifti1Image(np.ones((2, 2, 2, 9), np.int16), np.eye(4)).to_filename(file)
+    assert find_dummy_scans(str(file)) == 0
+
+
+def test_dummy_scans_of_a_large_image_are_found_in_some_of_its_voxels(tmp_path, monkeypatch):
+    monkeypatch.setattr("swift_bids.inputs.raw_header._MAX_VALUES", 50 * 40)
+    test_dummy_scans_in_the_data(tmp_path)

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from app import query
-from make_data import SPACE, write_derivative
+from make_data import SHAPE, SPACE, file_of, write_derivative
 
 from swift_bids.base.errors import UsageError
 from swift_bids.inputs.dataset import find_derivatives
@@ -147,6 +147,47 @@ def test_a_selected_echo_uses_the_common_mask_and_confounds(tmp_path):
     bold.unlink()
     _, problems = query(tmp_path)
     assert "except single echoes; choose them with --echo-idx" in problems["sub-1"]
+
+
+def even(n, step=0.8):
+    return [round(step * volume, 4) for volume in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "tr", "reason"),
+    [
+        ({"VolumeTiming": even(22)}, 0.8, None),
+        ({"VolumeTiming": even(22, 0.735)}, 0.735, None),
+        ({"VolumeTiming": [1.5 + time for time in even(22)]}, 0.8, None),
+        ({"VolumeTiming": even(22), "RepetitionTime": 0.9}, 0.9, None),
+        ({"VolumeTiming": [0, 2, 9, 11]}, None, "its volumes are not evenly spaced in time"),
+        ({"VolumeTiming": [0.8]}, None, "its VolumeTiming is not a list of times in seconds"),
+        ({"VolumeTiming": [0, "0.8"]}, None, "its VolumeTiming is not a list of times in seconds"),
+        ({"VolumeTiming": [0.8, 0]}, None, "its VolumeTiming is not a list of times in seconds"),
+    ],
+)
+def test_even_volume_timing_is_a_tr(tmp_path, sidecar, tr, reason):
+    bold = write_derivative(tmp_path, "sub-1_task-a", **SMALL)
+    file_of(bold, "sidecar").write_text(json.dumps(sidecar))
+    runs, problems = query(tmp_path)
+    assert [run.repetition_time for run in runs] == ([tr] if tr else [])
+    assert [reason in problem for problem in problems.values()] == ([True] if reason else [])
+
+
+def test_dummy_scans_without_a_table_come_from_the_data(tmp_path):
+    rng = np.random.default_rng(0)
+    data = 1000 + 20 * rng.standard_normal((*SHAPE, 30))
+    data[..., :3] *= [1.8, 1.4, 1.2]
+    options = {"data": data.astype(np.float32)}
+    write_derivative(tmp_path, "sub-1_task-a", **options)
+    write_derivative(tmp_path, "sub-1_task-b", confounds="csf\n" + "1\n" * 30, **options)
+    table = "non_steady_state_outlier00\tcsf\n" + "0\t1\n" * 30
+    write_derivative(tmp_path, "sub-1_task-c", confounds=table, **options)
+    runs, _ = query(tmp_path)
+    found = [(run.first_volume, run.dummy_scans_from) for run in runs]
+    assert found == [(3, "data"), (0, "table"), (1, "table")]
+    runs, _ = query(tmp_path, dummy_scans=2)
+    assert {(run.first_volume, run.dummy_scans_from) for run in runs} == {(2, "flag")}
 
 
 def test_participants_can_be_excluded_and_split_into_batches(tmp_path):

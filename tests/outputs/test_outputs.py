@@ -73,6 +73,22 @@ def test_tables_follow_the_bids_format(tmp_path):
     assert (tmp_path / "t.tsv").read_bytes() == b"a\tb\tc\n1\t0.5\ttrue\n2\tn/a\tfalse\n"
 
 
+def test_numbers_in_tables_are_written_as_people_write_them(tmp_path):
+    table = pd.DataFrame(
+        {
+            "onset": [0.72 * 20, 0.1 + 0.2, 1e-7 / 3, np.nan, 1e20],
+            "feature": np.array([0.1, 1 / 3, 16777217, 1e-7, np.nan], np.float32),
+        }
+    )
+    write_table(tmp_path / "t.tsv", table)
+    rows = [line.split("\t") for line in (tmp_path / "t.tsv").read_text().splitlines()[1:]]
+    assert [onset for onset, _ in rows] == ["14.4", "0.3", "3.333333333e-08", "n/a", "1e+20"]
+    features = [feature for _, feature in rows[:-1]]
+    assert np.array(features, np.float32).tolist() == table["feature"][:-1].tolist()
+    write_table(tmp_path / "t.tsv", pd.DataFrame({"a": [1234.56789]}), digits=6)
+    assert (tmp_path / "t.tsv").read_text() == "a\n1234.57\n"
+
+
 def test_chunks_average_tokens_and_runs_average_included_chunks():
     tokens = np.random.default_rng(0).random((3, 4, 2, 2, 2, 20), dtype=np.float32)
     moved = np.full(60, 0.2)

@@ -1,5 +1,7 @@
 """The division of a run into chunks, dummy scans and framewise displacement."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from swift_bids.base.errors import InputError
 from swift_bids.geometry.resample_time import Series
 from swift_bids.inputs.confounds import count_dummy_scans, displacement_in, read_confounds
 from swift_bids.steps.chunk import chunk_rows, plan_chunks
+from swift_bids.steps.volume_faults import FAULTS, Faults
 
 
 def native(n_volumes, tr=0.8, dummies=0):
@@ -35,6 +38,31 @@ def test_motion_of_each_chunk():
     assert plan["mean_fd"].tolist() == pytest.approx([0.1, 0.4])
     assert plan["censored"].tolist() == [0.0, 0.5]
     assert plan["included"].tolist() == [True, False]
+
+
+def with_faults(n_volumes, **volumes):
+    """Faults of a run, such as `empty=[3]`."""
+    codes = np.zeros(n_volumes, np.int8)
+    for name, numbers in volumes.items():
+        codes[numbers] = FAULTS.index(name) + 1
+    return replace(Faults.none(n_volumes), codes=codes)
+
+
+def test_volumes_that_were_not_measured_are_censored():
+    faults = with_faults(40, empty=[3], repeated=[4, 25], outlier=[6, 26], incomplete=[7])
+    plan = plan_chunks(native(40), faults=faults)
+    assert plan["n_faulty"].tolist() == [4, 2]
+    assert plan["censored"].tolist() == [0.1, 0.05]
+    assert plan["mean_fd"].isna().all()
+    moved = np.full(40, 0.1)
+    moved[[3, 10]] = 0.9
+    plan = plan_chunks(native(40), moved, faults, max_censored=0.1)
+    assert plan["censored"].tolist() == pytest.approx([0.15, 0.05])
+    assert plan["included"].tolist() == [False, True]
+    only_outliers = plan_chunks(native(40), faults=with_faults(40, outlier=[6]))
+    assert only_outliers["censored"].isna().all()
+    with pytest.raises(InputError, match=r"more than 0% of the volumes are censored .* repeated"):
+        plan_chunks(native(40), faults=faults, max_censored=0)
 
 
 def test_a_run_resampled_in_time():

@@ -15,7 +15,7 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from swift_bids.base.errors import InputError, OutputError
 from swift_bids.geometry.frames import FRAMES, FSL_SHAPE
 from swift_bids.geometry.grid import brain_voxels
-from swift_bids.geometry.resample_time import Series
+from swift_bids.geometry.resample_time import Series, resample
 from swift_bids.inputs.brain_mask import functional_mask
 from swift_bids.inputs.transforms import GridWarp
 from swift_bids.steps import kept_rows
@@ -98,6 +98,57 @@ def test_global_z_scores_match_numpy(tmp_path, noise):
     file = MatrixFile(tmp_path / "m.npy")
     assert file.shape == matrix.shape
     np.testing.assert_array_equal(file[3:7], matrix[3:7])
+
+
+@pytest.mark.parametrize("model_tr", [0.8, 0.4])
+def test_robust_normalisation_leaves_faulty_volumes_out(tmp_path, noise, model_tr):
+    """At half the TR, the volumes that are interpolated from a faulty one are left out, too."""
+    data = noise.copy()
+    data[..., 7] *= 3
+    bold, mask = files(tmp_path, data)
+    series = Series(19, 0.8, 2, model_tr)
+    done = normalise(bold, mask, FRAMES["ukb"], series, tmp_path / "m.npy", robust=True)
+    brain = nib.load(mask).get_fdata() > 0
+    used = np.concatenate(list(resample([data[brain].T], series))).astype(np.float64)
+    positions = series.positions(0, series.length)
+    good = used[np.abs(positions - 5) >= 1]
+    assert len(good) == series.length - (1 if model_tr == 0.8 else 3)
+    assert done.robust
+    assert done.mean == pytest.approx(good.mean(), rel=1e-9)
+    assert done.std == pytest.approx(good.std(ddof=1), rel=1e-9)
+    assert done.background == np.float16((good.min() - good.mean()) / good.std(ddof=1))
+    plain = normalise(bold, mask, FRAMES["ukb"], series, tmp_path / "p.npy")
+    assert plain.std == pytest.approx(used.std(ddof=1), rel=1e-9)
+    assert plain.std > 3 * done.std
+
+
+def test_robust_normalisation_of_a_clean_run_changes_nothing(tmp_path, noise):
+    bold, mask = files(tmp_path, noise)
+    plain = normalise(bold, mask, FRAMES["ukb"], native(19), tmp_path / "a.npy")
+    robust = normalise(bold, mask, FRAMES["ukb"], native(19), tmp_path / "b.npy", robust=True)
+    assert asdict(robust) == asdict(plain) | {"robust": True}
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+
+
+def test_robust_normalisation_of_a_run_that_is_kept_in_a_file(tmp_path, noise, monkeypatch):
+    data = noise.copy()
+    data[..., 7] *= 3
+    bold, mask = files(tmp_path, data)
+    expected = normalise(bold, mask, FRAMES["ukb"], native(19), tmp_path / "a.npy", robust=True)
+    monkeypatch.setattr(kept_rows, "MAX_BYTES_IN_MEMORY", 1_000_000)
+    done = normalise(bold, mask, FRAMES["ukb"], native(19), tmp_path / "b.npy", robust=True)
+    assert done == expected
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+
+
+def test_where_there_is_no_signal(tmp_path, noise):
+    data = noise.copy()
+    data[:46] = 0
+    bold, mask = files(tmp_path, data)
+    done = normalise(bold, mask, FRAMES["ukb"], native(19), tmp_path / "m.npy")
+    missing = (nib.load(mask).get_fdata() > 0)[:46].sum()
+    assert (done.n_without_signal, done.n_zero) == (missing, 19 * missing)
+    assert done.part_without_signal == "the right hemisphere"
 
 
 def test_voxel_global_z_scores_match_numpy(tmp_path, noise):

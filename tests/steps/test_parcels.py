@@ -35,6 +35,22 @@ def test_cubes_cover_the_brain_and_do_not_cross_the_midline(frame, count):
     assert (distance <= 12).all()
 
 
+def test_faulty_volumes_are_left_out_of_denoising():
+    rng = np.random.default_rng(0)
+    means = rng.normal(1000, 10, (40, 3))
+    faulty = np.isin(np.arange(40), [7, 20])
+    spoiled = means.copy()
+    spoiled[7], spoiled[20] = np.nan, 3000
+    table = pd.DataFrame({"trans_x": rng.standard_normal(40), "csf": rng.standard_normal(40)})
+    found, used = denoise(spoiled, table, faulty)
+    assert used == ["trans_x", "csf"]
+    assert np.flatnonzero(np.isnan(found).all(axis=1)).tolist() == [7, 20]
+    design = np.column_stack([np.ones(40), np.arange(40), table])[~faulty]
+    good = means[~faulty]
+    rest = good - design @ np.linalg.lstsq(design, good, rcond=None)[0]
+    np.testing.assert_allclose(found[~faulty], rest / rest.std(axis=0), atol=1e-9)
+
+
 def test_cubes_follow_the_grid_of_the_network_input():
     parcels = cubes(FRAMES["ukb"])
     voxel = np.array([50, 60, 40])
