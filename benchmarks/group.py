@@ -2,11 +2,13 @@
 
     python -m benchmarks.group --participants 2500 --runs 4
     python -m benchmarks.group --participants 200 --runs 2 --probes --keep FOLDER
+    python -m benchmarks.group --participants 60 --runs 2 --probes --columns 8 --keep FOLDER
 
 The outputs look like those of the participant level, with features that differ more between
 participants than between runs of one participant. The embeddings depend on the column `planted` of
 participants.tsv, `shuffled` is the same column in random order, and `age` affects the
-embeddings, the motion and the volume of the brain mask.
+embeddings, the motion and the volume of the brain mask. To compare two versions, let both read the
+same FOLDER, and set PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -29,8 +31,11 @@ from swift_bids import __version__
 N_FEATURES, N_PARCELS, N_VOLUMES = 288, 40, 120
 
 
-def write_outputs(root: Path, n_participants: int, n_runs: int, connectivity: bool) -> None:
-    """Write participants.tsv of the input and the outputs of the participant level."""
+def write_outputs(
+    root: Path, n_participants: int, n_runs: int, connectivity: bool, n_columns: int = 0
+) -> None:
+    """Write participants.tsv of the input, with random columns, and outputs of the participant
+    level."""
     rng = np.random.default_rng(0)
     planted = np.arange(n_participants) % 2
     age = rng.uniform(20, 80, n_participants).round(1)
@@ -47,6 +52,7 @@ def write_outputs(root: Path, n_participants: int, n_runs: int, connectivity: bo
             "shuffled": np.where(rng.permutation(planted), "case", "control"),
             "site": rng.choice(["A", "B", "C"], n_participants),
         }
+        | {f"random{i}": _random_column(i, rng, n_participants) for i in range(n_columns)}
     ).to_csv(fmriprep / "participants.tsv", sep="\t", index=False)
     direction = rng.standard_normal((2, N_FEATURES))
     names = [f"swift{i:03d}" for i in range(N_FEATURES)]
@@ -88,6 +94,14 @@ def write_outputs(root: Path, n_participants: int, n_runs: int, connectivity: bo
                 (folder / f"{parcels}.json").write_text(json.dumps(about))
 
 
+def _random_column(number: int, rng: np.random.Generator, n: int) -> np.ndarray:
+    """Numbers, two classes and three classes by turns."""
+    if number % 3 == 0:
+        return rng.normal(size=n).round(3)
+    classes = np.array(["a", "b", "c"])[: 1 + number % 3]
+    return rng.permutation(np.resize(classes, n))
+
+
 def _metadata() -> dict:
     return {
         "GeneratedBy": [{"Name": "swift_bids", "Version": __version__}],
@@ -118,12 +132,13 @@ def main() -> None:
     parser.add_argument(
         "--probes", action="store_true", help="also write parcel time series and run the probes"
     )
+    parser.add_argument("--columns", type=int, default=0, help="random columns to add")
     parser.add_argument("--keep", type=Path, help="write the data to this folder and keep it")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = args.keep or Path(temporary, "data")
         if not root.exists():
-            write_outputs(root, args.participants, args.runs, args.probes)
+            write_outputs(root, args.participants, args.runs, args.probes, args.columns)
         call = [
             sys.executable,
             "-m",
@@ -144,8 +159,11 @@ def main() -> None:
         page = (root / "swift" / "group.html").stat().st_size
     for step, taken in re.findall(r"^(.*) took ([\d.]+) s$", done.stdout, re.MULTILINE):
         print(f"{step:40s} {taken:>7} s")
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
-    print(f"total {seconds:.1f} s, largest process {peak:.0f} MB, page {page / 1e6:.1f} MB")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(
+        f"total {seconds:.1f} s, CPU {used.ru_utime + used.ru_stime:.1f} s, largest process "
+        f"{used.ru_maxrss / 1e3:.0f} MB, page {page / 1e6:.1f} MB"
+    )
 
 
 if __name__ == "__main__":

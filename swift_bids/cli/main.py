@@ -77,10 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run_level(args: argparse.Namespace, dataset: Dataset, run: str | None) -> int:
     if args.analysis_level == "group":
+        from threadpoolctl import threadpool_limits
+
         from swift_bids.cli.settings import group_settings
         from swift_bids.group.level import run_group_level
 
-        return run_group_level(group_settings(args), dataset)
+        settings = group_settings(args)
+        with threadpool_limits(settings.processes):
+            return run_group_level(settings, dataset)
     if run is not None:
         from swift_bids.cli.settings import participant_settings
         from swift_bids.sensitivity.level import run_sensitivity

@@ -24,6 +24,7 @@
     return {
       type: "scatter", mode: "markers", name: plain(name), hoverinfo: "text",
       x: chosen.map((i) => places.x[i]), y: chosen.map((i) => places.y[i]),
+      customdata: chosen.map((i) => data.names[i]),
       text: chosen.map((i) => plain(data.names[i]) + (values ? "<br>" + plain(values(i)) : "")),
       marker: Object.assign({size: 8, line: {width: 0.5, color: "#fff"}}, marker),
     };
@@ -80,4 +81,19 @@
   layoutChoice.addEventListener("change", draw);
   columnChoice.addEventListener("change", draw);
   draw();
+  plot.on("plotly_click", function (event) {
+    const participant = event.points[0].customdata.split("_")[0];
+    window.open(encodeURIComponent(participant) + ".html", "_blank");
+  });
+
+  // The table of runs shows the runs whose names contain all words of the filter.
+  const filter = document.getElementById("runs-filter");
+  const rows = Array.from(document.querySelectorAll("#table-of-runs tbody tr"));
+  filter.addEventListener("input", function () {
+    const words = filter.value.toLowerCase().split(/\s+/);
+    rows.forEach(function (row) {
+      const text = row.cells[0].textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+    });
+  });
 })();

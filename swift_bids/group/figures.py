@@ -93,16 +93,21 @@ def probes_figure(probes: pd.DataFrame) -> Figure:
     axes = figure.subplots(n_rows, per_row, squeeze=False)
     for axis in axes.flat[len(targets) :]:
         axis.set_visible(False)
+    main = pd.concat([_main_rows(rows) for _, rows in probes.groupby("target", sort=False)])
+    limits = {metric: _limits(rows) for metric, rows in main.groupby("metric")}
     for axis, target in zip(axes.flat, targets):
-        rows = probes[probes["target"] == target]
-        metric = main_metric(rows)
-        rows = rows[rows["metric"] == metric].set_index("features")
+        rows = main[main["target"] == target].set_index("features")
+        metric = rows["metric"].iloc[0]
+        left, right = limits[metric]
         for position, name in enumerate(sets):
             if name not in rows.index:
                 continue
             row = rows.loc[name]
-            axis.plot([row["low"], row["high"]], [position] * 2, color=_SETS[name], linewidth=2)
-            axis.plot(row["value"], position, "o", color=_SETS[name], markersize=7)
+            low, value, high = row[["low", "value", "high"]].clip(left, right)
+            axis.plot([low, high], [position] * 2, color=_SETS[name], linewidth=2)
+            marker = "<" if row["value"] < left else "o"
+            axis.plot(value, position, marker, color=_SETS[name], markersize=7, clip_on=False)
+        axis.set_xlim(left, right)
         axis.axvline(0.5 if metric == "auroc" else 0, color="0.5", linestyle="--", linewidth=1)
         axis.set_yticks(range(len(sets)), sets)
         axis.set_ylim(len(sets) - 0.5, -0.5)
@@ -110,6 +115,23 @@ def probes_figure(probes: pd.DataFrame) -> Figure:
         axis.set_title(shortened(target), fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _main_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the main metric of one target."""
+    return rows[rows["metric"] == main_metric(rows)]
+
+
+def _limits(rows: pd.DataFrame) -> tuple[float, float]:
+    """Range of a metric for all targets, so that their panels can be compared.
+
+    It leaves out values below -1: one participant whose value is far from all others makes R²
+    arbitrarily negative.
+    """
+    low, high = rows[["low", "value"]].min(axis=None), rows[["high", "value"]].max(axis=None)
+    low, high = np.nan_to_num(low, nan=0.0), np.nan_to_num(high, nan=1.0)
+    margin = 0.05 * (high - max(low, -1.0)) or 0.1
+    return max(float(low - margin), -1.0), float(high + margin)
 
 
 def shortened(text: str, max_length: int = 32) -> str:

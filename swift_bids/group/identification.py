@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array
 
+from swift_bids.group.conditions import strata_of
+from swift_bids.group.permute import MIN_DIFFERENT, n_permutations_within, permute_within
 from swift_bids.group.similarity import centred
 
 #: Most runs that are looked up among all others, and maximum total number of same-participant
@@ -45,6 +48,7 @@ def identification(
     participants: pd.Series,
     n_permutations: int = 200,
     seed: int = 0,
+    conditions: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Measure how well each of several sets of features identifies participants.
 
@@ -58,12 +62,17 @@ def identification(
     n_permutations
         Number of permutations of the participants among the runs; p is
         (1 + permutations that do no worse) / (1 + permutations).
+    conditions
+        From `swift_bids.group.conditions.conditions_of`: runs are permuted only among those with
+        the same conditions. None: among all.
 
     Returns
     -------
     pandas.DataFrame
-        `features`, `metric`, `value`, `p`, `chance` (mean of the permutations) and counts; one row
-        per set and metric. Empty if no participant has two runs, or there is only one participant.
+        `features`, `metric`, `value`, `p`, `chance` (mean of the permutations), counts and names of
+        the conditions; one row per set and metric. Empty if no participant has two runs, or there
+        is only one participant. `p` and `chance` are NaN if the conditions leave too few
+        permutations.
 
         - `rank1`: share of runs whose most similar run is from the same participant.
         - `map`: mean average precision of the runs of the same participant among all others.
@@ -77,7 +86,12 @@ def identification(
         return pd.DataFrame()
     rng = np.random.default_rng(seed)
     true = np.argsort(codes, kind="stable")  # (slot,) the run in it
-    orders = [true, *(rng.permutation(true) for _ in range(n_permutations))]
+    strata = np.zeros(len(codes), dtype=int) if conditions is None else strata_of(conditions)
+    names = "" if conditions is None else ", ".join(conditions)
+    if n_permutations_within(strata, codes) < np.log(1 + MIN_DIFFERENT):
+        n_permutations = 0
+    in_slots = strata[true]
+    orders = [true, *(true[permute_within(in_slots, rng)] for _ in range(n_permutations))]
     queries = _queries(slots, codes, rng)
     table = []
     for name, values in features.items():
@@ -90,12 +104,15 @@ def identification(
                     "features": name,
                     "metric": metric,
                     "value": scores[0, number],
-                    "p": (1 + no_worse[number]) / (1 + n_permutations),
-                    "chance": scores[1:, number].mean(),
+                    "p": (1 + no_worse[number]) / (1 + n_permutations)
+                    if n_permutations
+                    else np.nan,
+                    "chance": scores[1:, number].mean() if n_permutations else np.nan,
                     "n_runs": len(codes),
                     "n_queries": len(queries),
                     "n_participants": int(has_several.sum()),
                     "n_permutations": n_permutations,
+                    "conditions": names or None,
                 }
             )
     return pd.DataFrame(table)
@@ -121,6 +138,7 @@ def _measure(
     total_similarity = similarity.sum(dtype=np.float64)
     squares = float(np.einsum("ij,ij->", centred_values, centred_values))
     n_runs = len(values)
+    ones = np.ones(n_runs, centred_values.dtype)
 
     def measure(order: np.ndarray) -> list[float]:
         slot = np.empty(n_runs, dtype=int)
@@ -137,7 +155,9 @@ def _measure(
         within = similarity[query, run].sum(dtype=np.float64)
         n_between = len(queries) * (n_runs - 1) - len(query)
         between = (total_similarity - within) / n_between
-        sums = np.add.reduceat(centred_values[order], slots.start, axis=0, dtype=np.float64)
+        bounds = np.append(slots.start, n_runs)
+        of_participants = csr_array((ones, order, bounds), (len(slots.size), n_runs))
+        sums = (of_participants @ centred_values).astype(np.float64)
         explained = (np.einsum("ij,ij->i", sums, sums) / slots.size).sum()
         within_variance = (squares - explained) / (n_runs - len(slots.size))
         return [
@@ -156,7 +176,8 @@ def _similarity(
     """Similarities (query, run), and the features (run, feature) whose variance I2C2 compares."""
     if not by_distance:
         rows = centred(values)
-        return rows[queries] @ rows.T, values - values.mean(axis=0, dtype=np.float64)
+        mean = values.mean(axis=0, dtype=np.float64)
+        return rows[queries] @ rows.T, (values - mean).astype(np.float32)
     values = values.astype(np.float64)
     varies = np.ptp(values, axis=0) > 0
     rows = np.where(varies, values - values.mean(axis=0), 0)

@@ -20,6 +20,7 @@ from swift_bids.group.analysis import plan_analyses
 from swift_bids.group.average import average_by_participant
 from swift_bids.group.baselines import MAX_RUNS, collect_connectivity, motion
 from swift_bids.group.clean import clean_columns
+from swift_bids.group.conditions import compare_conditions, conditions_of
 from swift_bids.group.identification import MOTION_SET, identification
 from swift_bids.group.load import (
     Embedded,
@@ -102,7 +103,11 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
             results.connectivity = collect_connectivity(output_dir, runs.table, people)
             problems += results.connectivity.problems
     with _timed("identification"):
-        results.identification = _identification(results, settings.permutations)
+        conditions = conditions_of(runs.table, list(known.columns[1:]), settings.group_by)
+        results.identification = _identification(results, conditions, settings.permutations)
+        results.conditions = compare_conditions(
+            runs.features, runs.table["participant_id"], conditions, settings.permutations
+        )
     with _timed("probes"):
         for analysis in analyses:
             probe_targets(output_dir, results, analysis, settings)
@@ -160,7 +165,9 @@ def _compare_runs(output_dir: Path, results: GroupResults) -> None:
         )
 
 
-def _identification(results: GroupResults, n_permutations: int) -> pd.DataFrame:
+def _identification(
+    results: GroupResults, conditions: pd.DataFrame, n_permutations: int
+) -> pd.DataFrame:
     """Identify participants by embeddings, functional connectivity and motion, each for the runs
     that have these features."""
     table = results.runs.table
@@ -172,7 +179,11 @@ def _identification(results: GroupResults, n_permutations: int) -> pd.DataFrame:
         usable = ~np.isnan(values).any(axis=1)
         labels = table["participant_id"][usable]
         if usable.any():
-            tables.append(identification({name: values[usable]}, labels, n_permutations))
+            own = conditions[usable]
+            own = own.loc[:, own.nunique() > 1]
+            tables.append(
+                identification({name: values[usable]}, labels, n_permutations, conditions=own)
+            )
     if tables[0].empty:
         results.not_done["identification"] = (
             "no participant has two runs, or there is only one participant"

@@ -185,9 +185,28 @@ def _sentences(results: GroupResults) -> list[tuple[bool, str]]:
             )
         )
     sentences += [(False, f"{note}.") for note in results.notes]
+    sentences += _condition_sentences(results)
     sentences += _identification_sentences(results.identification)
     sentences += _probe_sentences(results.probes)
     sentences += _mask_sentences(results)
+    return sentences
+
+
+def _condition_sentences(results: GroupResults) -> list[tuple[bool, str]]:
+    """Name the conditions that the embeddings contain, with a correction for their number."""
+    table = results.conditions
+    sentences = []
+    for row in table.itertuples() if len(table) else ():
+        if row.p * len(table) <= _MAX_P:
+            sentences.append(
+                (
+                    False,
+                    f"Embeddings contain {row.condition}: for {row.value:.0%} of the runs, the "
+                    f"most similar run of another participant has the same {row.condition} (chance "
+                    f"{row.chance:.0%}, p = {row.p:.3f}). Do not compare participants who differ "
+                    f"in it without --covariate or --group-by.",
+                )
+            )
     return sentences
 
 
@@ -199,12 +218,20 @@ def _identification_sentences(table: pd.DataFrame) -> list[tuple[bool, str]]:
     others = ", ".join(
         f"{name} {rank1.loc[name, 'value']:.0%}" for name in rank1.index if name != "embedding"
     )
+    within = own["conditions"]
+    chance = f"chance {own['chance']:.0%}, p = {own['p']:.3f}"
+    if within:
+        chance += f", from permutations within {within}"
+    if not own["n_permutations"]:
+        chance = f"p is unknown, because few participants have runs with the same {within}"
     sentence = (
         f"{own['value']:.0%} of the runs are most similar to a run of the same participant "
-        + (f"(chance {own['chance']:.0%}, p = {own['p']:.3f}" + (f"; {others})" if others else ")"))
+        f"({chance}{others and '; ' + others})"
     )
     motion = rank1.loc["motion", "value"] if "motion" in rank1.index else 0.0
     good = own["p"] <= _MAX_P and own["value"] > motion
+    if not own["n_permutations"]:
+        return [(False, sentence + ".")]
     if 1 / (1 + own["n_permutations"]) > _MAX_P:
         sentence += "; there are too few permutations to rule out chance"
     elif own["p"] > _MAX_P:

@@ -23,6 +23,7 @@ IDENTIFICATION, DUPLICATES = (
     "group_desc-swift_identification.tsv",
     "group_desc-swift_duplicates.tsv",
 )
+CONDITIONS = "group_desc-swift_conditions.tsv"
 PROBES, PROBES_FIGURE = "group_desc-swift_probes.tsv", "group_desc-swift_probes.svg"
 
 
@@ -52,6 +53,9 @@ class GroupResults:
         None if it was not needed.
     notes
         Sentences about columns of participants.tsv and what became of them.
+    conditions
+        Whether runs of different participants are alike if they share a condition; empty if no
+        condition differs.
     mask_related
         Target that is associated with the volume of the brain mask -> how.
     """
@@ -67,6 +71,7 @@ class GroupResults:
     duplicates: pd.DataFrame = field(default_factory=pd.DataFrame)
     identification: pd.DataFrame = field(default_factory=pd.DataFrame)
     probes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    conditions: pd.DataFrame = field(default_factory=pd.DataFrame)
     connectivity: Connectivity | None = None
     mask_related: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -118,6 +123,14 @@ def write_group_tables(
     else:
         about = {"Description": "How well sets of features identify participants"}
         _write(output_dir, IDENTIFICATION, results.identification, results, about)
+    if results.conditions.empty:
+        _remove(output_dir, CONDITIONS)
+    else:
+        about = {
+            "Description": "Whether runs of different participants are alike if they share a "
+            "condition of the acquisition"
+        }
+        _write(output_dir, CONDITIONS, results.conditions, results, about)
     if results.probes.empty:
         _remove(output_dir, PROBES)
         (output_dir / PROBES_FIGURE).unlink(missing_ok=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from swift_bids.base.errors import Problem
 from swift_bids.group.analysis import Analysis, session_names
@@ -37,12 +37,13 @@ def probe_targets(
     if analysis.targets:
         features, usable = _feature_sets(output_dir, results, analysis)
     tables = [results.probes] if len(results.probes) else []
-    for target in analysis.targets:
+    # shown on a terminal only
+    for target in tqdm(analysis.targets, "probes", unit="target", leave=False, disable=None):
         values = np.where(usable, target.values, np.nan)
         chosen = Target(target.name, target.classes, values)
         # a target that belongs to a baseline would be its own feature
         fair = {k: v for k, v in features.items() if not (k == "mask" and target.name in MASK)}
-        table, reason = _fit(results, chosen, fair, analysis, settings)
+        table, reason = _fit(chosen, fair, analysis, settings)
         if reason:
             results.not_done[target.name] = reason
         else:
@@ -58,7 +59,7 @@ def probe_targets(
         # few participants, or the same mask for everybody
         if not volume.classes and not reason_unfit(volume, len(table)):
             own = {EMBEDDING: analysis.embedded.features.astype(np.float64)}
-            table, reason = _fit(results, volume, own, analysis, settings)
+            table, reason = _fit(volume, own, analysis, settings)
             if reason:
                 results.not_done[VOLUME] = reason
             else:
@@ -86,13 +87,12 @@ def _examines_masks(targets: list[Target], settings: GroupSettings) -> bool:
 
 
 def _fit(
-    results: GroupResults,
     target: Target,
     features: Mapping[str, np.ndarray],
     analysis: Analysis,
     settings: GroupSettings,
 ) -> tuple[pd.DataFrame, str | None]:
-    """Call `fit_probe`; if a worker is killed, that is a reason, and a problem of the call."""
+    """Call `fit_probe`, if enough participants have a value."""
     start = time.monotonic()
     covariates, groups = analysis.covariates, analysis.groups
     kept = target.known & (True if covariates is None else ~np.isnan(covariates).any(axis=1))
@@ -102,18 +102,8 @@ def _fit(
             f"the sessions with a value are those of {n_people} participants; a probe needs "
             f"{MIN_PARTICIPANTS}"
         )
-    try:
-        table, reason = fit_probe(
-            target, features, covariates, groups, settings.permutations, settings.processes
-        )
-    except BrokenProcessPool:
-        reason = "a worker process was killed, probably for lack of memory; lower --nprocs"
-        # requested targets are reported with all reasons
-        if target.name not in (settings.targets or ()):
-            results.problems.append(Problem("", f"probe of {target.name}", reason))
-        return pd.DataFrame(), reason
-    finally:
-        _LOG.debug("probe of %s took %.1f s", target.name, time.monotonic() - start)
+    table, reason = fit_probe(target, features, covariates, groups, settings.permutations)
+    _LOG.debug("probe of %s took %.1f s", target.name, time.monotonic() - start)
     if analysis.by_session and len(table):
         table["n_sessions"], table["n_participants"] = table["n_participants"], n_people
     return table, reason

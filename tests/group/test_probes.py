@@ -5,9 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from joblib.externals.loky import get_reusable_executor
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score, get_scorer, roc_auc_score
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    mean_absolute_error,
+    r2_score,
+    roc_auc_score,
+)
 
 from swift_bids.base.errors import UsageError
 from swift_bids.group.columns import (
@@ -16,7 +21,9 @@ from swift_bids.group.columns import (
     covariate_matrix,
     group_codes,
 )
-from swift_bids.group.probes.probe import fit_probe, negative_log_loss
+from swift_bids.group.probes import ridge
+from swift_bids.group.probes.probe import _scores_of_classes, fit_probe
+from swift_bids.group.probes.ridge import ALPHAS, fit_ridges
 from swift_bids.group.probes.scores import metrics
 
 N = 80
@@ -54,7 +61,6 @@ def row(table, features, metric):
     return match
 
 
-@pytest.mark.long
 def test_planted_classes_are_predicted_and_shuffled_ones_are_not(rng, classes, features):
     named = pd.Series(np.where(classes, "case", "control"))
     table, reason = fit_probe(as_target("planted", named), features, n_permutations=19)
@@ -80,7 +86,6 @@ def test_planted_classes_are_predicted_and_shuffled_ones_are_not(rng, classes, f
     assert own["p"] > 0.05
 
 
-@pytest.mark.long
 def test_random_labels_score_at_chance_on_average(features):
     """The mean over twelve draws lies within 0.06 of 0.5; a single draw varies too much."""
     values = []
@@ -92,14 +97,7 @@ def test_random_labels_score_at_chance_on_average(features):
     assert np.abs(np.mean(values, axis=0) - 0.5).max() < 0.06
 
 
-@pytest.fixture
-def two_workers():
-    """Number of joblib's worker processes, which end with the test."""
-    yield 2
-    get_reusable_executor().shutdown(wait=True)
-
-
-def test_a_number_is_predicted_reproducibly(rng, features, two_workers):
+def test_a_number_is_predicted_reproducibly(rng, features):
     age = pd.Series(50 + 5 * features["embedding"][:, 12] + rng.standard_normal(N))
     table, _ = fit_probe(as_target("age", age), features, n_permutations=19)
     assert row(table, "embedding", "r2")["value"] > 0.6
@@ -108,7 +106,7 @@ def test_a_number_is_predicted_reproducibly(rng, features, two_workers):
     assert row(table, "dummy", "r2")["value"] < 0.01
     assert row(table, "dummy", "mae")["gain_high"] < 0  # the embedding's error is smaller
     assert set(table["metric"]) == {"r2", "mae", "pearson_r"}
-    again, _ = fit_probe(as_target("age", age), features, n_permutations=19, n_jobs=two_workers)
+    again, _ = fit_probe(as_target("age", age), features, n_permutations=19)
     pd.testing.assert_frame_equal(table, again)
 
 
@@ -144,7 +142,6 @@ def test_a_feature_that_equals_a_covariate_is_removed(rng):
     assert row(table, "motion", "r2")["value"] < 0.05
 
 
-@pytest.mark.long
 def test_p_values_with_a_covariate_are_not_too_small(rng):
     """x and y share only the covariate, so at most about one p in five is 0.2 or smaller."""
     low = 0
@@ -158,7 +155,6 @@ def test_p_values_with_a_covariate_are_not_too_small(rng):
     assert low <= 9  # binomial(20, 0.2): 99 % within
 
 
-@pytest.mark.long
 def test_p_values_with_families_and_single_participants_as_groups(rng):
     """Permuting only within groups used to change nothing, so every p was 1."""
     x = rng.standard_normal((60, 5))
@@ -287,20 +283,99 @@ def test_covariates_and_groups_from_a_table():
     assert group_codes(table, None) is None
 
 
+def samples(rng, n):
+    """Bootstrap samples of n participants: how often each has every one, and who is in it."""
+    chosen = rng.integers(n, size=(5, n))
+    return np.stack([np.bincount(c, minlength=n) for c in chosen]).astype(float), chosen
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_scores_equal_those_of_scikit_learn(rng, n_classes):
-    """With ties, with probabilities of 0, and with classes of different sizes."""
+def test_scores_of_classes_equal_those_of_scikit_learn(rng, n_classes):
+    """With ties, and with classes of different sizes."""
     y = np.sort(rng.integers(n_classes, size=60) * rng.integers(2, size=60))
     y[:n_classes] = np.arange(n_classes)
-    x = rng.standard_normal((60, 4)) + 400 * (rng.random((60, 1)) < 0.1)
-    fitted = LogisticRegression().fit(x[:40], np.arange(40) % n_classes)
-    expected = get_scorer("neg_log_loss")(fitted, x, y)
-    assert negative_log_loss(fitted, x, y) == pytest.approx(expected, rel=1e-12)
-    chances = fitted.predict_proba(x).round(1)
-    predicted = np.column_stack([chances.argmax(axis=1), chances])
+    scores = rng.standard_normal((60, n_classes)).round(1) + np.eye(n_classes)[y]
+    predicted = np.column_stack([scores.argmax(axis=1), scores])
     design = SimpleNamespace(classes=[str(i) for i in range(n_classes)])
-    found = metrics(y, predicted, design)
-    of_class = y[:, None] == np.arange(n_classes)
-    assert found["auroc"] == pytest.approx(roc_auc_score(of_class, chances), rel=1e-12)
-    accuracy = balanced_accuracy_score(y, predicted[:, 0])
-    assert found["balanced_accuracy"] == pytest.approx(accuracy, rel=1e-12)
+    counts, chosen = samples(rng, 60)
+    found = metrics(y, predicted, design, counts)
+    everybody = metrics(y, predicted, design)
+    for number, who in enumerate([np.arange(60), *chosen]):
+        own = everybody if number == 0 else {k: v[number - 1 : number] for k, v in found.items()}
+        of_class = y[who][:, None] == np.arange(n_classes)
+        if not of_class.any(axis=0).all():
+            assert np.isnan(own["auroc"]).all()
+            continue
+        assert own["auroc"] == pytest.approx([roc_auc_score(of_class, scores[who])], rel=1e-12)
+        accuracy = balanced_accuracy_score(y[who], predicted[who, 0])
+        assert own["balanced_accuracy"] == pytest.approx([accuracy], rel=1e-12)
+
+
+def test_scores_of_numbers_equal_those_of_scikit_learn(rng):
+    y = 1e4 + rng.standard_normal(50)
+    predicted = y + rng.standard_normal(50)
+    counts, chosen = samples(rng, 50)
+    found = metrics(y, predicted, SimpleNamespace(classes=()), counts)
+    for number, who in enumerate(chosen):
+        assert found["r2"][number] == pytest.approx(r2_score(y[who], predicted[who]), rel=1e-9)
+        error = mean_absolute_error(y[who], predicted[who])
+        assert found["mae"][number] == pytest.approx(error, rel=1e-9)
+        correlation = np.corrcoef(y[who], predicted[who])[0, 1]
+        assert found["pearson_r"][number] == pytest.approx(correlation, rel=1e-9)
+    flat = metrics(y, np.full(50, 3.0), SimpleNamespace(classes=()))
+    assert np.isnan(flat["pearson_r"]).all()
+    assert np.isnan(metrics(np.ones(50), y, SimpleNamespace(classes=()))["r2"]).all()
+
+
+@pytest.mark.parametrize(("n", "p"), [(60, 20), (40, 300)])
+def test_ridges_equal_those_of_scikit_learn(rng, n, p):
+    x, x_test = rng.standard_normal((n, p)), rng.standard_normal((7, p))
+    x -= x.mean(axis=0)
+    y = 5 + x[:, :3] @ rng.standard_normal((3, 4)) + 2 * rng.standard_normal((n, 4))
+    predicted, left_out = fit_ridges(x, y, x_test)
+    for own, target, without in zip(predicted.T, y.T, left_out.T):
+        fitted = RidgeCV(ALPHAS).fit(x, target)
+        np.testing.assert_allclose(own, fitted.predict(x_test), atol=1e-10)
+        others = [np.delete(np.arange(n), i) for i in range(n)]
+        expected = [
+            Ridge(fitted.alpha_).fit(x[kept], target[kept]).predict(x[i : i + 1])[0]
+            for i, kept in enumerate(others)
+        ]
+        np.testing.assert_allclose(without, expected, atol=1e-10)
+
+
+def test_the_penalty_is_chosen_for_groups_that_are_left_out(rng):
+    x = rng.standard_normal((60, 10))
+    x -= x.mean(axis=0)
+    groups = np.repeat([0, 1, 2, 3, 3, 3], 10)
+    y = x[:, :1] + rng.standard_normal((60, 1)) + 2 * (groups == 3)[:, None]
+    predicted, left_out = fit_ridges(x, y, x[:5], groups)
+    errors, expected = [], []
+    for alpha in ALPHAS:
+        own = np.empty(60)
+        for group in range(4):
+            at = groups == group
+            own[at] = Ridge(alpha).fit(x[~at], y[~at, 0]).predict(x[at])
+        errors.append(np.square(own - y[:, 0]).sum())
+        expected.append(own)
+    best = int(np.argmin(errors))
+    np.testing.assert_allclose(left_out[:, 0], expected[best], atol=1e-10)
+    fitted = Ridge(ALPHAS[best]).fit(x, y[:, 0])
+    np.testing.assert_allclose(predicted[:, 0], fitted.predict(x[:5]), atol=1e-10)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_classes_are_told_apart_as_by_a_linear_discriminant_analysis(rng, monkeypatch, n_classes):
+    """Without a penalty; classes of different sizes count the same."""
+    monkeypatch.setattr(ridge, "ALPHAS", np.array([1e-9]))
+    y = np.repeat(np.arange(n_classes), [150, 40, 110][:n_classes])
+    x = rng.standard_normal((len(y), 6)) + np.eye(n_classes, 6)[y] * 2
+    x -= x.mean(axis=0)
+    x_test = rng.standard_normal((400, 6))
+    scores = _scores_of_classes(x, y[None], x_test, None, n_classes)[0]
+    priors = np.full(n_classes, 1 / n_classes)
+    expected = LinearDiscriminantAnalysis(priors=priors).fit(x, y).predict(x_test)
+    assert (scores.argmax(axis=1) == expected).mean() > 0.97
+    if n_classes == 2:
+        direction = LinearDiscriminantAnalysis().fit(x, y).decision_function(x_test)
+        assert np.corrcoef(scores[:, 1] - scores[:, 0], direction)[0, 1] == pytest.approx(1)

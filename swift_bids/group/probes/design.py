@@ -14,10 +14,12 @@ from sklearn.model_selection import (
     StratifiedKFold,
 )
 
-N_FOLDS, N_INNER_FOLDS = 5, 3
-#: Largest groups, such as families, that permutations swap as a whole; fewest different
-#: permutations for a p-value.
-MAX_SWAPPED_SIZE, MIN_DIFFERENT = 5, 19
+from swift_bids.group.permute import MIN_DIFFERENT, permute_within
+
+N_FOLDS, MIN_IN_TRAINING = 5, 3
+#: Fewest participants of each class in the training part of a fold is the second number.
+#: Largest groups, such as families, that permutations swap as a whole.
+MAX_SWAPPED_SIZE = 5
 #: Indices of the training and test participants of each fold.
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
@@ -73,64 +75,72 @@ def reason_unusable(design: Design, repetitions: list[Folds]) -> str | None:
 
 
 def _enough_of_each(y: np.ndarray, design: Design, folds: Folds) -> bool:
-    """Whether every training part has enough participants of each class for the inner folds."""
+    """Whether every training part has enough participants of each class."""
     n_classes = len(design.classes)
     return all(
         np.bincount(y[train].astype(int), minlength=n_classes)[:n_classes].min(
-            initial=N_INNER_FOLDS
+            initial=MIN_IN_TRAINING
         )
-        >= N_INNER_FOLDS
+        >= MIN_IN_TRAINING
         for train, _ in (folds if n_classes else ())
     )
+
+
+def explained_part(design: Design) -> np.ndarray:
+    """Part of a number that its covariates explain, as deviations from the mean, (participant,); 0
+    for classes and without covariates."""
+    if design.covariates is None or design.classes:
+        return np.zeros(len(design.y))
+    fitted = LinearRegression().fit(design.covariates, design.y).predict(design.covariates)
+    return fitted - design.y.mean()
 
 
 def permuted_targets(design: Design, folds: Folds, n: int) -> np.ndarray:
     """Permute the targets: (permutation, participant), without rows if too few differ.
 
-    The function permutes within the test parts of the folds, which keeps the folds balanced. With
-    groups, it permutes between groups if every group has only one value (a site of patients);
-    otherwise it permutes within groups, and swaps small groups of the same size, such as families.
+    The function permutes within the test parts of the folds: the true target was stratified by
+    them, too. With groups, it permutes between groups if every group has only one value (a site of
+    patients); otherwise it permutes within groups, and swaps small groups of the same size, such as
+    families. Only if too few groups of a fold can be swapped are they swapped between folds.
 
     For a number with covariates, it permutes the part that the covariates do not explain (Freedman
     and Lane 1983).
     """
-    rng = np.random.default_rng(0)
-    y, explained = design.y, np.zeros(len(design.y))
-    if design.covariates is not None and not design.classes:
-        explained = LinearRegression().fit(design.covariates, y).predict(design.covariates)
-    block = np.empty(len(y), dtype=int)
+    fold = np.empty(len(design.y), dtype=int)
     for number, (_, test) in enumerate(folds):
-        block[test] = number
-    blocks = [np.flatnonzero(block == number) for number in np.unique(block)]
-    if design.groups is not None:
-        blocks = [np.flatnonzero(design.groups == number) for number in np.unique(design.groups)]
+        fold[test] = number
+    permuted = _draw(design, folds, n, fold)
+    if not len(permuted) and design.groups is not None:
+        permuted = _draw(design, folds, n, np.zeros_like(fold))
+    return permuted
+
+
+def _draw(design: Design, folds: Folds, n: int, fold: np.ndarray) -> np.ndarray:
+    """Permute the targets without mixing folds, given as the number of each participant's fold;
+    no rows if too few differ."""
+    rng = np.random.default_rng(0)
+    y, explained = design.y, explained_part(design)
+    members = fold if design.groups is None else design.groups
+    blocks = [np.flatnonzero(members == number) for number in np.unique(members)]
+    fold_of_block = np.array([fold[places[0]] for places in blocks])
+    size = np.array([len(places) for places in blocks])
     one_value = design.groups is not None and all(np.ptp(y[places]) == 0 for places in blocks)
+    # Blocks that may take each other's place; a block of its own stays.
+    alike = fold_of_block * (size.max() + 1) + size
+    alike[size > MAX_SWAPPED_SIZE] = -1 - np.flatnonzero(size > MAX_SWAPPED_SIZE)
+    if design.groups is None:
+        alike = np.arange(len(blocks))
     drawn: list[np.ndarray] = []
     for _ in range(10 * n):
         if len(drawn) == n:
             break
         source = np.arange(len(y))  # (participant,) index of the participant whose value it gets
-        if one_value:
-            order = rng.permutation(len(blocks))
-            for places, other in zip(blocks, order):
-                source[places] = blocks[other][0]
-        else:
-            others = _swap_small_blocks(blocks, rng) if design.groups is not None else blocks
-            for places, other in zip(blocks, others):
-                source[places] = rng.permutation(other)
+        order = permute_within(fold_of_block if one_value else alike, rng)
+        for places, other in zip(blocks, order):
+            source[places] = blocks[other][0] if one_value else rng.permutation(blocks[other])
         values = explained + (y - explained)[source]
         if _enough_of_each(values, design, folds):
             drawn.append(values)
     permuted = np.array(drawn).reshape(-1, len(y))
     enough = len(np.unique(permuted, axis=0)) >= min(n, MIN_DIFFERENT)
     return permuted if enough else permuted[:0]
-
-
-def _swap_small_blocks(blocks: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """Swap blocks of up to five participants at random with others of the same size."""
-    others = list(blocks)
-    for size in range(1, MAX_SWAPPED_SIZE + 1):
-        numbers = [number for number, places in enumerate(blocks) if len(places) == size]
-        for number, other in zip(numbers, rng.permutation(numbers)):
-            others[number] = blocks[other]
-    return others

@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from scipy.stats import rankdata
-from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
-from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.linear_model import (
-    LinearRegression,
-    LogisticRegression,
-    LogisticRegressionCV,
-    RidgeCV,
-)
-from sklearn.model_selection import GroupKFold
+from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from swift_bids.group.columns import Target, reason_unfit
 from swift_bids.group.probes.design import (
-    N_INNER_FOLDS,
     Design,
     Folds,
+    explained_part,
     make_folds,
     permuted_targets,
     reason_unusable,
 )
-from swift_bids.group.probes.scores import DUMMY, metrics, probe_table
+from swift_bids.group.probes.ridge import fit_ridges
+from swift_bids.group.probes.scores import DUMMY, Test, metrics, probe_table
 
 N_REPETITIONS = 5
-#: Most principal components that are kept if there are more features than participants.
+#: With more participants than this and even more features, only as many principal components are
+#: kept; decomposing all of them would take minutes.
 MAX_COMPONENTS = 500
-#: Candidate strengths of the penalty; an inner cross-validation chooses one.
-_C, _ALPHA = np.logspace(-4, 0, 5), np.logspace(-1, 5, 7)
 
 
 def fit_probe(
@@ -46,14 +36,13 @@ def fit_probe(
     covariates: np.ndarray | None = None,
     groups: np.ndarray | None = None,
     n_permutations: int = 200,
-    n_jobs: int = 1,
 ) -> tuple[pd.DataFrame, str | None]:
     """Predict a target from several sets of features of the same participants.
 
-    The probe standardises the features and uses ridge regression for numbers, and logistic
-    regression with balanced classes for classes. An inner cross-validation chooses the strength of
-    the penalty. There are five folds, repeated five times. All steps are fitted only to the
-    training part of a fold.
+    The probe standardises the features and fits a ridge regression: of numbers, or of an indicator
+    for each class, from which `_scores_of_classes` follow. Predictions for left-out participants of
+    the training part choose the strength of the penalty. There are five folds, repeated five times.
+    All steps are fitted only to the training part of a fold.
 
     Parameters
     ----------
@@ -98,53 +87,119 @@ def fit_probe(
     sets = {name: values[kept] for name, values in features.items()}
     sets[DUMMY] = np.zeros((len(design.y), 1))
     permuted = permuted_targets(design, repetitions[0], n_permutations)
-    # (set, folds, targets): the true target in every repetition, permuted targets in the first
-    tasks: list[tuple[str, Folds, np.ndarray | list[np.ndarray]]]
-    tasks = [(name, folds, [design.y]) for name in sets for folds in repetitions]
-    for part in np.array_split(permuted, n_jobs):
-        tasks += [(name, repetitions[0], part) for name in features if len(part)]
-    results = Parallel(n_jobs=n_jobs)(
-        delayed(_predict)(sets[name], design, folds, targets, name == DUMMY)
-        for name, folds, targets in tasks
-    )
-    predicted: dict[str, list[np.ndarray]] = {name: [] for name in sets}
-    nulls: dict[str, list[dict[str, float]]] = {name: [] for name in sets}
-    for number, ((name, _, targets), predictions) in enumerate(zip(tasks, results)):
-        if number < len(sets) * N_REPETITIONS:
-            predicted[name] += predictions
-        else:
-            nulls[name] += [metrics(y, p, design) for y, p in zip(targets, predictions)]
-    return probe_table(target, design, sets, predicted, nulls), None
+    own = design.y[None]
+    predicted = {
+        name: [_predict(x, design, folds, own, name == DUMMY)[0] for folds in repetitions]
+        for name, x in sets.items()
+    }
+    tested = {
+        name: _test(
+            predicted[name][0],
+            permuted,
+            _predict(sets[name], design, repetitions[0], permuted),
+            design,
+        )
+        for name in features
+        if len(permuted)
+    }
+    return probe_table(target, design, sets, predicted, tested), None
+
+
+def _test(
+    predicted: np.ndarray, permuted: np.ndarray, predictions: np.ndarray, design: Design
+) -> Test:
+    """Compare predictions of the true target with those of permuted ones.
+
+    The p-value compares how well both predict what the covariates do not explain. Permutations
+    change the correlation of that part with the covariates, and so the error of the whole target,
+    by more than predictions do.
+    """
+    explained = explained_part(design)
+    chance = [metrics(y, p, design) for y, p in zip(permuted, predictions)]
+    of_rest = chance
+    if explained.any():
+        of_rest = [metrics(y - explained, p, design) for y, p in zip(permuted, predictions)]
+    return Test(metrics(design.y - explained, predicted, design), of_rest, chance)
 
 
 def _predict(
-    x: np.ndarray, design: Design, folds: Folds, targets: np.ndarray | list[np.ndarray], dummy: bool
-) -> list[np.ndarray]:
+    x: np.ndarray, design: Design, folds: Folds, targets: np.ndarray, dummy: bool = False
+) -> np.ndarray:
     """Predict each target for every participant, with the model of the fold that excludes them.
+
+    Parameters
+    ----------
+    targets
+        (target, participant): true or permuted.
 
     Returns
     -------
-    list of numpy.ndarray
-        (participant,) numbers; or (participant, 1 + class): index of the class, then the
-        probability of each class, as a rank within the fold (0 to 1) if all folds have all classes.
-        Folds differ in their training targets, so pooled probabilities would be worse than chance.
+    numpy.ndarray
+        (target, participant) numbers; or (target, participant, 1 + class): index of the class, then
+        a score for each class, as a rank within the fold (0 to 1) if all folds have all classes.
+        Folds differ in their training targets, so pooled scores would be worse than chance.
     """
-    shape = (len(x), 1 + len(design.classes)) if design.classes else (len(x),)
-    predictions = [np.empty(shape) for _ in targets]
     n_classes = len(design.classes)
+    predicted = np.empty((*targets.shape, 1 + n_classes) if n_classes else targets.shape)
     # Ranks mean nothing within a fold of one class, as when whole sites are held out.
     ranked = all(len(np.unique(design.y[test])) == n_classes for _, test in folds)
     for train, test in folds:
-        prepared = x if dummy else _prepare(x, design.covariates, train)
-        for y, predicted in zip(targets, predictions):
-            fitted = _fit(prepared[train], y[train], design, train, dummy)
-            if not design.classes:
-                predicted[test] = fitted.predict(prepared[test])
-            else:
-                chances = fitted.predict_proba(prepared[test])
-                predicted[test, 0] = chances.argmax(axis=1)
-                predicted[test, 1:] = rankdata(chances, axis=0) / len(test) if ranked else chances
-    return predictions
+        if dummy and n_classes:  # the same class in all folds, which scores exactly at chance
+            predicted[:, test] = 0
+            predicted[:, test, 0] = design.y.min()
+            continue
+        if dummy:
+            predicted[:, test] = targets[:, train].mean(axis=1, keepdims=True)
+            continue
+        prepared = _prepare(x, design.covariates, train)
+        groups = None if design.groups is None else design.groups[train]
+        if groups is not None and len(np.unique(groups)) < 2:
+            groups = None
+        if not n_classes:
+            fitted, _ = fit_ridges(prepared[train], targets[:, train].T, prepared[test], groups)
+            predicted[:, test] = fitted.T
+            continue
+        scores = _scores_of_classes(
+            prepared[train], targets[:, train], prepared[test], groups, n_classes
+        )
+        predicted[:, test, 0] = scores.argmax(axis=2)
+        predicted[:, test, 1:] = rankdata(scores, axis=1) / len(test) if ranked else scores
+    return predicted
+
+
+def _scores_of_classes(
+    x: np.ndarray, targets: np.ndarray, x_test: np.ndarray, groups: np.ndarray | None, n: int
+) -> np.ndarray:
+    """Linear discriminant scores for equally frequent classes, (target, test participant, class).
+
+    Regression of indicators of the classes gives the directions of a linear discriminant analysis
+    (Hastie, Tibshirani and Friedman 2009, section 4.3). A class's score is its regression divided
+    by its share, minus half of the mean of this over the participants of the class, as predicted
+    from the others; so a rare class is not at a disadvantage.
+
+    Parameters
+    ----------
+    targets
+        (target, participant) indices of classes.
+    groups
+        As for `fit_ridges`; not used if a class exists in one group only.
+    n
+        Number of classes.
+    """
+    is_class = targets[:, :, None] == np.arange(n)  # (target, participant, class)
+    if groups is not None:
+        own = {group: groups == group for group in np.unique(groups)}
+        if any((~is_class[0][~of].any(axis=0)).any() for of in own.values()):
+            groups = None
+    indicators = is_class.transpose(1, 0, 2).reshape(len(x), -1).astype(np.float64)
+    share = indicators.mean(axis=0)
+    weights = np.where(is_class, 1 / is_class.mean(axis=1, keepdims=True), 0).sum(axis=2)
+    fitted, left_out = fit_ridges(
+        x, indicators, x_test, groups, weights.T.repeat(n, axis=1), n_together=n
+    )
+    centre = (left_out * indicators).sum(axis=0) / indicators.sum(axis=0)
+    scores = (fitted - centre / 2) / share
+    return scores.reshape(len(x_test), -1, n).transpose(1, 0, 2)
 
 
 def _prepare(x: np.ndarray, covariates: np.ndarray | None, train: np.ndarray) -> np.ndarray:
@@ -156,46 +211,6 @@ def _prepare(x: np.ndarray, covariates: np.ndarray | None, train: np.ndarray) ->
         rounding = 1e-8 * x[train].std(axis=0)
         x = np.where(without[train].std(axis=0) > rounding, without, 0)
     steps = [StandardScaler()]
-    if x.shape[1] > len(train):
-        # A mere rotation: a penalised model of all components equals that of all features.
-        count = min(MAX_COMPONENTS, len(train) - 1)
-        solver = "full" if count < MAX_COMPONENTS else "randomized"
-        steps.append(PCA(count, svd_solver=solver, random_state=0))
+    if x.shape[1] > len(train) > MAX_COMPONENTS:
+        steps.append(PCA(MAX_COMPONENTS, svd_solver="randomized", random_state=0))
     return make_pipeline(*steps).fit(x[train]).transform(x)
-
-
-def _fit(
-    x: np.ndarray, y: np.ndarray, design: Design, train: np.ndarray, dummy: bool
-) -> BaseEstimator:
-    if dummy and design.classes:  # the same class in all folds, which scores exactly at chance
-        return DummyClassifier(strategy="constant", constant=int(design.y.min())).fit(x, y)
-    if dummy:
-        return DummyRegressor().fit(x, y)
-    inner = None
-    if design.groups is not None:
-        n_groups = len(np.unique(design.groups[train]))
-        if n_groups > 1:
-            splitter = GroupKFold(min(N_INNER_FOLDS, n_groups))
-            inner = list(splitter.split(x, y, design.groups[train]))
-            if design.classes and any(len(np.unique(y[a])) < len(design.classes) for a, _ in inner):
-                inner = None  # groups and classes coincide: inner folds split groups
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about convergence and about inner folds without a class
-        if not design.classes:
-            return RidgeCV(_ALPHA, cv=inner).fit(x, y)
-        return LogisticRegressionCV(
-            Cs=_C,
-            cv=inner or N_INNER_FOLDS,
-            scoring=negative_log_loss,
-            class_weight="balanced",
-            tol=1e-3,
-            max_iter=300,
-        ).fit(x, y)
-
-
-def negative_log_loss(fitted: LogisticRegression, x: np.ndarray, y: np.ndarray) -> float:
-    """Score predicted probabilities as scikit-learn's scorer `neg_log_loss` does, without the
-    checks of the input that take most of its time."""
-    chances = fitted.predict_proba(x)[np.arange(len(y)), np.searchsorted(fitted.classes_, y)]
-    eps = np.finfo(chances.dtype).eps
-    return float(np.log(np.clip(chances, eps, 1 - eps)).mean())

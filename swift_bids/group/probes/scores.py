@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
-from sklearn.metrics import mean_absolute_error, r2_score
 
 from swift_bids.group.columns import Target
 from swift_bids.group.probes.design import Design
@@ -18,31 +17,93 @@ N_BOOTSTRAPS = 500
 EMBEDDING, DUMMY = "embedding", "dummy"
 
 
-def metrics(y: np.ndarray, predicted: np.ndarray, design: Design) -> dict[str, float]:
-    """Compute the metrics of one set of predictions; NaN if a metric is undefined.
+@dataclass(frozen=True)
+class Test:
+    """Metrics of the true and of permuted targets.
 
-    The area under the ROC curve follows from the sum of ranks (Hanley and McNeil 1982). Thousands
-    of bootstraps and permutations call this function, and scikit-learn's checks of the input would
-    take most of their time.
+    Attributes
+    ----------
+    observed, permuted
+        What p compares: metrics of the first repetition, and of each permutation.
+    chance
+        Metrics of each permutation for the whole target, including the part that covariates
+        explain, as the reported value has them.
     """
-    if not design.classes:
-        flat = np.ptp(predicted) < 1e-12 or np.ptp(y) == 0
-        return {
-            "r2": r2_score(y, predicted) if np.ptp(y) else np.nan,
-            "mae": mean_absolute_error(y, predicted),
-            "pearson_r": np.nan if flat else np.corrcoef(y, predicted)[0, 1],
-        }
-    of_class = y[:, None] == np.arange(len(design.classes))
-    n_of_class = of_class.sum(axis=0)
-    if not n_of_class.all():
-        return {"balanced_accuracy": np.nan, "auroc": np.nan}
-    correct = of_class[predicted[:, 0] == y].sum(axis=0)
-    rank_sum = (rankdata(predicted[:, 1:], axis=0) * of_class).sum(axis=0)
-    pairs = n_of_class * (len(y) - n_of_class)
+
+    observed: Mapping[str, np.ndarray]
+    permuted: Sequence[Mapping[str, np.ndarray]]
+    chance: Sequence[Mapping[str, np.ndarray]]
+
+
+def metrics(
+    y: np.ndarray, predicted: np.ndarray, design: Design, counts: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Compute the metrics of one set of predictions, for all participants or for samples of them.
+
+    Parameters
+    ----------
+    y, predicted
+        Targets, and predictions as `probe_table` takes them.
+    counts
+        (sample, participant): how often a bootstrap sample has each participant; None: all of them
+        once.
+
+    Returns
+    -------
+    dict of numpy.ndarray
+        Name of the metric -> (sample,); NaN where it is undefined.
+    """
+    if counts is None:
+        counts = np.ones((1, len(y)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (_of_classes if design.classes else _of_numbers)(y, predicted, counts)
+
+
+def _of_numbers(y: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
+    n = counts.sum(axis=1)
+    # Deviations from the means of all participants lose no digits in the squares.
+    y, predicted = y - y.mean(), predicted - y.mean()
+    shift = predicted.mean()
+    mean_y, mean_p = counts @ y / n, counts @ (predicted - shift) / n
+    variance_y = counts @ y**2 / n - mean_y**2
+    variance_p = counts @ (predicted - shift) ** 2 / n - mean_p**2
+    covariance = counts @ (y * (predicted - shift)) / n - mean_y * mean_p
+    varies = np.ptp(np.where(counts > 0, y, y[counts.argmax(axis=1)][:, None]), axis=1) > 0
+    flat = variance_p < 1e-24
     return {
-        "balanced_accuracy": (correct / n_of_class).mean(),
-        "auroc": ((rank_sum - n_of_class * (n_of_class + 1) / 2) / pairs).mean(),
+        "r2": np.where(varies, 1 - counts @ (y - predicted) ** 2 / n / variance_y, np.nan),
+        "mae": counts @ np.abs(y - predicted) / n,
+        "pearson_r": np.where(
+            varies & ~flat, covariance / np.sqrt(variance_y * variance_p), np.nan
+        ),
     }
+
+
+def _of_classes(y: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
+    of_class = (y[:, None] == np.arange(predicted.shape[1] - 1)).astype(np.float64)
+    n_of_class = counts @ of_class  # (sample, class)
+    correct = counts @ (of_class * (predicted[:, :1] == y[:, None]))
+    areas = [_area(counts, of_class[:, k], predicted[:, 1 + k]) for k in range(of_class.shape[1])]
+    complete = n_of_class.all(axis=1)
+    return {
+        "balanced_accuracy": np.where(complete, (correct / n_of_class).mean(axis=1), np.nan),
+        "auroc": np.where(complete, np.mean(areas, axis=0), np.nan),
+    }
+
+
+def _area(counts: np.ndarray, is_class: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of one class against the others, (sample,).
+
+    It is the share of pairs, one of the class and one of the others, in which the one of the class
+    has the higher score; ties count half (Hanley and McNeil 1982).
+    """
+    order = np.argsort(score, kind="stable")
+    values, counts = score[order], counts[:, order]
+    first = np.flatnonzero(np.diff(values, prepend=np.nan) != 0)  # of each different score
+    own = np.add.reduceat(counts * is_class[order], first, axis=1)
+    others = np.add.reduceat(counts * (1 - is_class[order]), first, axis=1)
+    below = np.cumsum(others, axis=1) - others
+    return (own * (below + others / 2)).sum(axis=1) / (own.sum(axis=1) * others.sum(axis=1))
 
 
 def main_metric(rows: pd.DataFrame) -> str:
@@ -55,7 +116,7 @@ def probe_table(
     design: Design,
     sets: Mapping[str, np.ndarray],
     predicted: Mapping[str, list[np.ndarray]],
-    nulls: Mapping[str, list[dict[str, float]]],
+    tested: Mapping[str, Test],
 ) -> pd.DataFrame:
     """Build the table that `fit_probe` returns, with one row per set of features and metric.
 
@@ -66,20 +127,25 @@ def probe_table(
     predicted
         Name -> predictions of each repetition: (participant,) numbers; or (participant, 1 + class),
         the index of the class and a score for each class.
-    nulls
-        Name -> metrics of each permutation; empty for the dummy.
+    tested
+        Name -> comparison with permutations; none for the dummy, or if too few differ.
     """
     drawn = _bootstraps(design, predicted)
     rows = []
     for name, repetitions in predicted.items():
-        scores = pd.DataFrame([metrics(design.y, p, design) for p in repetitions])
-        null = pd.DataFrame(nulls[name], columns=scores.columns)
+        scores = _as_table([metrics(design.y, p, design) for p in repetitions])
+        test = tested.get(name)
+        null = _as_table(test.permuted if test else [])
+        chance = _as_table(test.chance if test else [])
         if name == DUMMY:  # its correlation only reflects differences between the training means
             scores = scores.drop(columns="pearson_r", errors="ignore")
         for metric in scores:
             sign = -1 if metric == "mae" else 1
-            # A permutation with an undefined metric counts against the features.
-            no_worse = (~(sign * null[metric] < sign * scores[metric].iloc[0] - 1e-12)).sum()
+            p = np.nan
+            if test and np.isfinite(scores[metric].mean()):
+                # A permutation with an undefined metric counts against the features.
+                worse = sign * null[metric] < sign * test.observed[metric].item() - 1e-12
+                p = (1 + (~worse).sum()) / (1 + len(null))
             gain = drawn[EMBEDDING][metric] - drawn[name][metric]
             is_baseline = name != EMBEDDING
             value = scores[metric].mean()
@@ -91,10 +157,8 @@ def probe_table(
                     "value": value,
                     "low": drawn[name][metric].quantile(0.025),
                     "high": drawn[name][metric].quantile(0.975),
-                    "p": (1 + no_worse) / (1 + len(null))
-                    if len(null) and np.isfinite(value)
-                    else np.nan,
-                    "chance": null[metric].mean() if len(null) else np.nan,
+                    "p": p,
+                    "chance": chance[metric].mean() if test else np.nan,
                     "gain_low": gain.quantile(0.025) if is_baseline else np.nan,
                     "gain_high": gain.quantile(0.975) if is_baseline else np.nan,
                     "n_participants": len(design.y),
@@ -115,19 +179,30 @@ def target_counts(design: Design) -> dict[str, int]:
     return {label: int((design.y == i).sum()) for i, label in enumerate(design.classes)}
 
 
+def _as_table(scores: Sequence[Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """One row for each set of predictions, and each sample of it."""
+    return pd.concat(map(pd.DataFrame, scores), ignore_index=True) if scores else pd.DataFrame()
+
+
 def _bootstraps(
     design: Design, predicted: Mapping[str, list[np.ndarray]]
 ) -> dict[str, pd.DataFrame]:
     """Metrics of resampled participants (or groups), each in a random repetition, per set."""
     rng = np.random.default_rng(0)
     n_repetitions = len(predicted[EMBEDDING])
-    block = np.arange(len(design.y)) if design.groups is None else design.groups
-    members = [np.flatnonzero(block == number) for number in np.unique(block)]
-    drawn: dict[str, list[dict[str, float]]] = {name: [] for name in predicted}
-    for _ in range(N_BOOTSTRAPS):
-        chosen = rng.integers(len(members), size=len(members))
-        sample = np.concatenate([members[number] for number in chosen])
-        repetition = rng.integers(n_repetitions)
-        for name, repetitions in predicted.items():
-            drawn[name].append(metrics(design.y[sample], repetitions[repetition][sample], design))
-    return {name: pd.DataFrame(values) for name, values in drawn.items()}
+    members = np.arange(len(design.y)) if design.groups is None else design.groups
+    codes = np.unique(members, return_inverse=True)[1]
+    n_groups = codes.max() + 1
+    chosen = rng.integers(n_groups, size=(N_BOOTSTRAPS, n_groups))
+    times = np.stack([np.bincount(groups, minlength=n_groups) for groups in chosen])
+    counts = times[:, codes].astype(np.float64)
+    repetition = np.sort(rng.integers(n_repetitions, size=N_BOOTSTRAPS))
+    return {
+        name: _as_table(
+            [
+                metrics(design.y, own[number], design, counts[repetition == number])
+                for number in range(n_repetitions)
+            ]
+        )
+        for name, own in predicted.items()
+    }
