@@ -86,7 +86,9 @@ def _dummy_scans(faults: Mapping[str, Any], volumes: Mapping[str, int]) -> list[
             f"and omits {omitted}."
         )
         return [(True, sentence)] if omitted else []
-    in_data = f"by {rule}, the first {unsteady} volume{'s' * (unsteady != 1)} are not steady"
+    not_steady = {0: "all volumes are steady", 1: "the first volume is not steady"}
+    in_data = not_steady.get(unsteady, f"the first {unsteady} volumes are not steady")
+    in_data += f" by {rule}"
     if source == "table" and abs(omitted - unsteady) > _MAX_DIFFERENCE:
         sentence = (
             f"The confounds table has {count}, but {in_data}. Check that the table belongs to this "
