@@ -161,7 +161,7 @@ def warnings_of(outputs, case):
             missing_slab,
             [
                 "In volume 31 of 44, the signal is lost in slices from z = 6 to 22 mm. Look for "
-                "missing slices in the raw data."
+                "missing slices in the raw data, or for motion out of the field of view."
             ],
         ),
         (

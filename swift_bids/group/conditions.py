@@ -18,12 +18,13 @@ from swift_bids.group.permute import permute_within
 from swift_bids.group.similarity import centred
 from swift_bids.inputs.filenames import entities_in
 
-#: Columns of participants.tsv that name a site or scanner, without case and punctuation.
-_SITE = re.compile(
-    r"(mri|scan(ning)?|study|data|acquisition)?(site|centre|center|scanner|institution)"
-    r"(id|name|code|number|type|model|manufacturer|serialnumber|softwareversion)?"
-    r"|manufacturer(smodelname)?|devicemodel|deviceserialnumber|magneticfieldstrength"
-)
+#: A column of participants.tsv names a site or scanner if its name has one of the first words, and
+#: no words but these, such as `abcd_site`, `site_id_l` and `ManufacturersModelName`.
+_SITE = {"site", "center", "centre", "institution", "scanner", "manufacturer", "manufacturers"}
+_SITE |= {"device", "field"}
+_WITH_SITE = {"id", "name", "code", "number", "type", "model", "serial", "software", "version", "l"}
+_WITH_SITE |= {"mri", "scan", "scanning", "imaging", "acquisition", "study", "data", "info", "abcd"}
+_WITH_SITE |= {"magnetic", "strength"}
 #: Entities of a run that are no condition of its acquisition, or have a condition of their own.
 _NO_CONDITION = ("sub", "ses", "run", "space", "cohort", "res", "den", "desc")
 #: Most runs whose most similar runs are looked up.
@@ -48,7 +49,7 @@ def conditions_of(table: pd.DataFrame, columns: list[str], group_by: str | None)
         `--group-by`, columns that name a site or scanner, `session` (the first, second ... of the
         participant), `repetition_time`, and entities such as `task`, `acq` and `dir`.
     """
-    chosen = [name for name in columns if _SITE.fullmatch(re.sub(r"[\W_]", "", name.lower()))]
+    chosen = [name for name in columns if _names_site(name)]
     if group_by is not None and group_by in table and group_by not in chosen:
         chosen.insert(0, group_by)
     found = {name: table[name] for name in chosen}
@@ -61,6 +62,11 @@ def conditions_of(table: pd.DataFrame, columns: list[str], group_by: str | None)
     conditions = conditions.where(conditions.notna(), "n/a").astype(str)
     conditions = conditions.apply(lambda column: column.str.strip().replace(MISSING, "n/a"))
     return conditions.loc[:, conditions.nunique() > 1]
+
+
+def _names_site(column: str) -> bool:
+    words = {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", column)}
+    return bool(words & _SITE) and words <= _SITE | _WITH_SITE
 
 
 def strata_of(conditions: pd.DataFrame) -> np.ndarray:
@@ -92,8 +98,8 @@ def compare_conditions(
     -------
     pandas.DataFrame
         One row per condition: `condition`, `value` (share of runs whose most similar run of another
-        participant has the same condition), `chance` and `p` from permutations of the condition:
-        among participants, or among the runs of each participant if it differs between them.
+        participant has the same condition), `chance` and `p` from permutations of the condition
+        among participants, and among the runs of each if it differs between them.
     """
     rng = np.random.default_rng(seed)
     codes = pd.factorize(participants)[0]
@@ -130,9 +136,25 @@ def compare_conditions(
 def _permuted(
     values: np.ndarray, codes: np.ndarray, n: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """The values of a condition, and n permutations of them, each (run,)."""
+    """The values of a condition, and n permutations of them, each (run,).
+
+    If the runs of some participants differ, participants with the same number of runs exchange
+    theirs, and each participant's are shuffled.
+    """
     first = np.unique(codes, return_index=True)[1]
     of_participant = values[first]
     if (of_participant[codes] == values).all():
         return [values, *(rng.permutation(of_participant)[codes] for _ in range(n))]
-    return [values, *(values[permute_within(codes, rng)] for _ in range(n))]
+    by_participant = np.argsort(codes, kind="stable")
+    size = np.bincount(codes)
+    start = np.cumsum(size) - size
+    drawn = [values]
+    for _ in range(n):
+        source = permute_within(size, rng)  # (participant,) whose runs it gets
+        theirs = np.concatenate(
+            [by_participant[start[other] : start[other] + size[other]] for other in source]
+        )
+        permuted = np.empty_like(values)
+        permuted[by_participant] = values[theirs][permute_within(codes[by_participant], rng)]
+        drawn.append(permuted)
+    return drawn

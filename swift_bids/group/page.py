@@ -197,14 +197,16 @@ def _condition_sentences(results: GroupResults) -> list[tuple[bool, str]]:
     table = results.conditions
     sentences = []
     for row in table.itertuples() if len(table) else ():
+        is_column = row.condition in results.participants.table
+        advice = "use it as --covariate or --group-by" if is_column else "choose runs that share it"
         if row.p * len(table) <= _MAX_P:
             sentences.append(
                 (
                     False,
                     f"Embeddings contain {row.condition}: for {row.value:.0%} of the runs, the "
                     f"most similar run of another participant has the same {row.condition} (chance "
-                    f"{row.chance:.0%}, p = {row.p:.3f}). Do not compare participants who differ "
-                    f"in it without --covariate or --group-by.",
+                    f"{row.chance:.0%}, p = {row.p:.3f}). To compare participants who differ in "
+                    f"it, {advice}.",
                 )
             )
     return sentences
@@ -223,7 +225,8 @@ def _identification_sentences(table: pd.DataFrame) -> list[tuple[bool, str]]:
     if within:
         chance += f", from permutations within {within}"
     if not own["n_permutations"]:
-        chance = f"p is unknown, because few participants have runs with the same {within}"
+        chance = "p is unknown, because there are too few runs"
+        chance += f" of different participants with the same {within}" * bool(within)
     sentence = (
         f"{own['value']:.0%} of the runs are most similar to a run of the same participant "
         f"({chance}{others and '; ' + others})"

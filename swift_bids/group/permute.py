@@ -18,7 +18,14 @@ def permute_within(strata: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def n_permutations_within(strata: np.ndarray, codes: np.ndarray) -> float:
-    """Logarithm of the number of different ways to assign participants to runs within strata."""
-    pairs = pd.DataFrame({"stratum": strata, "code": codes}).value_counts()
-    of_stratum = pairs.groupby("stratum").sum()
-    return float(gammaln(of_stratum + 1).sum() - gammaln(pairs + 1).sum())
+    """Logarithm of the number of different ways to divide runs among participants within strata.
+
+    Participants with equal numbers of runs in each stratum can be exchanged without any effect.
+    """
+    counts = pd.crosstab(codes, strata)  # (participant, stratum)
+    alike = counts.value_counts()
+    return float(
+        gammaln(counts.sum() + 1).sum()
+        - gammaln(counts.to_numpy() + 1).sum()
+        - gammaln(alike + 1).sum()
+    )

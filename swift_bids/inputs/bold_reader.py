@@ -141,7 +141,8 @@ def _squeezed(image: nib.Nifti1Image) -> nib.Nifti1Image:
     if len(kept) == len(shape) and offset == stored.offset:
         return image
     header.set_data_shape([shape[axis] for axis in kept])
-    header.set_zooms([zooms[axis] for axis in kept])
+    # some programs leave the TR where it is in an image of four dimensions
+    header.set_zooms([zooms[axis] or zooms[3] for axis in kept])
     spec = (header.get_data_shape(), stored.dtype, offset, stored.slope, stored.inter)
     return type(image)(ArrayProxy(stored.file_like, spec), image.affine, header)
 

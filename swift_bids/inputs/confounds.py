@@ -130,7 +130,7 @@ def check_rows(file: str | Path, n_volumes: int, motion_needed: bool) -> tuple[b
         raise InputError(f"{reason}, or leave out --max-censored")
     return False, (
         f"its confounds table has {n_rows} rows for {n_volumes} volumes and is not used, so its "
-        f"dummy scans and its motion are unknown; copy this run's file again"
+        f"motion is unknown; copy this run's file again"
     )
 
 

@@ -132,7 +132,9 @@ def count_unsteady(means: np.ndarray) -> int:
     from nipype.algorithms.confounds import is_outlier
 
     first = means[:DUMMY_VOLUMES]
-    return is_outlier(first) if np.ptp(first) > 0 else 0
+    # is_outlier divides by this deviation: it is 0 if most volumes are empty or equal
+    deviation = np.median(np.abs(first - np.median(first)))
+    return is_outlier(first) if deviation > 0 else 0
 
 
 def slice_shifts(

@@ -66,7 +66,7 @@ def sidecar_repetition_time(bold: str, inherited: Callable[[], Iterable[str]]) -
     if "RepetitionTime" not in metadata:
         metadata = sidecar_metadata(bold, inherited())
     if "RepetitionTime" not in metadata and "VolumeTiming" in metadata:
-        return _even_step(metadata["VolumeTiming"], own)
+        return _even_step(metadata["VolumeTiming"])
     value = metadata.get("RepetitionTime")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 30:
         instead = "" if value is None else f" (found {value!r})"
@@ -78,21 +78,22 @@ def sidecar_repetition_time(bold: str, inherited: Callable[[], Iterable[str]]) -
     return float(value)
 
 
-def _even_step(times: Any, sidecar: Path) -> float:
+def _even_step(times: Any) -> float:
     """TR in s from VolumeTiming, the times at which the volumes of a run begin."""
     are_numbers = isinstance(times, list) and all(
         isinstance(time, (int, float)) and not isinstance(time, bool) for time in times
     )
     if not are_numbers or len(times) < 2 or not 0 < times[-1] - times[0] < 30 * (len(times) - 1):
         raise InputError(
-            f"{sidecar.name} contains no RepetitionTime, and its VolumeTiming is not a list of "
-            f"times in seconds; correct it"
+            "its JSON sidecars contain no RepetitionTime, and their VolumeTiming is not a list of "
+            "times in seconds; correct it"
         )
     step = (times[-1] - times[0]) / (len(times) - 1)
-    if any(abs(b - a - step) > _TIMING_TOLERANCE for a, b in pairwise(times)):
+    # a comparison with NaN is false
+    if not all(abs(b - a - step) <= _TIMING_TOLERANCE for a, b in pairwise(times)):
         raise InputError(
-            f"{sidecar.name}: its volumes are not evenly spaced in time (VolumeTiming), but the "
-            f"network needs an even TR; such sparse runs cannot be embedded"
+            "its volumes are not evenly spaced in time (VolumeTiming in its sidecars), but the "
+            "network needs an even TR; such sparse runs cannot be embedded"
         )
     return round(step, 6)
 

@@ -66,6 +66,14 @@ def quality(
             "mean_fd": number(chunks["mean_fd"].mean()),
             "max_chunk_fd": number(chunks["mean_fd"].max()),
             "censored": number(chunks["censored"].mean()),
+            "not_measured": float(
+                np.mean(
+                    [
+                        volumes.faults.not_measured[start:stop].mean()
+                        for start, stop in zip(chunks["start"], chunks["stop"])
+                    ]
+                )
+            ),
         },
         "DiffersFromTraining": {
             "TR": round(abs(run.model_tr - TARGET_TR), 6) >= TR_TOLERANCE,
@@ -209,7 +217,7 @@ def _signal(
             )
         )
     n_with_data = volumes["total"] - volumes["dummy"] - n_empty
-    missing = (normalised["n_zero"] / n_voxels - n_empty) / n_with_data
+    missing = normalised["n_zero"] / (n_voxels * n_with_data)
     if missing > 0.001:
         sentence = f"{missing:.1%} of the values in the mask are 0 and count as background"
         if place := normalised.get("part_without_signal"):  # version 0.5.0 did not name it
@@ -244,10 +252,12 @@ def _motion(qc: Mapping[str, Any]) -> Verdict:
             "Head motion is unknown: framewise displacement is 0 in all volumes. They were aligned "
             "before their motion was estimated."
         )
-    calm = motion["mean_fd"] <= 0.25 and motion["censored"] <= 0.2
+    # without empty and repeated volumes, which have their own sentence
+    moving = max(0.0, motion["censored"] - motion.get("not_measured", 0.0))
+    calm = motion["mean_fd"] <= 0.25 and moving <= 0.2
     return calm, (
-        f"Mean framewise displacement {motion['mean_fd']:.2f} mm, {motion['censored']:.0%} of the "
-        f"volumes above {qc['Preprocessing']['FDThreshold']:g} mm"
+        f"Mean framewise displacement {motion['mean_fd']:.2f} mm, {moving:.0%} of the volumes "
+        f"above {qc['Preprocessing']['FDThreshold']:g} mm"
         + (
             "."
             if calm

@@ -44,11 +44,12 @@ def volume_verdicts(
     if incomplete := faults["incomplete"]:
         sentences.append(
             f"In {_names(incomplete, total)}, the signal is lost in {faults['incomplete_part']}. "
-            f"Look for missing slices in the raw data."
+            f"Look for missing slices in the raw data, or for motion out of the field of view."
         )
     if outlier := faults["outlier"]:
         low, high = min(faults["outlier_intensity"]), max(faults["outlier_intensity"])
-        share = f"{low:.0%}" if len(outlier) == 1 else f"{low:.0%} to {high:.0%}"
+        shares = dict.fromkeys([f"{low:.0%}", f"{high:.0%}"])
+        share = " to ".join(shares)
         them = "it" if len(outlier) == 1 else "them"
         sentences.append(
             f"The intensity of {_names(outlier, total)} is {share} of the usual. "
@@ -83,9 +84,9 @@ def _dummy_scans(faults: Mapping[str, Any], volumes: Mapping[str, int]) -> list[
     if source == "data":
         sentence = (
             f"No table names the dummy scans, so the app looked for them in the data by {rule}, "
-            f"and omits {omitted}."
+            f"and {f'omits {omitted}' if omitted else 'found none'}."
         )
-        return [(True, sentence)] if omitted else []
+        return [(True, sentence)]
     not_steady = {0: "all volumes are steady", 1: "the first volume is not steady"}
     in_data = not_steady.get(unsteady, f"the first {unsteady} volumes are not steady")
     in_data += f" by {rule}"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -147,7 +148,7 @@ def _choose_run(dataset: Dataset, name: str, selection: Selection) -> Run:
     raise UsageError(f"{name}: is not the name of one run; choose from {existing}")
 
 
-def _kind(run: Run, settings: ParticipantSettings, weights: Weights) -> dict[str, str]:
+def _kind(run: Run, settings: ParticipantSettings, weights: Weights) -> dict[str, Any]:
     """What runs must share with this one, by the names of the group's columns."""
     return {
         "weights_sha256": weights.sha256,
@@ -156,6 +157,7 @@ def _kind(run: Run, settings: ParticipantSettings, weights: Weights) -> dict[str
         "mask": mask_of(resampling_metadata(run)),
         "normalisation": settings.embedding.normalisation,
         "statistics": settings.embedding.statistics,
+        "robust_normalisation": settings.embedding.robust_normalisation,
         "target_tr": settings.embedding.target_tr,
     }
 

@@ -23,6 +23,7 @@ from swift_bids.steps.bold_points import BoldPoints
 from swift_bids.steps.kept_rows import KeptRows
 from swift_bids.steps.parcels import Parcels
 from swift_bids.steps.read_run import read_run
+from swift_bids.steps.volume_faults import EMPTY
 from swift_bids.steps.voxel_statistics import VoxelMoments
 from swift_bids.steps.z_scores import ZScores, core_voxels
 
@@ -50,8 +51,8 @@ class Normalisation:
     n_constant
         Voxels with the same value in all volumes. With `voxel+global` they are background.
     n_zero, n_nonfinite
-        Values (voxel x volume of the BOLD file) that were exactly 0, or NaN or infinite; they
-        become background.
+        Values (voxel x volume of the BOLD file) that were exactly 0, outside empty volumes, or NaN
+        or infinite; they become background.
     n_without_signal, part_without_signal
         Voxels without signal in all volumes, and where they are, in words.
     robust
@@ -168,7 +169,7 @@ def normalise(
         tsnr=float(np.median(recorded.mean[varies] / recorded.std[varies])),
         n_volumes=series.length,
         n_constant=int(recorded.constant.sum()),
-        n_zero=run.gaps.n_zero,
+        n_zero=int(np.array(run.gaps.n_zero)[run.volumes.faults.codes != EMPTY].sum()),
         n_nonfinite=run.gaps.n_nonfinite,
         n_without_signal=len(without_signal),
         part_without_signal=(

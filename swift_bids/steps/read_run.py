@@ -117,10 +117,18 @@ class Gaps:
 
     A value of exactly 0 was background in training. Voxels inside the mask but outside the field of
     view are therefore background, too.
+
+    Attributes
+    ----------
+    n_zero
+        Number of zeros in each volume; 0 for dummy scans.
+    n_nonfinite
+        Number of values that are NaN or infinite.
     """
 
     def __init__(self) -> None:
-        self.n_zero = self.n_nonfinite = 0
+        self.n_zero: list[int] = []
+        self.n_nonfinite = 0
 
     def mark(self, blocks: Iterable[np.ndarray], first_volume: int) -> Iterator[np.ndarray]:
         """Set zeros and non-finite values to NaN, and count them from `first_volume` on."""
@@ -129,8 +137,8 @@ class Gaps:
             n_dummy = min(max(first_volume - start, 0), len(block))
             start += len(block)
             zero, finite = block == 0, np.isfinite(block)
+            self.n_zero += [0] * n_dummy + np.count_nonzero(zero[n_dummy:], axis=1).tolist()
             if zero.any() or not finite.all():
-                self.n_zero += int(np.count_nonzero(zero[n_dummy:]))
                 self.n_nonfinite += int(np.count_nonzero(~finite[n_dummy:]))
                 block[zero | ~finite] = np.nan
             yield block

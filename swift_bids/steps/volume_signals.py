@@ -101,7 +101,8 @@ class VolumeSignals:
         faults, lost = find_faults(kept, means, changes, self._first_volume)
         lost_part = ""
         if lost.any():
-            lost_part = describe_part(self._fsl_index[self._columns[lost]], self._fsl_index)
+            looked_at = self._fsl_index[self._columns]
+            lost_part = describe_part(looked_at[lost], looked_at)
         scale, predicted = _dvars_without_artefacts(kept[self._first_volume :])
         every = -(-kept.shape[1] // _MAX_CARPET_ROWS)
         return Volumes(

@@ -62,6 +62,12 @@ def test_which_conditions_count():
         ("magnetic_field_strength", True),
         ("study_center", True),
         ("institution.name", True),
+        ("site_id_l", True),
+        ("abcd_site", True),
+        ("imaging_site", True),
+        ("mri_info_manufacturer", True),
+        ("DeviceSerialNumber", True),
+        ("seizure_site", False),
         ("parasite", False),
         ("opposite", False),
         ("group", False),
@@ -92,8 +98,9 @@ def test_permutations_stay_within_their_strata():
 
 def test_number_of_permutations():
     codes = np.array([0, 0, 1, 1, 2, 2])
-    assert np.exp(n_permutations_within(np.zeros(6, int), codes)) == pytest.approx(90)  # 6! / 2!^3
-    assert np.exp(n_permutations_within(np.tile([0, 1], 3), codes)) == pytest.approx(36)  # 3!^2
+    one, two = np.zeros(6, int), np.tile([0, 1], 3)
+    assert np.exp(n_permutations_within(one, codes)) == pytest.approx(15)  # 6! / 2!^3 / 3!
+    assert np.exp(n_permutations_within(two, codes)) == pytest.approx(6)  # 3!^2 / 3!
     assert n_permutations_within(codes, codes) == 0
 
 
@@ -149,6 +156,29 @@ def test_which_conditions_the_embeddings_contain():
     assert found["n_levels"].to_dict() == {"site": 10, "task": 2, "scanner": 2}
     assert compare_conditions(x, people, conditions[[]], 9).empty
     assert compare_conditions(x, pd.Series(["sub-1"] * 80), conditions, 9).empty
+
+
+def test_one_participant_with_both_tasks_does_not_hide_an_effect_of_the_task():
+    rng = np.random.default_rng(0)
+    people = pd.Series(np.repeat(np.arange(40), 2))
+    task = np.repeat(["rest", "nback"], 40)
+    task[0] = "nback"
+    x = rng.standard_normal((80, 20)) + 3 * (task == "rest")[:, None]
+    found = compare_conditions(x, people, pd.DataFrame({"task": task}), 199)
+    assert found["p"].item() == 0.005
+    assert found["chance"].item() == pytest.approx(0.5, abs=0.05)
+
+
+def test_few_participants_have_no_p_value_instead_of_a_large_one():
+    """Three participants with two sessions can be paired in six ways only."""
+    rng = np.random.default_rng(0)
+    people = pd.Series(np.repeat(np.arange(3), 2))
+    x = rng.standard_normal((3, 20))[people] + 0.01 * rng.standard_normal((6, 20))
+    sessions = pd.DataFrame({"session": np.tile(["1", "2"], 3)})
+    for conditions in (sessions, sessions[[]]):
+        found = identification({"embedding": x}, people, 99, conditions=conditions)
+        assert found["p"].isna().all()
+        assert found.set_index("metric").loc["rank1", "value"] == 1
 
 
 @pytest.mark.long

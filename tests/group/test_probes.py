@@ -344,6 +344,18 @@ def test_ridges_equal_those_of_scikit_learn(rng, n, p):
         np.testing.assert_allclose(without, expected, atol=1e-10)
 
 
+def test_many_targets_are_fitted_in_parts(rng, monkeypatch):
+    x = rng.standard_normal((50, 8))
+    x -= x.mean(axis=0)
+    y = x @ rng.standard_normal((8, 30)) + 3 * rng.standard_normal((50, 30))
+    weights = rng.random((50, 30))
+    expected = fit_ridges(x, y, x[:6], weights=weights, n_together=3)
+    monkeypatch.setattr(ridge, "_MAX_TARGETS", 7)
+    found = fit_ridges(x, y, x[:6], weights=weights, n_together=3)
+    for own, other in zip(found, expected):
+        np.testing.assert_allclose(own, other, atol=1e-12)
+
+
 def test_the_penalty_is_chosen_for_groups_that_are_left_out(rng):
     x = rng.standard_normal((60, 10))
     x -= x.mean(axis=0)

@@ -14,7 +14,7 @@ from minimal_trees import TREES, copy_tree, query_tree
 from swift_bids.base.errors import UsageError
 from swift_bids.inputs import minimal_runs
 from swift_bids.inputs.index import UnreadableFolderError
-from swift_bids.inputs.raw_header import affine_of, find_dummy_scans, readout_time
+from swift_bids.inputs.raw_header import affine_of, count_unsteady, find_dummy_scans, readout_time
 
 SPACE = "space-MNI152NLin6Asym_res-2"
 
@@ -546,6 +546,14 @@ def test_dummy_scans_in_the_data(tmp_path):
     assert find_dummy_scans(str(file)) == 0
     nib.Nifti1Image(np.ones((2, 2, 2, 9), np.int16), np.eye(4)).to_filename(file)
     assert find_dummy_scans(str(file)) == 0
+
+
+@pytest.mark.parametrize("equal", [0, 500])
+def test_equal_volumes_are_no_dummy_scans(equal):
+    """With a deviation of 0, all of the first 40 volumes used to count."""
+    means = np.random.default_rng(0).normal(500, 5, 60)
+    means[10:34] = equal
+    assert count_unsteady(means) == 0
 
 
 def test_dummy_scans_of_a_large_image_are_found_in_some_of_its_voxels(tmp_path, monkeypatch):

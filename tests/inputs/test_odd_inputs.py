@@ -4,6 +4,7 @@ import json
 import shutil
 
 import nibabel as nib
+import numpy as np
 import pytest
 from app import query, run_app
 from make_data import SPACE, write_derivative
@@ -248,3 +249,16 @@ def test_a_rerun_from_the_work_folder(tmp_path, small_bundle):
         done = run_app(*call, "-w", tmp_path / "work", "--nprocs", "2", "--force")
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.splitlines()[-1] == "done: 1 run(s)"
+
+
+@pytest.mark.parametrize("zooms", [(8, 8, 8, 1, 0.8), (8, 8, 8, 0.8, 0)])
+def test_the_tr_of_five_dimensions(tmp_path, zooms):
+    """Some programs write the TR to the place of the dropped axis."""
+    bold = write_derivative(tmp_path, "sub-1_task-a")
+    image = nib.load(bold)
+    data = np.asarray(image.dataobj)[..., None, :]
+    changed = nib.Nifti1Image(data, image.affine)
+    changed.header.set_zooms(zooms)
+    changed.to_filename(bold)
+    (run,), _ = query(tmp_path)
+    assert (run.n_volumes, run.warnings) == (22, ())

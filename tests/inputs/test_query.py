@@ -160,10 +160,11 @@ def even(n, step=0.8):
         ({"VolumeTiming": even(22, 0.735)}, 0.735, None),
         ({"VolumeTiming": [1.5 + time for time in even(22)]}, 0.8, None),
         ({"VolumeTiming": even(22), "RepetitionTime": 0.9}, 0.9, None),
+        ({"VolumeTiming": [0, 2, float("nan"), 6, 8]}, None, "its volumes are not evenly spaced"),
         ({"VolumeTiming": [0, 2, 9, 11]}, None, "its volumes are not evenly spaced in time"),
-        ({"VolumeTiming": [0.8]}, None, "its VolumeTiming is not a list of times in seconds"),
-        ({"VolumeTiming": [0, "0.8"]}, None, "its VolumeTiming is not a list of times in seconds"),
-        ({"VolumeTiming": [0.8, 0]}, None, "its VolumeTiming is not a list of times in seconds"),
+        ({"VolumeTiming": [0.8]}, None, "their VolumeTiming is not a list of times"),
+        ({"VolumeTiming": [0, "0.8"]}, None, "their VolumeTiming is not a list of times"),
+        ({"VolumeTiming": [0.8, 0]}, None, "their VolumeTiming is not a list of times"),
     ],
 )
 def test_even_volume_timing_is_a_tr(tmp_path, sidecar, tr, reason):

@@ -165,3 +165,27 @@ def test_quality_of_the_slab_in_the_demo(demo):
     assert qc["Volumes"]["series"] == 48  # 0 to 37.6 s of 38
     assert qc["Chunks"]["total"] == 2
     assert any("Covers only a slab" in warning for warning in qc["Warnings"])
+
+
+def test_empty_volumes_do_not_hide_missing_signal(qc):
+    """Volumes that are NaN contain no zeros; they used to be subtracted nevertheless."""
+    qc = copy.deepcopy(qc)
+    n_used = qc["Volumes"]["total"] - qc["Volumes"]["dummy"]
+    n_voxels = qc["Coverage"]["n_voxels"]
+    qc["Faults"]["empty"] = [5, 6]
+    qc["Normalised"] |= {
+        "n_zero": int(0.03 * n_voxels) * (n_used - 2),
+        "part_without_signal": "the lower part of the brain",
+    }
+    said = [sentence for good, sentence in verdicts_of(qc) if not good]
+    assert said[0] == (
+        "3.0% of the values in the mask are 0 and count as background: there is no signal in the "
+        "lower part of the brain. Look at the mosaic to see what is missing."
+    )
+
+
+def test_repeated_volumes_are_no_head_motion(qc):
+    qc = copy.deepcopy(qc)
+    qc["Motion"] |= {"mean_fd": 0.05, "censored": 0.3, "not_measured": 0.28}
+    (said,) = [(good, s) for good, s in verdicts_of(qc) if s.startswith("Mean framewise")]
+    assert said == (True, "Mean framewise displacement 0.05 mm, 2% of the volumes above 0.5 mm.")

@@ -84,7 +84,6 @@ def test_a_step_down():
             3,
             "The app omits no dummy scans (as in training), but the first 3 volumes",
         ),
-        ("data", 0, 0, None),
     ],
 )
 def test_dummy_scans_of_the_table_and_of_the_data(source, dummy, unsteady, expected):
@@ -102,3 +101,6 @@ def test_dummy_scans_found_in_the_data_are_no_reason_to_worry():
     ((good, sentence),) = said(dummy=3, unsteady=3, dummy_scans_from="data")
     assert good
     assert sentence.endswith("and omits 3.")
+    ((good, sentence),) = said(dummy_scans_from="data")
+    assert good
+    assert sentence.endswith("and found none.")

@@ -142,6 +142,7 @@ def test_changes_that_a_run_allows(measured):
         (("sub-1_task-b",), f"is not the name of one run; choose from {NAME}"),
         (("sub-1", "--normalisation", "voxel+global"), "works only with --normalisation global"),
         (("sub-1", "--dry-run", "--tail=pad"), "--dry-run, --tail has no effect here"),
+        (("sub-1", "--robust-normalisation"), "--robust-normalisation has no effect here"),
         (("sub-3_task-a",), "sub-3: "),
     ],
 )

@@ -90,6 +90,13 @@ def test_a_missing_slab_is_described(clean):
     assert found.lost_part == "slices from z = -4 to 2 mm"
 
 
+def test_half_of_a_brain_is_named_in_long_runs_too(clean):
+    """Only some of the voxels are looked at."""
+    values = np.concatenate([clean] * 4).reshape(240, *SHAPE).copy()
+    values[25, 15:] = np.nan  # the left of the midline
+    assert signals_of(values.reshape(240, -1)).lost_part == "the left hemisphere"
+
+
 def test_what_is_saved_is_read_again(clean, tmp_path):
     values = clean.copy()
     values[40] *= 1.5

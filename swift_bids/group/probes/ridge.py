@@ -13,6 +13,8 @@ import numpy as np
 ALPHAS = np.logspace(-1, 5, 7)
 #: Smaller eigenvalues, as shares of the largest, are rounding errors.
 _ROUNDING = 1e-12
+#: Targets that are fitted at once.
+_MAX_TARGETS = 600
 
 
 def fit_ridges(
@@ -50,20 +52,27 @@ def fit_ridges(
     kept = squares > _ROUNDING * max(squares[-1], np.finfo(float).tiny)
     squares, vectors = squares[kept], vectors[:, kept]
     u = x @ vectors / np.sqrt(squares) if x.shape[1] <= len(x) else vectors
-    mean = y.mean(axis=0)
-    of_y = u.T @ (y - mean)
-    errors, predictions = [], []
-    for alpha in ALPHAS:
-        shrinkage = squares / (squares + alpha)
-        residual = y - mean - u @ (shrinkage[:, None] * of_y)
-        left_out = y - _without_own(residual, u, shrinkage, groups)
-        error = np.square(y - left_out) * (1 if weights is None else weights)
-        errors.append(error.sum(axis=0).reshape(-1, n_together).sum(axis=1))
-        predictions.append(left_out)
-    best = np.argmin(errors, axis=0).repeat(n_together)  # (target,)
-    coefficients = of_y / (squares[:, None] + ALPHAS[best])
-    predicted = x_test @ (x.T @ (u @ coefficients)) + mean
-    return predicted, np.stack(predictions)[best, :, np.arange(y.shape[1])].T
+    to_test = x_test @ x.T @ u
+    predicted, left_out = np.empty((len(x_test), y.shape[1])), np.empty_like(y)
+    step = n_together * max(1, _MAX_TARGETS // n_together)
+    for start in range(0, y.shape[1], step):  # to limit memory
+        part = slice(start, start + step)
+        own_weights = 1 if weights is None else weights[:, part]
+        mean = y[:, part].mean(axis=0)
+        of_y = u.T @ (y[:, part] - mean)
+        least = np.full(of_y.shape[1] // n_together, np.inf)
+        for alpha in ALPHAS:
+            shrinkage = squares / (squares + alpha)
+            residual = y[:, part] - mean - u @ (shrinkage[:, None] * of_y)
+            error = _without_own(residual, u, shrinkage, groups)
+            total = (np.square(error) * own_weights).sum(axis=0).reshape(-1, n_together).sum(axis=1)
+            better = (total < least).repeat(n_together)
+            least = np.minimum(total, least)
+            columns = start + np.flatnonzero(better)
+            left_out[:, columns] = y[:, columns] - error[:, better]
+            coefficients = of_y[:, better] / (squares + alpha)[:, None]
+            predicted[:, columns] = to_test @ coefficients + mean[better]
+    return predicted, left_out
 
 
 def _without_own(
