@@ -61,6 +61,7 @@ def test_other_tables_are_not_used(tmp_path, n_rows, first):
         "mean_fd": None,
         "max_chunk_fd": None,
         "censored": None,
+        "not_measured": 0.0,
     }
     assert not any("confounds" in source for source in qc["Sources"])
     assert any("and is not used" in warning for warning in qc["Warnings"])
