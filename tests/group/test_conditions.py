@@ -207,4 +207,6 @@ def test_rejection_rates_under_the_null(name, monkeypatch):
     found = pd.DataFrame([p_value(scenario, 10_000 + seed) for seed in range(300)])
     assert len(found.columns) in (2, 3, 4)
     assert ((found <= 0.05).mean() < 0.095).all()
-    assert ((found <= 0.5).mean() > 0.35).all()
+    # these have ties, which count against them
+    found = found.drop(columns=["rank1", "balanced_accuracy"], errors="ignore")
+    assert ((found <= 0.5).mean() > 0.4).all()
