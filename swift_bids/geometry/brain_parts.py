@@ -24,13 +24,15 @@ _SLAB = 0.4
 
 def describe_part(part: np.ndarray, brain: np.ndarray) -> str:
     """Say where some voxels of a brain are: `the left hemisphere`, `the lower front part of the
-    brain`, `slices from z = -60 to -42 mm`, or `many places`.
+    brain`, `slices from z = -60 to -42 mm`, or `many places`; an empty text without voxels.
 
     Parameters
     ----------
     part, brain
         (voxel,) flat C-order positions in the FSL grid: of the voxels, and of the whole brain.
     """
+    if not len(part):
+        return ""
     inside, whole = _millimetres(part), _millimetres(brain)
     centre = (whole.min(axis=0) + whole.max(axis=0)) / 2
     centre[0] = 0  # the midline

@@ -15,7 +15,7 @@ import pandas as pd
 
 from swift_bids.group.columns import MISSING
 from swift_bids.group.permute import permute_within
-from swift_bids.group.similarity import centred
+from swift_bids.group.similarity import centred, random_runs
 from swift_bids.inputs.filenames import entities_in
 
 #: A column of participants.tsv names a site or scanner if its name has one of the first words, and
@@ -105,9 +105,7 @@ def compare_conditions(
     codes = pd.factorize(participants)[0]
     rows = []
     if conditions.shape[1] and codes.max(initial=0) > 0:
-        queries = np.arange(len(codes))
-        if len(codes) > _MAX_QUERIES:
-            queries = np.sort(rng.choice(queries, _MAX_QUERIES, replace=False))
+        queries = random_runs(len(codes), _MAX_QUERIES, rng)
         unit = centred(features)
         similarity = unit[queries] @ unit.T
         similarity[codes[queries, None] == codes] = -np.inf

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 
 from swift_bids.group.conditions import strata_of
 from swift_bids.group.permute import MIN_DIFFERENT, n_permutations_within, permute_within
-from swift_bids.group.similarity import centred
+from swift_bids.group.similarity import centred, random_runs
 
 #: Most runs that are looked up among all others, and maximum total number of same-participant
 #: pairs.
@@ -86,8 +86,10 @@ def identification(
         return pd.DataFrame()
     rng = np.random.default_rng(seed)
     true = np.argsort(codes, kind="stable")  # (slot,) the run in it
-    strata = np.zeros(len(codes), dtype=int) if conditions is None else strata_of(conditions)
-    names = "" if conditions is None else ", ".join(conditions)
+    if conditions is None:
+        conditions = pd.DataFrame(index=participants.index)
+    strata = strata_of(conditions)
+    names = ", ".join(conditions.columns[conditions.nunique() > 1])
     if n_permutations_within(strata, codes) < np.log(1 + MIN_DIFFERENT):
         n_permutations = 0
     in_slots = strata[true]
@@ -122,8 +124,7 @@ def _queries(slots: Slots, codes: np.ndarray, rng: np.random.Generator) -> np.nd
     """Runs to look up: all runs, or a random sample if there are many."""
     others = slots.size[codes] - 1
     limit = min(MAX_QUERIES, max(200, int(MAX_PAIRS / max(1, others.mean()))))
-    runs = np.arange(len(codes))
-    return runs if len(runs) <= limit else np.sort(rng.choice(runs, limit, replace=False))
+    return random_runs(len(codes), limit, rng)
 
 
 def _measure(

@@ -180,7 +180,6 @@ def _identification(
         labels = table["participant_id"][usable]
         if usable.any():
             own = conditions[usable]
-            own = own.loc[:, own.nunique() > 1]
             tables.append(
                 identification({name: values[usable]}, labels, n_permutations, conditions=own)
             )

@@ -25,6 +25,12 @@ def centred(features: np.ndarray) -> np.ndarray:
     return rows / np.where(length > 0, length, 1)
 
 
+def random_runs(n_runs: int, limit: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the indices of all runs, or of a random sample if there are more than the limit."""
+    runs = np.arange(n_runs)
+    return runs if n_runs <= limit else np.sort(rng.choice(runs, limit, replace=False))
+
+
 def similarity_matrix(features: np.ndarray, names: pd.Series) -> pd.DataFrame:
     """Cosine similarity after centring, (run, run), to four decimals."""
     rows = centred(features)

@@ -11,8 +11,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, cast
+from typing import cast
 
 import nibabel as nib
 import numpy as np
@@ -79,7 +80,7 @@ def open_image(file: str | Path) -> Iterator[nib.Nifti1Image]:
 
 
 @contextmanager
-def stored_image(file: str | Path) -> Iterator[tuple[nib.Nifti1Image, IO[bytes]]]:
+def stored_image(file: str | Path) -> Iterator[tuple[nib.Nifti1Image, BufferedIOBase]]:
     """Open a NIfTI file, with isal for gzip (twice as fast as zlib); yield the image and the stream
     of its bytes.
 
@@ -91,34 +92,37 @@ def stored_image(file: str | Path) -> Iterator[tuple[nib.Nifti1Image, IO[bytes]]
     UNREADABLE
         It is no NIfTI file.
     """
+    with _stream(file) as (stream, kind):
+        image = kind.from_file_map({"image": FileHolder(fileobj=stream)})
+        yield _squeezed(image), stream
+
+
+@contextmanager
+def _stream(file: str | Path) -> Iterator[tuple[BufferedIOBase, type[nib.Nifti1Image]]]:
+    """Open a NIfTI file, and tell by its first bytes which of nibabel's classes reads it."""
     opener = igzip.open if is_gzip(file) else open
     with opener(file, "rb") as stream:
         start = stream.read(4)
         stream.seek(0)
-        kind = nib.Nifti2Image if start in _NIFTI2_START else nib.Nifti1Image
-        image = kind.from_file_map({"image": FileHolder(fileobj=stream)})
-        yield _squeezed(image), stream
+        yield stream, nib.Nifti2Image if start in _NIFTI2_START else nib.Nifti1Image
 
 
 def storage_doubts(file: str | Path) -> list[str]:
     """Return a sentence for each fault in how a BOLD file is stored that does not stop the app."""
     doubts = []
-    opener = igzip.open if is_gzip(file) else open
-    if opener is open and str(file).endswith(".gz"):
+    if str(file).endswith(".gz") and not is_gzip(file):
         doubts.append(
             "the BOLD file is not compressed, although its name ends in .gz; rename it to .nii, "
             "because other programs may refuse it"
         )
-    with opener(file, "rb") as stream:
-        start = stream.read(4)
-        stream.seek(0)
-        kind = nib.Nifti2Header if start in _NIFTI2_START else nib.Nifti1Header
-        if kind.from_fileobj(stream).get_data_offset() == 0:
-            doubts.append(
-                f"the header of the BOLD file does not say where the data begin (vox_offset is 0); "
-                f"the app reads them from byte {kind.single_vox_offset} on, where the NIfTI "
-                f"standard puts them"
-            )
+    with _stream(file) as (stream, kind):
+        header = kind.header_class.from_fileobj(stream)
+    if header.get_data_offset() == 0:
+        doubts.append(
+            f"the header of the BOLD file does not say where the data begin (vox_offset is 0); "
+            f"the app reads them from byte {header.single_vox_offset} on, where the NIfTI standard "
+            f"puts them"
+        )
     return doubts
 
 

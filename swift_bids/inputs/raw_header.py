@@ -14,7 +14,7 @@ from swift_bids.base.errors import InputError
 from swift_bids.inputs.bold_reader import UNREADABLE, scaling, stored_image, stored_volumes
 
 #: Volumes in which fMRIPrep looks for dummy scans, and the percentile at which it clips values.
-DUMMY_VOLUMES, _CLIP_PERCENTILE = 40, 99.8
+_DUMMY_VOLUMES, _CLIP_PERCENTILE = 40, 99.8
 #: Values that are read to find them: 80 MB of float32.
 _MAX_VALUES = 20_000_000
 _BROKEN: tuple[type[Exception], ...] = (InputError, *UNREADABLE)
@@ -110,14 +110,15 @@ def find_dummy_scans(bold: str) -> int:
     try:
         with stored_image(bold) as (image, _):
             rows: list[np.ndarray] = []
-            every = -(-math.prod(image.shape[:3]) * DUMMY_VOLUMES // _MAX_VALUES)
+            scaled = scaling(image)
+            every = -(-math.prod(image.shape[:3]) * _DUMMY_VOLUMES // _MAX_VALUES)
             for block in stored_volumes(image, bold):
-                rows.extend(scaling(image)(block[:, ::every]).astype(np.float32))
-                if len(rows) >= DUMMY_VOLUMES:
+                rows.extend(scaled(block[:, ::every]).astype(np.float32))
+                if len(rows) >= _DUMMY_VOLUMES:
                     break
     except _BROKEN:
         return 0
-    values = np.nan_to_num(np.stack(rows[:DUMMY_VOLUMES]), posinf=0, neginf=0)
+    values = np.nan_to_num(np.stack(rows[:_DUMMY_VOLUMES]), posinf=0, neginf=0)
     values = np.clip(values, 0, np.percentile(values, _CLIP_PERCENTILE))
     return count_unsteady(values.mean(axis=1))
 
@@ -131,7 +132,7 @@ def count_unsteady(means: np.ndarray) -> int:
     """
     from nipype.algorithms.confounds import is_outlier
 
-    first = means[:DUMMY_VOLUMES]
+    first = means[:_DUMMY_VOLUMES]
     # is_outlier divides by this deviation: it is 0 if most volumes are empty or equal
     deviation = np.median(np.abs(first - np.median(first)))
     return is_outlier(first) if deviation > 0 else 0

@@ -15,7 +15,7 @@ from swift_bids.inputs.run_confounds import confounds_of
 from swift_bids.outputs.paths import run_folder
 from swift_bids.outputs.provenance import GENERATED_BY, Provenance, source_uris
 from swift_bids.outputs.tables import column_descriptions, write_table
-from swift_bids.steps.volume_faults import FAULTS, Faults
+from swift_bids.steps.volume_faults import FAULTS, OUTLIER, Faults
 from swift_bids.steps.volume_signals import Volumes
 
 
@@ -60,8 +60,7 @@ def describe_faults(run: Run, volumes: Volumes) -> dict[str, Any]:
     return {
         **{name: _with_code(faults, code) for code, name in enumerate(FAULTS, start=1)},
         "outlier_intensity": [
-            round(1 + float(faults.deviations[volume]), 3)
-            for volume in _with_code(faults, FAULTS.index("outlier") + 1)
+            round(1 + float(faults.deviations[volume]), 3) for volume in _with_code(faults, OUTLIER)
         ],
         "incomplete_part": volumes.lost_part,
         "steps": faults.steps.tolist(),

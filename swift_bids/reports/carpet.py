@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import matplotlib
 import nibabel as nib
 import numpy as np
@@ -9,17 +12,21 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from PIL import Image
 
 from swift_bids.geometry.frames import MODEL_SHAPE
 from swift_bids.inputs.run import Run
 from swift_bids.steps.volume_signals import Volumes
+from swift_bids.steps.voxel_statistics import median_and_spread
 
 #: Colour-blind-safe colours (Okabe and Ito).
-_BLUE, _ORANGE = "#0072B2", "#D55E00"
+BLUE, ORANGE = "#0072B2", "#D55E00"
 #: Columns of the carpet. From longer ones, nilearn would leave volumes out.
 _MAX_COLUMNS = 800
 #: Grey values span this many robust standard deviations on either side.
 _GREY_RANGE = 2.5
+#: Opacities of the bars of chunks, by turns.
+_OPACITIES = (0.25, 0.45)
 #: Numbers of chunks that fit side by side.
 _MAX_NUMBERS = 30
 
@@ -62,7 +69,7 @@ def carpet_figure(
     dvars.set_ylim(0, _limits(table["std_dvars"], ordinary)[1])
     highest = table["framewise_displacement"].max()
     displacement.set_ylim(0, 1.1 * np.fmax(highest, 1.2 * fd_threshold))
-    displacement.axhline(fd_threshold, color=_ORANGE, linestyle="--", linewidth=1)
+    displacement.axhline(fd_threshold, color=ORANGE, linestyle="--", linewidth=1)
     _draw_carpet(carpet, run, volumes, ordinary, index)
     _draw_chunks(strip, chunks)
     # A run has up to a hundred chunks and any number of faulty volumes: one artist for each kind.
@@ -70,16 +77,36 @@ def carpet_figure(
     faulty = np.flatnonzero(volumes.faults.any) * run.repetition_time
     for axis in (*signals, carpet):
         across = axis.get_xaxis_transform()
-        axis.vlines(borders, 0, 1, color=_BLUE, linewidth=0.7, transform=across)
+        axis.vlines(borders, 0, 1, color=BLUE, linewidth=0.7, transform=across)
         low = 0.96 if axis is carpet else 0
         axis.bar(
-            faulty, 1 - low, run.repetition_time, low, align="edge", color=_ORANGE, transform=across
+            faulty, 1 - low, run.repetition_time, low, align="edge", color=ORANGE, transform=across
         )
         axis.axvspan(0, run.first_volume * run.repetition_time, color="0.7", alpha=0.5, linewidth=0)
     carpet.set(xlim=(0, run.n_volumes * run.repetition_time), xlabel="time (s)")
     carpet.xaxis.set_major_locator(MaxNLocator(10))
     carpet.xaxis.set_major_formatter(ScalarFormatter())
     return figure
+
+
+def save_carpet(figure: Figure, file: Path) -> None:
+    """Save a carpet plot as PNG in few colours: its noise takes a fifth of the bytes."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="rgba", dpi=100)
+    width, height = (round(inches * 100) for inches in figure.get_size_inches())
+    picture = Image.frombytes("RGBA", (width, height), drawn.getvalue()).convert("RGB")
+    few = picture.quantize(palette=_palette(), dither=Image.Dither.NONE)
+    few.save(file, format="png", optimize=True)
+
+
+def _palette() -> Image.Image:
+    """Eight greys, and the colours of a carpet plot."""
+    greys = np.linspace(0, 255, 8)[:, None].repeat(3, axis=1)
+    blue, orange = (np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for c in (BLUE, ORANGE))
+    blues = [255 + opacity * (blue - 255) for opacity in (*_OPACITIES, 1)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.concatenate([greys, blues, [orange]]).round().astype(np.uint8).tobytes())
+    return palette
 
 
 def _draw_signal(axis: Axes, run: Run, values: pd.Series, label: str) -> None:
@@ -102,7 +129,7 @@ def _limits(values: pd.Series, ordinary: np.ndarray) -> tuple[float, float]:
 def _draw_chunks(axis: Axes, chunks: pd.DataFrame) -> None:
     """Draw a bar for each chunk: blue if it is included, with its number and its faulty volumes."""
     colours = [
-        (_BLUE if chunk.included else "0.6", 0.25 + 0.2 * (chunk.Index % 2))
+        (BLUE if chunk.included else "0.6", _OPACITIES[chunk.Index % 2])
         for chunk in chunks.itertuples()
     ]
     axis.bar(chunks["onset"], 1, chunks["duration"], align="edge", color=colours, linewidth=0)
@@ -112,7 +139,7 @@ def _draw_chunks(axis: Axes, chunks: pd.DataFrame) -> None:
         if chunk.Index % every == 0:
             axis.text(middle, 0.5, str(chunk.Index), ha="center", va="center")
         if chunk.n_faulty:
-            axis.plot(middle, 1, "v", color=_ORANGE, markersize=9, clip_on=False)
+            axis.plot(middle, 1, "v", color=ORANGE, markersize=9, clip_on=False)
     axis.set(ylim=(0, 1), yticks=[])
     axis.set_ylabel("chunks", rotation=0, ha="right", va="center")
     axis.spines[:].set_visible(False)
@@ -155,8 +182,7 @@ def _comparable(carpet: np.ndarray, good: np.ndarray) -> np.ndarray:
     times = np.linspace(-1, 1, len(rows))
     design = np.stack([np.ones_like(times), times], axis=1)
     rows -= design @ np.linalg.lstsq(design[good], rows[good], rcond=None)[0]
-    quarter, three_quarters = np.percentile(rows[good], [25, 75], axis=0)
-    spread = (three_quarters - quarter) / 1.349
+    _, spread = median_and_spread(rows[good], axis=0, method="linear")
     return (rows / np.where(spread > 0, spread, np.inf)).T
 
 

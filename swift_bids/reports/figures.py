@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from functools import partial
 from pathlib import Path
 
@@ -10,19 +9,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 
 from swift_bids.base.files import write_atomically
 from swift_bids.geometry.frames import MODEL_SHAPE, Frame
 from swift_bids.geometry.grid import template_brain
 from swift_bids.inputs.run import Run
 from swift_bids.outputs.paths import figure_path
-from swift_bids.reports.carpet import carpet_figure
+from swift_bids.reports.carpet import ORANGE, carpet_figure, save_carpet
 from swift_bids.steps.aggregate import Embeddings
 from swift_bids.steps.volume_signals import Volumes
 
 #: Colour-blind-safe colours (Okabe and Ito).
-_BLUE, _ORANGE, _GREEN, _SKY = "#0072B2", "#D55E00", "#009E73", "#56B4E9"
+_GREEN, _SKY = "#009E73", "#56B4E9"
 #: Slices of the mosaic along each axis, and voxels between its panels.
 _N_CUTS, _GAP = 8, 4
 
@@ -76,32 +74,15 @@ def draw_run(
     files = []
     for name, figure in figures.items():
         files.append(figure_path(output_dir, run.name, name))
-        write_atomically(files[-1], partial(_save_as_png, figure, name == "carpetplot"))
+        save = save_carpet if name == "carpetplot" else _save_as_png
+        write_atomically(files[-1], partial(save, figure))
     return files
 
 
-def _save_as_png(figure: Figure, with_few_colours: bool, file: Path) -> None:
+def _save_as_png(figure: Figure, file: Path) -> None:
     """Save a figure without metadata such as the library's version, so that the same input gives
-    the same bytes. The noise of a carpet plot takes a fifth of the bytes in few colours."""
-    if not with_few_colours:
-        figure.savefig(file, format="png", dpi=80, metadata={"Software": None})
-        return
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="rgba", dpi=100)
-    size = [round(inches * 100) for inches in figure.get_size_inches()]
-    picture = Image.frombytes("RGBA", tuple(size), drawn.getvalue()).convert("RGB")
-    few = picture.quantize(palette=_palette(), dither=Image.Dither.NONE)
-    few.save(file, format="png", optimize=True)
-
-
-def _palette() -> Image.Image:
-    """Eight greys, and the colours of a carpet plot."""
-    greys = np.linspace(0, 255, 8)[:, None].repeat(3, axis=1)
-    blue, orange = (np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for c in (_BLUE, _ORANGE))
-    blues = [255 + alpha * (blue - 255) for alpha in (1, 0.45, 0.25)]
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(np.concatenate([greys, blues, [orange]]).round().astype(np.uint8).tobytes())
-    return palette
+    the same bytes."""
+    figure.savefig(file, format="png", dpi=80, metadata={"Software": None})
 
 
 def template_in_input(frame: Frame) -> np.ndarray:
@@ -145,7 +126,7 @@ def model_input_mosaic(volume: np.ndarray, brain: np.ndarray, template: np.ndarr
                 panels.text(x, top + 4, side, color="white", fontsize=9, ha="center", va="top")
     panels.imshow(slices, cmap="gray", vmin=low, vmax=high)
     panels.contour(of_template, levels=[0.5], colors=_SKY, linewidths=0.4)
-    panels.contour(outlines, levels=[0.5], colors=_ORANGE, linewidths=0.7)
+    panels.contour(outlines, levels=[0.5], colors=ORANGE, linewidths=0.7)
     panels.set_axis_off()
     return figure
 

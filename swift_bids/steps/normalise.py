@@ -172,9 +172,7 @@ def normalise(
         n_zero=int(np.array(run.gaps.n_zero)[run.volumes.faults.codes != EMPTY].sum()),
         n_nonfinite=run.gaps.n_nonfinite,
         n_without_signal=len(without_signal),
-        part_without_signal=(
-            describe_part(without_signal, run.fsl_index) if len(without_signal) else ""
-        ),
+        part_without_signal=describe_part(without_signal, run.fsl_index),
         robust=robust,
         interpolated=points is not None,
     )

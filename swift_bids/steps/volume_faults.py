@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from swift_bids.steps.voxel_statistics import median_and_spread
+
 #: Names of the faults, in the order of their codes from 1 on; code 0 means no fault.
 FAULTS = ("empty", "repeated", "incomplete", "outlier")
 EMPTY, REPEATED, INCOMPLETE, OUTLIER = range(1, 5)
@@ -125,9 +127,9 @@ def _lost_signal(values: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.n
     In data that are none, only NaN means that a voxel has no signal.
     """
     series = np.nan_to_num(values[used]).T  # (voxel, volume)
-    quarter, median, three_quarters = np.percentile(series, [25, 50, 75], axis=1, method="lower")
+    median, spread = median_and_spread(series, axis=1)
     known = ~np.isnan(values[used]).all(axis=0)
-    counts = known & (median > _MIN_SIGNAL_TO_NOISE * (three_quarters - quarter) / 1.349)
+    counts = known & (median > _MIN_SIGNAL_TO_NOISE * spread)
     if counts.sum() < _MIN_WITH_SIGNAL * known.sum():
         return known, np.isnan(values[:, known]), False
     # a comparison with NaN is false

@@ -11,6 +11,7 @@ import numpy as np
 from swift_bids.geometry.brain_parts import describe_part
 from swift_bids.inputs.raw_header import count_unsteady
 from swift_bids.steps.volume_faults import Faults, find_faults
+from swift_bids.steps.voxel_statistics import median_and_spread
 
 #: Values of the brain voxels that are kept to look at them over time (12 MB): all of a run of 13
 #: volumes, every 80th voxel of one of 1,000.
@@ -99,10 +100,7 @@ class VolumeSignals:
         kept = np.concatenate(self._kept)
         means, changes = np.concatenate(self._means), np.concatenate(self._changes)
         faults, lost = find_faults(kept, means, changes, self._first_volume)
-        lost_part = ""
-        if lost.any():
-            looked_at = self._fsl_index[self._columns]
-            lost_part = describe_part(looked_at[lost], looked_at)
+        looked_at = self._fsl_index[self._columns]
         scale, predicted = _dvars_without_artefacts(kept[self._first_volume :])
         every = -(-kept.shape[1] // _MAX_CARPET_ROWS)
         return Volumes(
@@ -110,7 +108,7 @@ class VolumeSignals:
             dvars=changes * scale,
             std_dvars=changes / predicted,
             faults=faults,
-            lost_part=lost_part,
+            lost_part=describe_part(looked_at[lost], looked_at),
             n_unsteady=count_unsteady(np.nan_to_num(means)),
             carpet=kept[:, ::every].copy(),
             carpet_columns=self._columns[::every],
@@ -143,8 +141,7 @@ def _dvars_without_artefacts(values: np.ndarray) -> tuple[float, float]:
     series = values[:, ~np.isnan(values).any(axis=0)].T
     if series.size == 0:
         return np.nan, np.nan
-    quarter, three_quarters = np.percentile(series, [25, 75], axis=1, method="lower")
-    spread = (three_quarters - quarter) / 1.349
+    _, spread = median_and_spread(series, axis=1)
     varies = spread > 0
     deviations = series[varies] - series[varies].mean(axis=1, keepdims=True)
     lag = (deviations[:, 1:] * deviations[:, :-1]).sum(axis=1) / np.square(deviations).sum(axis=1)

@@ -4,7 +4,12 @@ mean and standard deviation over all voxels.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
+
+#: Distance between the quartiles of normal values, in standard deviations.
+_QUARTILES = 1.349
 
 
 class VoxelMoments:
@@ -76,3 +81,18 @@ class VoxelMoments:
         mean = float((count * means).sum() / n)
         total = squares.sum() + (count * (means - mean) ** 2).sum()
         return mean, float(np.sqrt(total / (n - 1)))
+
+
+def median_and_spread(
+    values: np.ndarray, axis: int, method: Literal["lower", "linear"] = "lower"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the median over an axis, and a standard deviation that outliers do not change: that of
+    normal values with the same distance between the quartiles.
+
+    Parameters
+    ----------
+    method
+        Of `numpy.percentile`; `lower` is that of FSL and nipype.
+    """
+    low, median, high = np.percentile(values, [25, 50, 75], axis=axis, method=method)
+    return median, (high - low) / _QUARTILES

@@ -16,8 +16,8 @@ from sklearn.model_selection import (
 
 from swift_bids.group.permute import MIN_DIFFERENT, permute_within
 
+#: Number of folds, and fewest participants of each class in the training part of each.
 N_FOLDS, MIN_IN_TRAINING = 5, 3
-#: Fewest participants of each class in the training part of a fold is the second number.
 #: Largest groups, such as families, that permutations swap as a whole.
 MAX_SWAPPED_SIZE = 5
 #: Indices of the training and test participants of each fold.
@@ -125,17 +125,18 @@ def _draw(design: Design, folds: Folds, n: int, fold: np.ndarray) -> np.ndarray:
     fold_of_block = np.array([fold[places[0]] for places in blocks])
     size = np.array([len(places) for places in blocks])
     one_value = design.groups is not None and all(np.ptp(y[places]) == 0 for places in blocks)
-    # Blocks that may take each other's place; a block of its own stays.
-    alike = fold_of_block * (size.max() + 1) + size
-    alike[size > MAX_SWAPPED_SIZE] = -1 - np.flatnonzero(size > MAX_SWAPPED_SIZE)
-    if design.groups is None:
-        alike = np.arange(len(blocks))
+    # Blocks with the same number may take each other's place.
+    own = -1 - np.arange(len(blocks))
+    is_swapped = (size <= MAX_SWAPPED_SIZE) & (design.groups is not None)
+    alike = np.where(is_swapped, fold_of_block * (size.max() + 1) + size, own)
+    if one_value:
+        alike = fold_of_block
     drawn: list[np.ndarray] = []
     for _ in range(10 * n):
         if len(drawn) == n:
             break
         source = np.arange(len(y))  # (participant,) index of the participant whose value it gets
-        order = permute_within(fold_of_block if one_value else alike, rng)
+        order = permute_within(alike, rng)
         for places, other in zip(blocks, order):
             source[places] = blocks[other][0] if one_value else rng.permutation(blocks[other])
         values = explained + (y - explained)[source]

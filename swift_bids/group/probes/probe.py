@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from swift_bids.group.probes.design import (
     reason_unusable,
 )
 from swift_bids.group.probes.ridge import fit_ridges
-from swift_bids.group.probes.scores import DUMMY, Test, metrics, probe_table
+from swift_bids.group.probes.scores import DUMMY, PermutationTest, metrics, probe_table
 
 N_REPETITIONS = 5
 #: With more participants than this and even more features, only as many principal components are
@@ -88,26 +88,23 @@ def fit_probe(
     sets[DUMMY] = np.zeros((len(design.y), 1))
     permuted = permuted_targets(design, repetitions[0], n_permutations)
     own = design.y[None]
-    predicted = {
-        name: [_predict(x, design, folds, own, name == DUMMY)[0] for folds in repetitions]
-        for name, x in sets.items()
-    }
-    tested = {
-        name: _test(
-            predicted[name][0],
-            permuted,
-            _predict(sets[name], design, repetitions[0], permuted),
-            design,
+    predicted: dict[str, list[np.ndarray]] = {}
+    tested: dict[str, PermutationTest] = {}
+    for name, x in sets.items():
+        # the permuted targets of the first repetition share its decompositions
+        first, *of_permuted = _predict(
+            x, design, repetitions[0], np.concatenate([own, permuted]), name == DUMMY
         )
-        for name in features
-        if len(permuted)
-    }
+        others = [_predict(x, design, f, own, name == DUMMY)[0] for f in repetitions[1:]]
+        predicted[name] = [first, *others]
+        if of_permuted and name != DUMMY:
+            tested[name] = _test(first, permuted, of_permuted, design)
     return probe_table(target, design, sets, predicted, tested), None
 
 
 def _test(
-    predicted: np.ndarray, permuted: np.ndarray, predictions: np.ndarray, design: Design
-) -> Test:
+    predicted: np.ndarray, permuted: np.ndarray, predictions: Sequence[np.ndarray], design: Design
+) -> PermutationTest:
     """Compare predictions of the true target with those of permuted ones.
 
     The p-value compares how well both predict what the covariates do not explain. Permutations
@@ -119,7 +116,7 @@ def _test(
     of_rest = chance
     if explained.any():
         of_rest = [metrics(y - explained, p, design) for y, p in zip(permuted, predictions)]
-    return Test(metrics(design.y - explained, predicted, design), of_rest, chance)
+    return PermutationTest(metrics(design.y - explained, predicted, design), of_rest, chance)
 
 
 def _predict(
@@ -188,8 +185,9 @@ def _scores_of_classes(
     """
     is_class = targets[:, :, None] == np.arange(n)  # (target, participant, class)
     if groups is not None:
-        own = {group: groups == group for group in np.unique(groups)}
-        if any((~is_class[0][~of].any(axis=0)).any() for of in own.values()):
+        # as in the first target, so that permuted targets are treated like the true one
+        elsewhere = [is_class[0][groups != group].any(axis=0) for group in np.unique(groups)]
+        if not np.all(elsewhere):
             groups = None
     indicators = is_class.transpose(1, 0, 2).reshape(len(x), -1).astype(np.float64)
     share = indicators.mean(axis=0)

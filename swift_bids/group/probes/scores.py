@@ -18,7 +18,7 @@ EMBEDDING, DUMMY = "embedding", "dummy"
 
 
 @dataclass(frozen=True)
-class Test:
+class PermutationTest:
     """Metrics of the true and of permuted targets.
 
     Attributes
@@ -116,7 +116,7 @@ def probe_table(
     design: Design,
     sets: Mapping[str, np.ndarray],
     predicted: Mapping[str, list[np.ndarray]],
-    tested: Mapping[str, Test],
+    tested: Mapping[str, PermutationTest],
 ) -> pd.DataFrame:
     """Build the table that `fit_probe` returns, with one row per set of features and metric.
 
