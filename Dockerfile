@@ -13,6 +13,9 @@ RUN python3 -m venv /opt/swift_bids
 COPY requirements.lock /src/
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/swift_bids/bin/pip install --require-hashes -r /src/requirements.lock
+# For --harmonise; it requires packages that only its own figures need.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /opt/swift_bids/bin/pip install --no-deps combatlearn==2.3.0
 # torch: a pip requirement, and the index where pip looks for it (empty: pip's default index). The
 # lock file has already installed its requirements except the CUDA libraries, which torch pins itself.
 ARG TORCH=torch==2.13.0

@@ -12,6 +12,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 # On Linux, this installs PyTorch's default build, with CUDA. For another build: make demo TORCH=<wheel>.
 TORCH  ?= torch==2.13.0
+# For --harmonise. It requires packages that only its own figures need.
+COMBAT ?= combatlearn==2.3.0
 DEMO   ?= demo
 # Number of processes that run tests; each loads its own copy of torch.
 JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n : 8)))
@@ -83,6 +85,7 @@ $(VENV)/installed: pyproject.toml setup.py version $(wildcard swift_bids/network
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --editable ".[test,docs]"
+	$(BIN)/python -m pip install --quiet --no-deps "$(COMBAT)"
 	touch $@
 
 clean:

@@ -25,10 +25,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from safetensors.numpy import save_file
 
 from swift_bids import __version__
 
-N_FEATURES, N_PARCELS, N_VOLUMES = 288, 40, 120
+N_FEATURES, N_PARCELS, N_VOLUMES = 288, 200, 120
 
 
 def write_outputs(
@@ -55,13 +56,14 @@ def write_outputs(
         | {f"random{i}": _random_column(i, rng, n_participants) for i in range(n_columns)}
     ).to_csv(fmriprep / "participants.tsv", sep="\t", index=False)
     direction = rng.standard_normal((2, N_FEATURES))
+    common = rng.standard_normal((N_PARCELS, N_PARCELS))
     names = [f"swift{i:03d}" for i in range(N_FEATURES)]
     for number, label in enumerate(labels):
         (fmriprep / f"sub-{label}").mkdir()
         person = rng.standard_normal(N_FEATURES)
         person += 0.25 * (2 * planted[number] - 1) * direction[0]
         person += 0.01 * (age[number] - 50) * direction[1]
-        mixing = rng.standard_normal((N_PARCELS, N_PARCELS))
+        mixing = common + 0.3 * rng.standard_normal((N_PARCELS, N_PARCELS))
         for run in range(1, n_runs + 1):
             name = f"sub-{label}_task-rest_run-{run}_space-MNI152NLin6Asym_res-2"
             folder = output / f"sub-{label}" / "func"
@@ -86,11 +88,15 @@ def write_outputs(
             columns = {column: {"Description": "made up " * 8} for column in row}
             Path(f"{stem}.json").write_text(json.dumps(_metadata() | columns, indent=2))
             if connectivity:
+                tokens = features[:, None] + 0.5 * rng.standard_normal((2, N_FEATURES, 8))
+                positions = {"positions": tokens.reshape(2, N_FEATURES, 2, 2, 2).astype("f4")}
+                save_file(positions, folder / f"{name}_desc-swift_positions.safetensors")
                 series = rng.standard_normal((N_VOLUMES, N_PARCELS)) @ mixing
                 table = pd.DataFrame(series, columns=[f"p{i}" for i in range(N_PARCELS)]).round(4)
-                parcels = name.replace("_res-2", "_seg-cubes24mm_res-2_desc-denoised_timeseries")
+                parcels = name.replace("_res-2", "_seg-made_res-2_desc-denoised_timeseries")
                 table.to_csv(folder / f"{parcels}.tsv", sep="\t", index=False)
-                about = {"Atlas": {"Name": "cubes24mm", "SHA256": None}}
+                atlas = {"Name": "made", "SHA256": "0" * 64}
+                about = {"Atlas": atlas, "ConfoundsStrategy": "simple"}
                 (folder / f"{parcels}.json").write_text(json.dumps(about))
 
 

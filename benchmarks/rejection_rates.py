@@ -17,6 +17,8 @@ import pandas as pd
 from swift_bids.group.columns import Target
 from swift_bids.group.identification import identification
 from swift_bids.group.probes import probe, scores
+from swift_bids.group.probes.features import Components, ConnectivityMatrices, FeatureSet, Table
+from swift_bids.group.probes.harmonise import Harmonised
 
 N_FEATURES, N_PERMUTATIONS = 20, 99
 
@@ -77,7 +79,7 @@ def noise(rng: np.random.Generator, n: int) -> np.ndarray:
     return rng.standard_normal((n, N_FEATURES))
 
 
-Probe = tuple[np.ndarray, np.ndarray, int, np.ndarray | None, np.ndarray | None]
+Probe = tuple[FeatureSet | np.ndarray, np.ndarray, int, np.ndarray | None, np.ndarray | None]
 
 
 def number(rng: np.random.Generator, n: int = 40) -> Probe:
@@ -133,6 +135,28 @@ def sites_of_patients(rng: np.random.Generator) -> Probe:
     return x, rng.permutation(np.repeat([0, 1], 10))[site], 2, None, site
 
 
+def connectivity(rng: np.random.Generator) -> Probe:
+    """Correlation, partial correlation and tangent of six parcels, between which folds choose."""
+    mixing = np.eye(6) + 0.2 * rng.standard_normal((40, 6, 6))
+    signals = mixing @ rng.standard_normal((40, 6, 60))
+    matrices = ConnectivityMatrices(signals @ signals.transpose(0, 2, 1) / 60)
+    return matrices, rng.permutation(np.repeat([0, 1], 20)), 2, None, None
+
+
+def components(rng: np.random.Generator) -> Probe:
+    """Principal components of 200 features, of which folds choose the number."""
+    x = rng.standard_normal((50, 30)) @ rng.standard_normal((30, 200))
+    return Components(x), rng.standard_normal(50), 0, None, None
+
+
+def harmonised(rng: np.random.Generator) -> Probe:
+    """Three sites with effects on the features and on a number; `--harmonise site`."""
+    site = np.arange(60) % 3
+    x = noise(rng, 60) + 2 * rng.standard_normal((3, N_FEATURES))[site]
+    y = rng.standard_normal(3)[site] + rng.standard_normal(60)
+    return Harmonised(Table(x), site), y, 0, None, None
+
+
 IDENTIFICATION = (sites, tasks, unequal_runs, two_sessions, families, large)
 PROBES = (
     number,
@@ -144,6 +168,9 @@ PROBES = (
     grouped_sites,
     grouped_families,
     sites_of_patients,
+    connectivity,
+    components,
+    harmonised,
 )
 
 
@@ -157,8 +184,11 @@ def p_of_identification(scenario: Callable, seed: int) -> pd.Series:
 def p_of_probe(scenario: Callable, seed: int) -> pd.Series:
     """p by metric of the embedding."""
     x, y, n_classes, covariates, groups = scenario(np.random.default_rng(seed))
+    sites = x.sites if isinstance(x, Harmonised) else None
     target = Target("y", tuple(map(str, range(n_classes))), y.astype(float))
-    table, reason = probe.fit_probe(target, {"embedding": x}, covariates, groups, N_PERMUTATIONS)
+    table, reason = probe.fit_probe(
+        target, {"embedding": x}, covariates, groups, N_PERMUTATIONS, sites
+    )
     if reason:
         return pd.Series(dtype=float)
     return table[table["features"] == "embedding"].set_index("metric")["p"]

@@ -14,7 +14,7 @@ from swift_bids.base.locks import exclusive
 from swift_bids.base.signals import defer_signals, interruptible, raise_pending_signal
 from swift_bids.execution.dry_run import print_runs
 from swift_bids.execution.embed_runs import Call, Outcome, embed_runs
-from swift_bids.execution.preflight import check_atlas
+from swift_bids.execution.preflight import check_atlas, without_confounds
 from swift_bids.execution.work_folder import check_work_dir, work_folder
 from swift_bids.geometry.frames import TRAINING_SPACE, space_note
 from swift_bids.inputs.dataset import Dataset
@@ -58,13 +58,14 @@ def run_participant_level(settings: ParticipantSettings, dataset: Dataset) -> in
         return report_problems(problems, dataset.interpretation)
     work_dir = settings.resources.work_dir
     check_work_dir(work_dir, output_dir)
-    if settings.atlas is not None:
-        check_atlas(settings.atlas)
+    check_atlas(settings.parcels.atlas)
     log_name = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4()}"
     with work_folder(work_dir, output_dir, log_name) as folder:
         weights = weights_of(settings, folder)
         runs, unusable = find_runs(dataset, labels, settings.selection)
+        unusable += without_confounds(runs, settings.parcels.confounds_strategy)
         problems += unusable
+        runs = [run for run in runs if run.name not in {problem.name for problem in unusable}]
         _log_runs(runs)
         outcome = Outcome([], [], [])
         if runs:

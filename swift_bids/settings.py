@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from swift_bids.inputs.parcel_defaults import SHIPPED_ATLAS, SIMPLE
 from swift_bids.inputs.selection import Selection
 
 
@@ -47,6 +48,20 @@ class EmbeddingSettings:
     fd_threshold: float
     max_censored: float
     precision: str
+
+
+@dataclass(frozen=True)
+class ParcelSettings:
+    """How a run becomes time series of parcels, from which the baseline connectivity is computed.
+
+    Attributes
+    ----------
+    atlas, confounds_strategy
+        `--atlas` and `--confounds-strategy`.
+    """
+
+    atlas: Path = SHIPPED_ATLAS
+    confounds_strategy: str = SIMPLE
 
 
 @dataclass(frozen=True)
@@ -124,8 +139,8 @@ class ParticipantSettings:
 
     Attributes
     ----------
-    atlas, keep_tokens
-        `--atlas` (None: cubes of 24 mm); False with `--no-tokens`.
+    parcels, keep_tokens
+        How time series of parcels are made; False with `--no-tokens`.
     dry_run
         `text`, `json`, or None to embed.
     reports_only
@@ -139,7 +154,7 @@ class ParticipantSettings:
     selection: Selection
     embedding: EmbeddingSettings
     weights: WeightsSettings
-    atlas: Path | None
+    parcels: ParcelSettings
     keep_tokens: bool
     resources: Resources
     cluster: ClusterSettings
@@ -156,10 +171,10 @@ class GroupSettings:
     ----------
     participants, sessions, tasks, runs, spaces, resolutions, echoes
         Which runs belong in the tables; None for all.
-    targets, covariates, group_by, missing_codes, permutations
+    targets, covariates, group_by, harmonise, missing_codes, permutations
         Columns of participants.tsv to predict (None: chosen by the app) and to correct for, the
-        column whose values stay together, cells that stand for missing values, and the number of
-        permutations.
+        column whose values stay together, the column whose effects ComBat removes, cells that stand
+        for missing values, and the number of permutations.
     allow_mixed
         Whether embeddings of different kinds may share a table.
     processes, dry_run
@@ -179,6 +194,7 @@ class GroupSettings:
     targets: Sequence[str] | None
     covariates: Sequence[str]
     group_by: str | None
+    harmonise: str | None
     missing_codes: Sequence[str]
     permutations: int
     allow_mixed: bool

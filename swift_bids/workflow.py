@@ -16,6 +16,7 @@ from swift_bids import __version__
 from swift_bids.inputs.run import Run
 from swift_bids.interfaces import Aggregate, Chunk, Crop, Embed, Locate, Normalise
 from swift_bids.outputs.provenance import Provenance
+from swift_bids.settings import ParcelSettings
 
 #: With the version in it, so that nipype does not reuse the cache of another version.
 WORKFLOW_NAME = "swift_bids_" + re.sub(r"\W", "_", __version__) + "_wf"
@@ -67,7 +68,7 @@ def workflow_of_run(
     log_dir: Path,
     fingerprints: Mapping[str, str],
     keep_tokens: bool,
-    atlas: Path | None = None,
+    parcels: ParcelSettings,
 ) -> Workflow:
     """The nodes of one run, from its BOLD file to its files in `output_dir`.
 
@@ -79,13 +80,12 @@ def workflow_of_run(
         Fingerprints of the run's input files, recorded in embedding.json.
     keep_tokens
         Whether to write the network's whole output.
-    atlas
-        `--atlas`; None for cubes of 24 mm.
+    parcels
+        How time series of parcels are made.
     """
     settings = provenance.settings
     # nipype's inputs are plain dicts; interfaces rebuild the dataclasses
     series = dataclasses.asdict(run.series)
-    atlas_input = {"atlas": str(atlas)} if atlas else {}
     motion = {"confounds": run.confounds} if run.confounds else {}
     is_located = run.transforms is not None or not run.mask.on_grid_of_run
     mask = {} if is_located else {"mask": run.mask.file}
@@ -100,7 +100,7 @@ def workflow_of_run(
             method=settings.normalisation,
             statistics=settings.statistics,
             robust=settings.robust_normalisation,
-            **atlas_input,
+            atlas=str(parcels.atlas),
         ),
         "crop": Crop(**mask, frame=settings.frame),
         "chunk": Chunk(
@@ -128,7 +128,8 @@ def workflow_of_run(
             fingerprints=dict(fingerprints),
             keep_tokens=keep_tokens,
             output_dir=str(output_dir),
-            **atlas_input,
+            atlas=str(parcels.atlas),
+            confounds_strategy=parcels.confounds_strategy,
         ),
     }
     if is_located:

@@ -127,7 +127,9 @@ def demo(made_once):
 
 
 def _make_demo(folder):
-    subprocess.run([sys.executable, "-m", "swift_bids.demo", folder], check=True, cwd=ROOT)
+    subprocess.run(
+        [sys.executable, "-m", "swift_bids.demo", "--small", folder], check=True, cwd=ROOT
+    )
     inputs = sorted(p for p in folder.rglob("*") if p.is_file())
     before = {p: p.stat().st_mtime_ns for p in inputs}
     call = ("fmriprep", "swift_bids")

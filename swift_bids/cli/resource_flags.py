@@ -57,6 +57,13 @@ def add_group_flags(parser: argparse.ArgumentParser) -> None:
         "the test set",
     )
     group.add_argument(
+        "--harmonise",
+        "--harmonize",
+        metavar="COLUMN",
+        help="remove the effects of this column, such as the site, from the features of probes by "
+        "ComBat, fitted to the training sets",
+    )
+    group.add_argument(
         "--missing-code",
         nargs="+",
         metavar="CODE",

@@ -8,6 +8,7 @@ from typing import Any
 
 from swift_bids.cli import values as flag_types
 from swift_bids.inputs.layouts import INPUT_TYPES
+from swift_bids.inputs.parcel_defaults import SIMPLE, STRATEGIES
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -202,8 +203,16 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         "--atlas",
         type=Path,
         metavar="FILE",
-        help="parcels (NIfTI labels in MNI space) for the time series with which embeddings are "
-        "compared (default: cubes of 24 mm)",
+        help="parcels (NIfTI labels in MNI space) for the functional connectivity with which "
+        "embeddings are compared (default: the 200 parcels of Schaefer et al. 2018)",
+    )
+    data.add_argument(
+        "--confounds-strategy",
+        choices=STRATEGIES,
+        default=SIMPLE,
+        help="which confounds to regress out of the signals of parcels, as nilearn's "
+        "load_confounds_strategy names them; +gsr adds the global signal (default: simple, which "
+        "is motion, CSF, white matter and cosines). The embedding does not depend on it.",
     )
 
 

@@ -12,12 +12,14 @@ from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.filters import read_filter_file
 from swift_bids.inputs.find_mask import MASKS, masks_in_order
 from swift_bids.inputs.index import check_database_dir
+from swift_bids.inputs.parcel_defaults import SHIPPED_ATLAS
 from swift_bids.inputs.selection import SPACES, Selection
 from swift_bids.inputs.template_warp import check_template_xfm
 from swift_bids.settings import (
     ClusterSettings,
     EmbeddingSettings,
     GroupSettings,
+    ParcelSettings,
     Participants,
     ParticipantSettings,
     Resources,
@@ -38,6 +40,7 @@ _RECORDED = (
     "target",
     "covariate",
     "group_by",
+    "harmonise",
     "missing_code",
     "permutations",
     "allow_mixed",
@@ -74,7 +77,7 @@ def participant_settings(args: argparse.Namespace, dataset: Dataset) -> Particip
             precision=args.precision,
         ),
         weights=WeightsSettings(args.weights, args.random_weights),
-        atlas=args.atlas,
+        parcels=ParcelSettings(args.atlas or SHIPPED_ATLAS, args.confounds_strategy),
         keep_tokens=not args.no_tokens,
         resources=Resources(
             device=args.device,
@@ -110,6 +113,7 @@ def group_settings(args: argparse.Namespace) -> GroupSettings:
         targets=args.target,
         covariates=args.covariate or (),
         group_by=args.group_by,
+        harmonise=args.harmonise,
         missing_codes=args.missing_code or (),
         permutations=args.permutations,
         allow_mixed=args.allow_mixed,

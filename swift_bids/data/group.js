@@ -81,6 +81,18 @@
   layoutChoice.addEventListener("change", draw);
   columnChoice.addEventListener("change", draw);
   draw();
+  // The mosaic of the run under the pointer.
+  const preview = document.getElementById("preview");
+  const captions = preview.querySelector("figcaption");
+  plot.on("plotly_hover", function (event) {
+    const name = event.points[0].customdata;
+    const picture = data.pictures[data.names.indexOf(name)];
+    preview.querySelector("img").hidden = !picture;
+    if (picture) {
+      preview.querySelector("img").src = picture;
+    }
+    captions.textContent = name + (picture ? "" : " (no picture)");
+  });
   plot.on("plotly_click", function (event) {
     const participant = event.points[0].customdata.split("_")[0];
     window.open(encodeURIComponent(participant) + ".html", "_blank");

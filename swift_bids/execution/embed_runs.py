@@ -160,7 +160,7 @@ def _split_done(
     fingerprints: Mapping[str, dict[str, str]],
 ) -> tuple[list[Run], list[Run]]:
     """Return the runs to embed and the runs that are already done."""
-    atlas_sha256 = read_atlas(settings.atlas).sha256 if settings.atlas else None
+    parcels = read_atlas(settings.parcels.atlas).sha256, settings.parcels.confounds_strategy
     todo: list[Run] = []
     skipped: list[Run] = []
     for run in (run for run in runs if run.name in fingerprints):
@@ -172,7 +172,7 @@ def _split_done(
                 provenance,
                 fingerprints[run.name],
                 settings.keep_tokens,
-                atlas_sha256,
+                parcels,
             )
         if reason is None:
             skipped.append(run)
@@ -264,7 +264,7 @@ def _workflow_maker(
             log_dir,
             fingerprints[run.name],
             settings.keep_tokens,
-            settings.atlas,
+            settings.parcels,
         )
         if plugin is not None and plugin.slurm:
             options = plugin.arguments.get("sbatch_args"), plugin.network_args

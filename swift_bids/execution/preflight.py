@@ -1,12 +1,17 @@
-"""Checks of the weights, the device and the atlas before the app embeds any run."""
+"""Checks of the weights, the device, the atlas and the confounds before the app embeds any run."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from swift_bids.base.errors import InputError, UsageError, some_of
+from swift_bids.base.errors import InputError, Problem, UsageError, some_of
 from swift_bids.geometry.frames import MODEL_SHAPE
+from swift_bids.geometry.motion import PARAMETERS
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES
+from swift_bids.inputs.confounds import read_confounds
+from swift_bids.inputs.run import Run
+from swift_bids.steps.denoise import lacking
 from swift_bids.steps.parcels import read_atlas
 
 #: Most names of tensors in a message.
@@ -25,6 +30,25 @@ def check_atlas(atlas_file: Path) -> None:
         read_atlas(atlas_file)
     except InputError as error:
         raise UsageError(f"--atlas: {error}") from error
+
+
+def without_confounds(runs: Sequence[Run], strategy: str) -> list[Problem]:
+    """Find runs whose confounds lack what `--confounds-strategy` needs; one problem for each."""
+    problems = []
+    for run in runs:
+        columns: list[str] = []
+        if run.confounds:
+            columns = list(read_confounds(run.confounds, n_rows=1).columns)
+        elif run.raw_transforms:
+            columns = [*PARAMETERS, "framewise_displacement"]
+        if missing := lacking(columns, strategy):
+            table = run.confounds or "it has no confounds table"
+            reason = (
+                f"{table}: lacks the column {missing}, which --confounds-strategy {strategy} "
+                f"needs; choose another strategy"
+            )
+            problems.append(Problem(run.participant, run.name, reason))
+    return problems
 
 
 def check_network(

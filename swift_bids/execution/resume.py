@@ -9,7 +9,7 @@ from typing import Any
 
 from swift_bids.base.files import read_json
 from swift_bids.inputs.run import Run
-from swift_bids.outputs.parcels import atlas_of, find_parcels
+from swift_bids.outputs.parcels import find_parcels, made_with
 from swift_bids.outputs.paths import output_path
 from swift_bids.outputs.provenance import (
     Provenance,
@@ -58,7 +58,7 @@ def reason_to_rerun(
     provenance: Provenance,
     fingerprints: dict[str, str],
     keep_tokens: bool,
-    atlas_sha256: str | None,
+    parcels: tuple[str, str],
 ) -> str | None:
     """Why a run must be embedded (again); None if its outputs are complete and have these settings.
 
@@ -68,8 +68,8 @@ def reason_to_rerun(
         From `input_fingerprint`.
     keep_tokens
         Whether this call keeps the whole output of the network.
-    atlas_sha256
-        SHA-256 of the `--atlas` file; None for the cubes.
+    parcels
+        SHA-256 of the `--atlas` file, and `--confounds-strategy`.
     """
     sidecar = output_path(output_dir, run.name, "embedding", ".json")
     try:
@@ -109,10 +109,10 @@ def reason_to_rerun(
         return "it has tokens, but this command has --no-tokens"
     if keep_tokens and not has_tokens:
         return "it has no tokens, but this command keeps them"
-    parcels = find_parcels(sidecar.parent, run.name)
-    if parcels is not None and atlas_of(parcels)[1] == atlas_sha256:
+    table = find_parcels(sidecar.parent, run.name)
+    if table is not None and made_with(table)[1:] == parcels:
         return None
-    return "its parcels are those of another atlas"
+    return "its parcels are those of another atlas or another confounds strategy"
 
 
 def _changed_keys(recorded: Any, wanted: Any) -> list[str]:

@@ -9,8 +9,15 @@ import pandas as pd
 
 from swift_bids.base.errors import UsageError
 from swift_bids.group.average import average_runs
-from swift_bids.group.columns import Target, choose_targets, covariate_matrix, group_codes
+from swift_bids.group.columns import (
+    Target,
+    choose_targets,
+    covariate_matrix,
+    group_codes,
+    site_column,
+)
 from swift_bids.group.load import Embedded
+from swift_bids.group.probes.harmonise import check_installed
 from swift_bids.inputs.sessions_table import SESSION_KEYS
 from swift_bids.settings import GroupSettings
 
@@ -25,8 +32,9 @@ class Analysis:
         Whether a row is a session; else it is a participant.
     embedded
         Table and features of the rows.
-    targets, covariates, groups
-        From `swift_bids.group.columns`. The sessions of a participant are always in one group.
+    targets, covariates, groups, sites
+        From `swift_bids.group.columns`; `sites` is the column of `--harmonise`. The sessions of a
+        participant are always in one group.
     """
 
     by_session: bool
@@ -34,6 +42,14 @@ class Analysis:
     targets: list[Target]
     covariates: np.ndarray | None
     groups: np.ndarray | None
+    sites: Target | None = None
+
+    @property
+    def site_codes(self) -> np.ndarray | None:
+        """(row,) index of the site, -1 if missing; None without `--harmonise`."""
+        if self.sites is None:
+            return None
+        return np.nan_to_num(self.sites.values, nan=-1).astype(int)
 
 
 def session_names(table: pd.DataFrame) -> pd.Series:
@@ -80,8 +96,11 @@ def plan_analyses(
         raise UsageError(
             f"--covariate {', '.join(both)}: the column is also a --target; remove one of the two"
         )
+    if settings.harmonise:
+        check_harmonise(settings)
     of_sessions = set(sessions.columns[2:]) - set(participants.table.columns)
-    adjusted = {*settings.covariates, *filter(None, [settings.group_by])} & of_sessions
+    others_named = filter(None, [settings.group_by, settings.harmonise])
+    adjusted = {*settings.covariates, *others_named} & of_sessions
     if requested is None and adjusted:
         raise UsageError(
             f"{', '.join(sorted(adjusted))} is a column of sessions; name the targets with --target"
@@ -126,7 +145,33 @@ def _plan(
                 f"--group-by {settings.group_by}: the sessions of {who} are in several groups, but "
                 f"a participant must not be both in the training and in the test set"
             )
-    return Analysis(by_session, embedded, targets, covariates, groups), not_done, [*rare, *constant]
+    notes = [*rare, *constant]
+    sites = None
+    if settings.harmonise:
+        sites, note = site_column(table, settings.harmonise)
+        notes += [note] if note else []
+        targets = [target for target in targets if target.name != sites.name]  # probed anyway
+    return Analysis(by_session, embedded, targets, covariates, groups, sites), not_done, notes
+
+
+def check_harmonise(settings: GroupSettings) -> None:
+    """Refuse `--harmonise` without its package, or together with the same column elsewhere.
+
+    Raises
+    ------
+    UsageError
+        With what to do.
+    """
+    check_installed()
+    name = settings.harmonise
+    if name in settings.covariates or name in (settings.targets or ()):
+        flag = "--covariate" if name in settings.covariates else "--target"
+        raise UsageError(f"--harmonise {name}: the column is also a {flag}; remove one of the two")
+    if name == settings.group_by:
+        raise UsageError(
+            f"--harmonise {name} --group-by {name}: the effect of a {name} that no training set "
+            f"contains cannot be removed; remove one of the two"
+        )
 
 
 def _by_session(runs: Embedded, participants: Embedded, sessions: pd.DataFrame) -> Embedded:

@@ -234,6 +234,38 @@ def group_codes(table: pd.DataFrame, name: str | None) -> np.ndarray | None:
     return pd.factorize(text.where(~text.isin(MISSING)))[0]
 
 
+def site_column(table: pd.DataFrame, name: str) -> tuple[Target, str | None]:
+    """Read the column of `--harmonise`; participants of small sites count as without a site.
+
+    Returns
+    -------
+    Target
+    str or None
+        A sentence about the sites that are left out.
+
+    Raises
+    ------
+    UsageError
+        The column does not exist, or fewer than two sites remain.
+    """
+    text = _column(table, name, "--harmonise").astype(str).str.strip()
+    counts = text[~text.isin(MISSING)].value_counts()
+    kept = sorted(counts.index[counts >= MIN_IN_CLASS])
+    if len(kept) < 2:
+        raise UsageError(
+            f"--harmonise {name}: fewer than two of its values have {MIN_IN_CLASS} participants "
+            f"each, which the estimates need; leave the flag out"
+        )
+    values = text.map({site: number for number, site in enumerate(kept)}).to_numpy(np.float64)
+    rare = counts[counts < MIN_IN_CLASS].sort_index()
+    listed = ", ".join(f"{site}: {n}" for site, n in rare.items())
+    note = (
+        f"--harmonise {name}: probes leave out values with fewer than {MIN_IN_CLASS} participants "
+        f"({listed})"
+    )
+    return Target(name, tuple(kept), values), note if listed else None
+
+
 def _column(table: pd.DataFrame, name: str, flag: str) -> pd.Series:
     if name in table:
         return table[name]

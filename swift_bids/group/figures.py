@@ -9,16 +9,30 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from swift_bids.group.probes.scores import DUMMY, EMBEDDING, main_metric
+from swift_bids.group.probes.scores import (
+    ACQUISITION,
+    CONNECTIVITY,
+    DUMMY,
+    EMBEDDING,
+    MOTION,
+    NOT_HARMONISED,
+    POSITIONS,
+    TOKENS,
+    main_metric,
+)
+from swift_bids.group.reliability import RATINGS
 from swift_bids.group.similarity import centred
 
 #: Colour-blind-safe colours (Okabe and Ito), in the order in which classes use them.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 _SETS = {
     EMBEDDING: COLOURS[0],
-    "connectivity": COLOURS[1],
-    "motion": COLOURS[4],
-    "mask": COLOURS[3],
+    NOT_HARMONISED: COLOURS[5],
+    POSITIONS: COLOURS[5],
+    TOKENS: COLOURS[2],
+    CONNECTIVITY: COLOURS[1],
+    MOTION: COLOURS[4],
+    ACQUISITION: COLOURS[3],
     DUMMY: "#777777",
 }
 #: Display names of the main metrics of probes.
@@ -78,6 +92,23 @@ def similarity_figure(features: np.ndarray, participants: pd.Series) -> Figure:
     right.set(xlabel="similarity of two runs (cosine, centred)", ylabel="density", xlim=(-1, 1))
     right.legend(frameon=False, loc="upper left", fontsize=9)
     right.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def reliability_figure(table: pd.DataFrame) -> Figure:
+    """Draw how many features have which intraclass correlation, and the ratings."""
+    figure = Figure(figsize=(10.5, 2.8), layout="constrained")
+    axis = figure.subplots()
+    icc = table["icc"].dropna().clip(-0.25, 1)
+    axis.hist(icc, np.linspace(-0.25, 1, 51).tolist(), color=COLOURS[0])
+    top = axis.get_ylim()[1]
+    limits = [limit for limit, _ in RATINGS if np.isfinite(limit)]
+    for limit in limits:
+        axis.axvline(limit, color="0.5", linestyle="--", linewidth=1)
+    for left, (_, word) in zip([*limits, -0.25], RATINGS):
+        axis.text(left + 0.008, top, word, va="top", fontsize=10, color="0.3")
+    axis.set(xlim=(-0.25, 1), xlabel="intraclass correlation", ylabel="features")
+    axis.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -18,9 +18,10 @@ import pandas as pd
 from swift_bids.base.errors import escape_control_characters, report_problems
 from swift_bids.group.analysis import plan_analyses
 from swift_bids.group.average import average_by_participant
-from swift_bids.group.baselines import MAX_RUNS, collect_connectivity, motion
+from swift_bids.group.baselines import motion
 from swift_bids.group.clean import clean_columns
 from swift_bids.group.conditions import compare_conditions, conditions_of
+from swift_bids.group.connectivity import MAX_RUNS, collect_connectivity
 from swift_bids.group.identification import MOTION_SET, identification
 from swift_bids.group.load import (
     Embedded,
@@ -32,6 +33,7 @@ from swift_bids.group.load import (
 from swift_bids.group.outliers import MIN_RUNS, outliers
 from swift_bids.group.page import write_group_report
 from swift_bids.group.probes.scores import EMBEDDING
+from swift_bids.group.reliability import reliability
 from swift_bids.group.similarity import duplicates, nearest_neighbours
 from swift_bids.group.tables import GroupResults, write_group_tables, write_similarity
 from swift_bids.group.targets import probe_targets, report_not_done
@@ -108,6 +110,9 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
         results.conditions = compare_conditions(
             runs.features, runs.table["participant_id"], conditions, settings.permutations
         )
+    results.reliability, reason = reliability(runs)
+    if reason:
+        results.not_done["reliability"] = reason
     with _timed("probes"):
         for analysis in analyses:
             probe_targets(output_dir, results, analysis, settings)
@@ -125,6 +130,7 @@ def _sessions(
     """Columns of the sessions of the runs, and what was read in another way than written; none if
     all requested columns are those of participants."""
     requested = {*settings.covariates, *(settings.targets or ()), settings.group_by}
+    requested.add(settings.harmonise)
     elsewhere = requested - {None, "none", *runs.table}
     table = pd.DataFrame(columns=SESSION_KEYS)
     if runs.table["session_id"].notna().any() and elsewhere:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from swift_bids.base.errors import Problem
 from swift_bids.base.files import write_json, write_text
-from swift_bids.group.baselines import Connectivity
+from swift_bids.group.connectivity import Connectivity
 from swift_bids.group.figures import probes_figure, svg
 from swift_bids.group.load import KIND, Embedded
 from swift_bids.group.similarity import FULL_MATRIX, similarity_matrix
@@ -23,8 +23,11 @@ IDENTIFICATION, DUPLICATES = (
     "group_desc-swift_identification.tsv",
     "group_desc-swift_duplicates.tsv",
 )
-CONDITIONS = "group_desc-swift_conditions.tsv"
+CONDITIONS, RELIABILITY = "group_desc-swift_conditions.tsv", "group_desc-swift_reliability.tsv"
 PROBES, PROBES_FIGURE = "group_desc-swift_probes.tsv", "group_desc-swift_probes.svg"
+_ABOUT_CONDITIONS = (
+    "Whether runs of different participants are alike if they share a condition of the acquisition"
+)
 
 
 @dataclass
@@ -47,7 +50,7 @@ class GroupResults:
         Labels of participants of the input without embeddings.
     n_components
         Number of principal components of the outlier distance; 0 without a distance.
-    duplicates, identification, probes
+    duplicates, identification, reliability, probes
         Tables; empty without results.
     connectivity
         None if it was not needed.
@@ -70,6 +73,7 @@ class GroupResults:
     n_components: int = 0
     duplicates: pd.DataFrame = field(default_factory=pd.DataFrame)
     identification: pd.DataFrame = field(default_factory=pd.DataFrame)
+    reliability: pd.DataFrame = field(default_factory=pd.DataFrame)
     probes: pd.DataFrame = field(default_factory=pd.DataFrame)
     conditions: pd.DataFrame = field(default_factory=pd.DataFrame)
     connectivity: Connectivity | None = None
@@ -118,19 +122,15 @@ def write_group_tables(
     _write(output_dir, PARTICIPANTS, participants, results, about, descriptions)
     about = {"Description": "Nearly identical runs of two participants"}
     _write(output_dir, DUPLICATES, results.duplicates, results, about)
-    if results.identification.empty:
-        _remove(output_dir, IDENTIFICATION)
-    else:
-        about = {"Description": "How well sets of features identify participants"}
-        _write(output_dir, IDENTIFICATION, results.identification, results, about)
-    if results.conditions.empty:
-        _remove(output_dir, CONDITIONS)
-    else:
-        about = {
-            "Description": "Whether runs of different participants are alike if they share a "
-            "condition of the acquisition"
-        }
-        _write(output_dir, CONDITIONS, results.conditions, results, about)
+    for name, table, description in (
+        (IDENTIFICATION, results.identification, "How well sets of features identify participants"),
+        (CONDITIONS, results.conditions, _ABOUT_CONDITIONS),
+        (RELIABILITY, results.reliability, "Intraclass correlation of each feature"),
+    ):
+        if table.empty:
+            _remove(output_dir, name)
+        else:
+            _write(output_dir, name, table, results, {"Description": description})
     if results.probes.empty:
         _remove(output_dir, PROBES)
         (output_dir / PROBES_FIGURE).unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from swift_bids.steps.chunk import SHORT_RUNS, TAILS, plan_chunks
 from swift_bids.steps.crop import crop
 from swift_bids.steps.locate_run import locate_run
 from swift_bids.steps.normalise import normalise
-from swift_bids.steps.parcels import Parcels, cubes, read_atlas
+from swift_bids.steps.parcels import read_atlas
 from swift_bids.steps.volume_signals import Volumes
 from swift_bids.steps.z_scores import METHODS, STATISTICS
 
@@ -70,7 +70,7 @@ class _NormaliseInput(BaseInterfaceInputSpec):
     method = traits.Enum(*METHODS, usedefault=True)
     statistics = traits.Enum(*STATISTICS, usedefault=True, desc="voxels that decide")
     robust = traits.Bool(False, usedefault=True, desc="leave faulty volumes out")
-    atlas = File(exists=True, desc="the user's parcels; unset: 24 mm cubes")
+    atlas = File(exists=True, mandatory=True, desc="image of parcels")
 
 
 class _NormaliseOutput(TraitedSpec):
@@ -97,7 +97,7 @@ class Normalise(Step):
             matrix,
             self.inputs.method,
             self.inputs.statistics,
-            parcels_of(self.inputs.atlas, self.inputs.frame),
+            read_atlas(self.inputs.atlas),
             parcels,
             BoldPoints.load(self.inputs.points) if isdefined(self.inputs.points) else None,
             self.inputs.robust,
@@ -178,8 +178,3 @@ class Chunk(Step):
         )
         self._results["chunks"] = str(folder / "chunks.tsv")
         table.to_csv(self._results["chunks"], sep="\t", index=False)
-
-
-def parcels_of(atlas: str, frame: str) -> Parcels:
-    """Return the user's parcels, or the cubes of a frame if the input `atlas` is not set."""
-    return read_atlas(atlas) if isdefined(atlas) else cubes(FRAMES[frame])

@@ -19,8 +19,8 @@ from nipype.interfaces.base import (
 
 from swift_bids.base.locks import exclusive
 from swift_bids.geometry.frames import FRAMES
+from swift_bids.inputs.parcel_defaults import STRATEGIES
 from swift_bids.inputs.run import Run
-from swift_bids.interfaces.data import parcels_of
 from swift_bids.interfaces.step import Step
 from swift_bids.network.precision import PRECISIONS
 from swift_bids.network.weights import Weights
@@ -32,6 +32,7 @@ from swift_bids.outputs.volumes import volume_table, write_volumes
 from swift_bids.steps.aggregate import aggregate
 from swift_bids.steps.crop import Coverage
 from swift_bids.steps.normalise import MatrixFile, Normalisation
+from swift_bids.steps.parcels import read_atlas
 from swift_bids.steps.volume_signals import Volumes
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ class _AggregateInput(BaseInterfaceInputSpec):
     coverage = traits.Dict(mandatory=True)
     parcels = File(exists=True, mandatory=True)
     volumes = File(exists=True, mandatory=True)
-    atlas = File(exists=True)
+    atlas = File(exists=True, mandatory=True)
+    confounds_strategy = traits.Enum(*STRATEGIES, usedefault=True)
     run = traits.Dict(mandatory=True, desc="fields of Run")
     provenance = traits.Dict(mandatory=True, desc="fields of Provenance")
     fingerprints = traits.Dict(mandatory=True, desc="BIDS URI of each input file -> fingerprint")
@@ -171,7 +173,8 @@ class Aggregate(Step):
             self.inputs.output_dir,
             run,
             provenance,
-            parcels_of(self.inputs.atlas, provenance.settings.frame),
+            read_atlas(self.inputs.atlas),
+            self.inputs.confounds_strategy,
             np.load(self.inputs.parcels),
             volumes.faults.any,
         )

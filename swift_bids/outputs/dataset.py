@@ -33,6 +33,7 @@ logs
 *_timeseries.json
 *_embedding.*
 *_tokens.*
+*_positions.*
 *_qc.*
 *_sensitivity.*
 *_relmat.*

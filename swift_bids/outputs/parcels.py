@@ -10,12 +10,18 @@ import numpy as np
 import pandas as pd
 
 from swift_bids.base.files import read_json, write_json
+from swift_bids.inputs.parcel_defaults import SIMPLE
 from swift_bids.inputs.run import Run
 from swift_bids.inputs.run_confounds import confounds_of
 from swift_bids.outputs.paths import run_folder
 from swift_bids.outputs.provenance import GENERATED_BY, Provenance, source_uris
 from swift_bids.outputs.tables import write_table
-from swift_bids.steps.parcels import VOLUMES_PER_REGRESSOR, Parcels, denoise
+from swift_bids.steps.denoise import (
+    VOLUMES_PER_REGRESSOR,
+    denoise,
+    of_combined_mask,
+)
+from swift_bids.steps.parcels import Parcels
 
 _SUFFIX = "_desc-denoised_timeseries"
 
@@ -25,6 +31,7 @@ def write_parcels(
     run: Run,
     provenance: Provenance,
     parcels: Parcels,
+    strategy: str,
     means: np.ndarray,
     faulty: np.ndarray,
 ) -> list[Path]:
@@ -32,6 +39,8 @@ def write_parcels(
 
     Parameters
     ----------
+    strategy
+        One of `swift_bids.inputs.parcel_defaults.STRATEGIES`.
     means
         (volume of the BOLD file without dummy scans, parcel), as
         `swift_bids.steps.normalise.normalise` writes them to `parcel_file`.
@@ -41,7 +50,9 @@ def write_parcels(
     confounds = confounds_of(run)
     if confounds is not None:
         confounds = confounds.iloc[run.first_volume :]
-    denoised, regressors = denoise(means, confounds, faulty[run.first_volume :])
+        if run.confounds:
+            confounds = of_combined_mask(confounds, run.confounds)
+    denoised = denoise(means, confounds, faulty[run.first_volume :], strategy)
     folder = run_folder(output_dir, run.name)
     file = folder / f"{_stem(run.name, parcels.label)}.tsv"
     for other in _tables(folder, run.name):  # from an earlier call with another atlas
@@ -54,15 +65,17 @@ def write_parcels(
         "RepetitionTime": run.repetition_time,
         "DummyScansRemoved": run.first_volume,
         "Atlas": {"Name": parcels.label, "SHA256": parcels.sha256},
-        "Regressors": ["mean", "linear trend", *regressors],
+        "ConfoundsStrategy": strategy,
+        "Regressors": ["mean", "linear trend", *denoised.regressors],
         "FaultyVolumes": np.flatnonzero(faulty).tolist(),
+        "ScrubbedVolumes": (run.first_volume + np.flatnonzero(denoised.scrubbed)).tolist(),
         "RegressorsNote": f"At most one confound for every {VOLUMES_PER_REGRESSOR} volumes",
     }
     columns = {
         name: {"Description": description, "Units": "standard deviations"}
         for name, description in zip(parcels.names, parcels.descriptions)
     }
-    write_table(file, pd.DataFrame(denoised, columns=parcels.names).round(4))
+    write_table(file, pd.DataFrame(denoised.signals, columns=parcels.names).round(4))
     write_json(file.with_suffix(".json"), about | columns)
     return [file, file.with_suffix(".json")]
 
@@ -89,7 +102,8 @@ def _stem(run_name: str, label: str) -> str:
     return f"{before}_seg-{label}{res}{after}{_SUFFIX}"
 
 
-def atlas_of(parcel_file: Path) -> tuple[str, str | None]:
-    """Label and SHA-256 of the atlas behind a table of time series."""
-    atlas = read_json(parcel_file.with_suffix(".json"))["Atlas"]
-    return atlas["Name"], atlas["SHA256"]
+def made_with(parcel_file: Path) -> tuple[str, str, str]:
+    """Label and SHA-256 of the atlas, and the confounds strategy, behind a table of time series."""
+    about = read_json(parcel_file.with_suffix(".json"))
+    strategy = about.get("ConfoundsStrategy", SIMPLE)  # version 0.5.0 did not write it
+    return about["Atlas"]["Name"], about["Atlas"]["SHA256"], strategy

@@ -20,6 +20,12 @@ from swift_bids.steps.crop import Coverage
 from swift_bids.steps.normalise import Normalisation
 from swift_bids.steps.volume_signals import Volumes
 
+TOKENS = "Output of the network for every chunk, before pooling"
+POSITIONS = (
+    "Mean and standard deviation of the tokens over the volumes of all included chunks, for each "
+    "of the 2 x 2 x 2 positions"
+)
+
 
 def write_run(
     output_dir: str | Path,
@@ -47,8 +53,6 @@ def write_run(
     others
         Files of the run that were written before: its figures, parcels and volumes.
     """
-    from safetensors.numpy import save
-
     common = run_metadata(run, provenance, normalisation)
     files = [*others]
 
@@ -59,21 +63,23 @@ def write_run(
     def described(table: pd.DataFrame) -> dict[str, Any]:
         return common | column_descriptions(table.columns)
 
+    def write_array(suffix: str, array: np.ndarray, axes: str, description: str) -> None:
+        from safetensors.numpy import save
+
+        # A single entry: safetensors writes several in an order that changes from call to call.
+        metadata = {"about": f"axes {axes}; weights SHA-256 {provenance.weights.sha256}"}
+        # not save_file, which makes files that only their owner can read
+        content = save({suffix: array}, metadata=metadata)
+        write_atomically(path(suffix, ".safetensors"), lambda file: file.write_bytes(content))
+        about = {"Description": description, "Axes": axes, "Shape": list(array.shape)}
+        write_json(path(suffix, ".json"), common | about)
+
     if tokens is None:  # tokens of an earlier call do not match the new tables
         for extension in (".json", ".safetensors"):
             output_path(output_dir, run.name, "tokens", extension).unlink(missing_ok=True)
     else:
-        axes = "chunk, feature, x, y, z, t"
-        # A single entry: safetensors writes several in an order that changes from call to call.
-        metadata = {"about": f"axes {axes}; weights SHA-256 {provenance.weights.sha256}"}
-        # not save_file, which makes files that only their owner can read
-        content = save({"tokens": tokens}, metadata=metadata)
-        write_atomically(path("tokens", ".safetensors"), lambda file: file.write_bytes(content))
-        description = "Output of the network for every chunk, before pooling"
-        write_json(
-            path("tokens", ".json"),
-            common | {"Description": description, "Axes": axes, "Shape": list(tokens.shape)},
-        )
+        write_array("tokens", tokens, "chunk, feature, x, y, z, t", TOKENS)
+    write_array("positions", embeddings.positions, "statistic, feature, x, y, z", POSITIONS)
     qc = common | quality(embeddings, normalisation, coverage, volumes, run)
     qc["Warnings"] = [sentence for good, sentence in verdicts_of(qc) if not good]
     write_json(path("qc", ".json"), qc)

@@ -20,7 +20,7 @@ from swift_bids.steps.volume_signals import Volumes
 from swift_bids.steps.voxel_statistics import median_and_spread
 
 #: Colour-blind-safe colours (Okabe and Ito).
-BLUE, ORANGE = "#0072B2", "#D55E00"
+BLUE, ORANGE, SKY = "#0072B2", "#D55E00", "#56B4E9"
 #: Columns of the carpet. From longer ones, nilearn would leave volumes out.
 _MAX_COLUMNS = 800
 #: Grey values span this many robust standard deviations on either side.
@@ -89,23 +89,28 @@ def carpet_figure(
     return figure
 
 
-def save_carpet(figure: Figure, file: Path) -> None:
-    """Save a carpet plot as PNG in few colours: its noise takes a fifth of the bytes."""
+def save_in_few_colours(figure: Figure, file: Path, n_greys: int = 8) -> None:
+    """Save a carpet plot or a mosaic as PNG in few colours: its noise takes a fifth of the
+    bytes."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="rgba", dpi=100)
     width, height = (round(inches * 100) for inches in figure.get_size_inches())
     picture = Image.frombytes("RGBA", (width, height), drawn.getvalue()).convert("RGB")
-    few = picture.quantize(palette=_palette(), dither=Image.Dither.NONE)
+    few = picture.quantize(palette=_palette(n_greys), dither=Image.Dither.NONE)
     few.save(file, format="png", optimize=True)
 
 
-def _palette() -> Image.Image:
-    """Eight greys, and the colours of a carpet plot."""
-    greys = np.linspace(0, 255, 8)[:, None].repeat(3, axis=1)
-    blue, orange = (np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for c in (BLUE, ORANGE))
+def _palette(n_greys: int) -> Image.Image:
+    """Greys, and the colours of carpet plots and mosaics."""
+    greys = np.linspace(0, 255, n_greys)[:, None].repeat(3, axis=1)
+    blue, orange, sky = (
+        np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for c in (BLUE, ORANGE, SKY)
+    )
     blues = [255 + opacity * (blue - 255) for opacity in (*_OPACITIES, 1)]
     palette = Image.new("P", (1, 1))
-    palette.putpalette(np.concatenate([greys, blues, [orange]]).round().astype(np.uint8).tobytes())
+    palette.putpalette(
+        np.concatenate([greys, blues, [orange, sky]]).round().astype(np.uint8).tobytes()
+    )
     return palette
 
 

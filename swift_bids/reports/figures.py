@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,14 +16,16 @@ from swift_bids.geometry.frames import MODEL_SHAPE, Frame
 from swift_bids.geometry.grid import template_brain
 from swift_bids.inputs.run import Run
 from swift_bids.outputs.paths import figure_path
-from swift_bids.reports.carpet import ORANGE, carpet_figure, save_carpet
+from swift_bids.reports.carpet import ORANGE, SKY, carpet_figure, save_in_few_colours
 from swift_bids.steps.aggregate import Embeddings
 from swift_bids.steps.volume_signals import Volumes
 
-#: Colour-blind-safe colours (Okabe and Ito).
-_GREEN, _SKY = "#009E73", "#56B4E9"
+#: A colour-blind-safe colour (Okabe and Ito).
+_GREEN = "#009E73"
 #: Slices of the mosaic along each axis, and voxels between its panels.
-_N_CUTS, _GAP = 8, 4
+_N_CUTS, _GAP = 7, 4
+#: With fewer chunks, a matrix of their distances says nothing.
+_MIN_CHUNKS = 4
 
 
 def draw_run(
@@ -39,7 +42,8 @@ def draw_run(
 ) -> list[Path]:
     """Draw the figures of a run for the participant's page and return their files.
 
-    There are three figures; a run of one chunk has no figure of its chunks' similarity.
+    There are three figures; a run of fewer than four chunks has no figure of
+    their similarity.
 
     Parameters
     ----------
@@ -60,21 +64,19 @@ def draw_run(
     brain = np.zeros(np.prod(MODEL_SHAPE), dtype=bool)
     brain[index] = True
     figures = {
-        "input": model_input_mosaic(
-            volume.reshape(MODEL_SHAPE), brain.reshape(MODEL_SHAPE), template_in_input(frame)
-        ),
+        "input": model_input_mosaic(volume.reshape(MODEL_SHAPE), brain.reshape(MODEL_SHAPE), frame),
         "carpetplot": carpet_figure(
             run, volumes, of_volumes, embeddings.chunks, index, fd_threshold
         ),
     }
-    if len(embeddings.chunks) > 1:
+    if len(embeddings.chunks) >= _MIN_CHUNKS:
         figures["chunks"] = chunk_similarity(embeddings)
     else:  # a figure of an earlier call does not match the new outputs
         figure_path(output_dir, run.name, "chunks").unlink(missing_ok=True)
     files = []
     for name, figure in figures.items():
         files.append(figure_path(output_dir, run.name, name))
-        save = save_carpet if name == "carpetplot" else _save_as_png
+        save = _SAVE.get(name, save_in_few_colours)
         write_atomically(files[-1], partial(save, figure))
     return files
 
@@ -82,7 +84,14 @@ def draw_run(
 def _save_as_png(figure: Figure, file: Path) -> None:
     """Save a figure without metadata such as the library's version, so that the same input gives
     the same bytes."""
-    figure.savefig(file, format="png", dpi=80, metadata={"Software": None})
+    figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
+
+
+#: How to save a figure if not as a carpet plot.
+_SAVE: dict[str, Callable[[Figure, Path], None]] = {
+    "input": partial(save_in_few_colours, n_greys=64),
+    "chunks": _save_as_png,
+}
 
 
 def template_in_input(frame: Frame) -> np.ndarray:
@@ -93,15 +102,18 @@ def template_in_input(frame: Frame) -> np.ndarray:
     return brain
 
 
-def model_input_mosaic(volume: np.ndarray, brain: np.ndarray, template: np.ndarray) -> Figure:
+def model_input_mosaic(volume: np.ndarray, brain: np.ndarray, frame: Frame) -> Figure:
     """Draw slices of one volume of the network's input with the outlines of the brain mask and,
     thin, of the template's brain.
 
     Parameters
     ----------
-    volume, brain, template
+    volume, brain
         (96, 96, 96); x increases to the left, y forward, z up.
+    frame
+        Position of the FSL 2 mm grid in the input.
     """
+    template = template_in_input(frame)
     low, high = np.percentile(volume[brain], [1, 99])
     pitch = MODEL_SHAPE[0] + _GAP
     # One image of all panels: separate axes would take most of the time that a page takes.
@@ -119,13 +131,14 @@ def model_input_mosaic(volume: np.ndarray, brain: np.ndarray, template: np.ndarr
             slices[panel] = volume.take(cut, axis).T[::-1]
             outlines[panel] = brain.take(cut, axis).T[::-1]
             of_template[panel] = template.take(cut, axis).T[::-1]
-            name = f"{'xyz'[axis]} = {cut}"
-            panels.text(left + 1, top + 94, name, color="0.7", fontsize=7)
+            millimetres = frame.affine[axis, axis] * cut + frame.affine[axis, 3]
+            name = f"{'xyz'[axis]} {millimetres:.0f} mm"
+            panels.text(left + 1, top + 94, name, color="0.85", fontsize=10)
         if axis != 0:
             for x, side in ((3, "R"), (92, "L")):
-                panels.text(x, top + 4, side, color="white", fontsize=9, ha="center", va="top")
+                panels.text(x, top + 4, side, color="white", fontsize=11, ha="center", va="top")
     panels.imshow(slices, cmap="gray", vmin=low, vmax=high)
-    panels.contour(of_template, levels=[0.5], colors=_SKY, linewidths=0.4)
+    panels.contour(of_template, levels=[0.5], colors=SKY, linewidths=0.4)
     panels.contour(outlines, levels=[0.5], colors=ORANGE, linewidths=0.7)
     panels.set_axis_off()
     return figure

@@ -17,6 +17,11 @@ from swift_bids.base.files import read_json, write_json, write_text
 from swift_bids.outputs.paths import figure_path
 from swift_bids.outputs.quality import verdicts_of
 from swift_bids.reports.citations import references
+from swift_bids.reports.runs_together import (
+    differences_between_runs,
+    index_of_runs,
+    motion_of_runs,
+)
 
 #: Name of the file with a participant's problems, in its log folder of a call.
 _PROBLEMS = "problems.json"
@@ -58,24 +63,44 @@ def write_participant_report(
     for file in sorted((output_dir / f"sub-{participant}").rglob("*_desc-swift_qc.json")):
         try:
             run = _run_section(output_dir, file)
-            _page(participant, [run], [])  # check that it has everything that the page shows
+            _page(
+                participant, [run], [], output_dir
+            )  # check that it has everything that the page shows
             runs.append(run)
         # a file that is damaged, edited or from another version can contain anything
         except Exception as error:
             reason = f"{file} is damaged or from another version ({error!r}); embed the run again"
             problems.append(Problem(participant, file.name.split("_desc-")[0], reason))
     page = output_dir / f"sub-{participant}.html"
-    write_text(page, _page(participant, runs, problems))
+    write_text(page, _page(participant, runs, problems, output_dir))
     return page, sum(run["n_warnings"] > 0 for run in runs)
 
 
-def _page(participant: str, runs: Sequence[dict[str, Any]], problems: Sequence[Problem]) -> str:
+def _page(
+    participant: str,
+    runs: Sequence[dict[str, Any]],
+    problems: Sequence[Problem],
+    output_dir: Path,
+) -> str:
     cited: dict[str, str] = {}
+    names = [run["name"] for run in runs]
+    thresholds = [run["qc"]["Preprocessing"]["FDThreshold"] for run in runs]
+    index = index_of_runs(names)
+    labels = {
+        names[number - 1]: f"{session} {text}".strip()
+        for session, entries in index
+        for number, text in entries
+    }
     for run in runs:
         cited |= references(run["qc"]["Preprocessing"])
     return ENVIRONMENT.get_template("participant.html.j2").render(
         participant=participant,
         runs=runs,
+        index=index,
+        labels=labels,
+        numbers={name: number for number, name in enumerate(names, 1)},
+        motion=motion_of_runs(output_dir, names, thresholds),
+        differences=differences_between_runs(output_dir, names),
         methods=_methods(runs),
         problems=problems,
         random_weights=any(run["qc"]["Model"]["RandomWeights"] for run in runs),

@@ -26,11 +26,15 @@ class Embeddings:
         One row: chunk counts, mean FD and the mean embedding of the included chunks.
     similarity
         (chunk, chunk) cosine similarity of the chunks' embeddings.
+    positions
+        (2, C, x, y, z) float32: mean and standard deviation over the volumes of all included
+        chunks, for each position of the tokens.
     """
 
     chunks: pd.DataFrame
     run: pd.DataFrame
     similarity: np.ndarray
+    positions: np.ndarray
 
 
 def aggregate(tokens: np.ndarray, chunks: pd.DataFrame) -> Embeddings:
@@ -60,4 +64,15 @@ def aggregate(tokens: np.ndarray, chunks: pd.DataFrame) -> Embeddings:
         chunks=pd.concat([chunks.assign(distance=distance), features], axis=1),
         run=pd.DataFrame([run | dict(zip(names, mean.astype(np.float32)))]),
         similarity=unit @ unit.T,
+        positions=_over_time(tokens[included]),
     )
+
+
+def _over_time(tokens: np.ndarray) -> np.ndarray:
+    """Mean and standard deviation over chunks and volumes, (2, C, x, y, z) float32."""
+    mean = tokens.mean(axis=(0, 5), dtype=np.float64)
+    # one chunk at a time, to save memory
+    squares = np.mean(
+        [np.square(chunk - mean[..., None]).mean(axis=-1) for chunk in tokens], axis=0
+    )
+    return np.stack([mean, np.sqrt(squares)]).astype(np.float32)

@@ -90,6 +90,8 @@ FLAGS = {
     "--group-by": ("site", "site"),
     "--missing-code": ("999", ["999"]),
     "--permutations": ("99", 99),
+    "--harmonise": ("site", "site"),
+    "--confounds-strategy": ("compcor", "compcor"),
     "--allow-mixed": (None, True),
     "--fd-threshold": ("0.3", 0.3),
     "--max-censored": ("0.4", 0.4),
@@ -117,7 +119,7 @@ FLAGS = {
 def test_every_flag_has_a_case_in_FLAGS():
     long = {flag for a in build_parser()._actions for flag in a.option_strings if flag[:2] == "--"}
     other_names = {"--nthreads", "--n-cpus", "--nipype-plugin-file"}
-    other_names |= {"--normalization", "--robust-normalization"}
+    other_names |= {"--normalization", "--robust-normalization", "--harmonize"}
     assert long - {"--help", "--version", "--config-file"} - other_names == set(FLAGS)
 
 

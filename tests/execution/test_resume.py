@@ -83,7 +83,7 @@ ROUNDS = {
         (gone("*.safetensors"), "_desc-swift_tokens.safetensors is missing"),
         (gone("*_seg-*.tsv"), "_desc-denoised_timeseries.tsv is missing"),
         (gone("*_seg-*.json"), "_desc-denoised_timeseries.json is missing"),
-        (gone("*_desc-chunks_bold.png"), "_desc-chunks_bold.png is missing"),
+        (gone("*_desc-input_bold.png"), "_desc-input_bold.png is missing"),
     ],
     "damaged": [
         (written("*_embedding.json", "{"), "_desc-swift_embedding.json cannot be read"),

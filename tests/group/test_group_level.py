@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from app import require_program, run_app
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from benchmarks.group import write_outputs
@@ -15,6 +16,7 @@ from swift_bids.base.errors import UsageError
 from swift_bids.group.average import average_by_participant
 from swift_bids.group.figures import probes_figure
 from swift_bids.group.load import RunFilter, check_kinds, collect_runs
+from swift_bids.outputs.paths import figure_path
 
 CALL = ("--target", "planted", "--permutations", "19", "--nprocs", "2")
 
@@ -92,7 +94,7 @@ def test_planted_labels_are_found(made_up):
     assert auroc["value"]["planted", "embedding"] > 0.95
     assert auroc["p"]["planted", "embedding"] == 1 / 20
     assert auroc["gain_low"]["planted", "connectivity"] > 0
-    sets = {"embedding", "connectivity", "motion", "mask", "dummy"}
+    sets = {"embedding", "positions", "tokens", "connectivity", "motion", "acquisition", "dummy"}
     assert set(probes["features"]) == sets
 
 
@@ -271,7 +273,7 @@ def test_a_damaged_table_of_parcels_fails_one_run(made_up, tmp_path):
     tables[6].with_suffix(".json").write_text(json.dumps(about))
     done = run_app(*call[:3], "--target", "planted", "--permutations", "1")
     assert "baseline connectivity is omitted" in done.stdout
-    assert "has other parcels than the runs before" in done.stdout
+    assert "has other parcels or other confounds regressed out than the runs before" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -373,6 +375,27 @@ def open_page(browser, file):
     return page, said, asked
 
 
+def test_a_run_under_the_pointer_shows_its_slices(made_up, tmp_path, browser):
+    root = copy_of(made_up, tmp_path)
+    for name in table_of(made_up, "group_desc-swift_embedding.tsv")["name"]:
+        picture = figure_path(root / "swift", name, "input")
+        picture.parent.mkdir(exist_ok=True)
+        Image.new("L", (40, 30)).save(picture)
+    done = run_app(root / "fmriprep", root / "swift", "group", "--target", "none")
+    assert done.returncode == 0, done.stdout
+    page, said, asked = open_page(browser, root / "swift" / "group.html")
+    shown = page.locator("#preview img")
+    assert shown.is_hidden()
+    box = page.locator("#map .points path").nth(3).bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.locator("#preview figcaption", has_text="task-rest").wait_for()
+    name = page.inner_text("#preview figcaption")
+    assert shown.is_visible()
+    assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 40
+    assert asked[1:] == [figure_path(root / "swift", name, "input").as_uri()]
+    assert said == []
+
+
 def test_page_in_a_browser(made_up, browser):
     file = made_up / "swift" / "group.html"
     page, said, asked = open_page(browser, file)
@@ -412,7 +435,10 @@ def test_page_in_a_browser(made_up, browser):
     page.wait_for_function("window.opened")
     assert re.fullmatch(r"sub-000\d\d\.html", page.evaluate("window.opened"))
     assert page.locator("#probes svg").count() == 1
-    assert "planted: AUROC" in page.locator("#summary").inner_text()
+    assert (
+        "planted can be predicted, better than from every baseline (AUROC"
+        in page.locator("#summary").inner_text()
+    )
     page.emulate_media(media="print")
     assert not page.locator("#map-column").is_visible()
     assert (said, asked) == ([], [file.as_uri()])
@@ -464,7 +490,7 @@ def test_names_are_escaped_on_the_page(made_up, tmp_path, browser):
     assert page.title() == "Group - SwiFT embeddings"
     assert bad in page.locator("#probes").inner_text()
     assert "{{ 7 * 7 }}" in page.locator("#probes").inner_text()
-    assert page.locator("img").count() == 0
+    assert page.locator("img:not(#preview img)").count() == 0
     assert (said, asked) == ([], [file.as_uri()])
 
 

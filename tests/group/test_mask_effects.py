@@ -41,10 +41,10 @@ def test_masks_are_columns_and_a_baseline(made_up):
     assert people.loc[0, COLUMNS].tolist() == pytest.approx(of_run.loc[0, COLUMNS].tolist())
     probes = probes_of(made_up)
     own = probes[(probes["target"] == "age") & (probes["metric"] == "r2")].set_index("features")
-    assert {"embedding", "motion", "mask", "dummy"} <= set(own.index)
+    assert {"embedding", "motion", "acquisition", "dummy"} <= set(own.index)
     # age moves the masks by 69 mL (standard deviation), and 60 mL are noise
-    assert own.loc["mask", "value"] > 0.3
-    assert own.loc["mask", "n_features"] == 3
+    assert own.loc["acquisition", "value"] > 0.3
+    assert own.loc["acquisition", "n_features"] == 4
 
 
 def test_an_associated_target_is_a_warning(made_up):
@@ -93,7 +93,7 @@ def test_the_volume_as_a_covariate(made_up, tmp_path):
     probes = probes_of(root)
     assert "mask_volume" not in set(probes["target"])
     rows = probes[probes["metric"] == "r2"].set_index("features")
-    assert rows.loc["mask", "value"] < 0.1
+    assert rows.loc["acquisition", "value"] < 0.1
 
 
 def test_outputs_of_version_0_5_0_have_no_volume(made_up, tmp_path):
@@ -106,7 +106,7 @@ def test_outputs_of_version_0_5_0_have_no_volume(made_up, tmp_path):
     call = (root / "fmriprep", root / "swift", "group", "--permutations", "19")
     done = run_app(*call, "--target", "age")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "baseline mask is omitted: 60 of 60 participants lack it" in done.stdout
+    assert "baseline acquisition is omitted: 60 of 60 participants lack it" in done.stdout
 
 
 def test_how_often_unrelated_targets_are_called_associated():

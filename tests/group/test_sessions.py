@@ -64,7 +64,7 @@ def test_targets_of_sessions(made_up, tmp_path):
         assert table.loc[(name, "embedding"), "n_sessions"] == 2 * N_PARTICIPANTS
     assert table.loc[("planted", "embedding"), "n_participants"] == N_PARTICIPANTS
     assert np.isnan(table.loc[("planted", "embedding"), "n_sessions"])
-    assert {"motion", "mask"} < set(table.loc["score"].index)
+    assert {"motion", "acquisition"} < set(table.loc["score"].index)
     page = (root / "swift/group.html").read_text()
     assert "30 participants, 60 sessions" in page
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from swift_bids.geometry.frames import MODEL_SHAPE
 from swift_bids.geometry.resample_time import Series
-from swift_bids.reports.carpet import carpet_figure, save_carpet
+from swift_bids.reports.carpet import carpet_figure, save_in_few_colours
 from swift_bids.steps.chunk import plan_chunks
 from swift_bids.steps.volume_faults import EMPTY, Faults
 from swift_bids.steps.volume_signals import Volumes
@@ -119,7 +119,7 @@ def test_long_runs_are_averaged_so_that_no_volume_is_left_out():
 def test_the_picture_is_small_and_has_its_colours(tmp_path, n_volumes):
     """White noise takes more bytes than any real run."""
     file = tmp_path / "carpet.png"
-    save_carpet(drawn(made_volumes(n_volumes)), file)
+    save_in_few_colours(drawn(made_volumes(n_volumes)), file)
     assert file.stat().st_size < 150_000
     picture = Image.open(file)
     assert picture.size == (1200, 740)

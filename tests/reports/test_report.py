@@ -10,6 +10,8 @@ from app import PATIENCE, require_program, run_app
 from PIL import Image
 
 from swift_bids.base.errors import Problem
+from swift_bids.geometry.frames import FRAMES
+from swift_bids.reports import figures
 from swift_bids.reports.figures import model_input_mosaic
 from swift_bids.reports.participant_page import (
     keep_problems,
@@ -30,17 +32,18 @@ def test_the_page_needs_no_other_file_and_escapes_names(demo, tmp_path):
     assert "http" not in re.sub(r"<code>.*?</code>", "", page)
     problem = Problem("x", "sub-x_task-<script>", "<img onerror=alert(1)>")
     escaped = write_participant_report(tmp_path, "x", [problem])[0].read_text()
-    assert "<script>" not in escaped
+    assert "task-<script>" not in escaped
     assert "<img" not in escaped
     assert "sub-x_task-&lt;script&gt;" in escaped
 
 
-def test_the_mosaic_labels_the_correct_side():
+def test_the_mosaic_labels_the_correct_side(monkeypatch):
     """A brain that is bright on the participant's left appears bright on the side labelled L."""
     volume, brain = np.zeros((96, 96, 96), np.float32), np.zeros((96, 96, 96), bool)
     brain[16:80, 10:90, 15:80] = True
     volume[48:80][brain[48:80]] = 1.0  # x increases to the left
-    figure = model_input_mosaic(volume, brain, np.roll(brain, 4, axis=1))
+    monkeypatch.setattr(figures, "template_in_input", lambda frame: np.roll(brain, 4, axis=1))
+    figure = model_input_mosaic(volume, brain, FRAMES["ukb"])
     shown = figure.axes[0].images[0].get_array()[:96, 300:396]  # the fourth axial panel, (y, x)
     assert shown[:, :48].max() == 0
     assert shown[:, 48:].max() == 1
@@ -53,6 +56,9 @@ def test_the_mosaic_labels_the_correct_side():
     assert below - above == 4  # rows of the first axial panel; y increases upwards
     labels = {text.get_text(): text.get_position()[0] for text in figure.axes[0].texts}
     assert labels["R"] < 48 < labels["L"]
+    # the fourth of seven sagittal slices, between x = 16 and 79 of the input
+    x = (FRAMES["ukb"].affine @ [48, 0, 0, 1])[0]
+    assert f"x {x:.0f} mm" in labels
 
 
 def test_the_page_in_a_browser(demo, tmp_path):

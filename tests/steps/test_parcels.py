@@ -8,31 +8,37 @@ import pandas as pd
 import pytest
 from app import run_app
 from make_data import FSL_AFFINE, write_derivative
+from nilearn.interfaces.fmriprep import load_confounds_strategy
+from sklearn.covariance import LedoitWolf
 
 from swift_bids.base.errors import InputError
-from swift_bids.geometry.frames import FRAMES, FSL_SHAPE
+from swift_bids.geometry.frames import FSL_SHAPE
 from swift_bids.geometry.grid import template_brain
-from swift_bids.group.baselines import connectivity
+from swift_bids.group.connectivity import covariance
+from swift_bids.inputs.parcel_defaults import SHIPPED_ATLAS, STRATEGIES
 from swift_bids.outputs.parcels import find_parcels
-from swift_bids.steps.parcels import ParcelMeans, cubes, denoise, read_atlas
+from swift_bids.steps.denoise import denoise, lacking, of_combined_mask
+from swift_bids.steps.parcels import ParcelMeans, read_atlas
 
 
-@pytest.mark.parametrize(("frame", "count"), [("ukb", 128), ("hcp", 131)])
-def test_cubes_cover_the_brain_and_do_not_cross_the_midline(frame, count):
-    parcels = cubes(FRAMES[frame])
-    assert len(parcels.names) == len(set(parcels.names)) == parcels.numbers.max() == count
+def test_the_shipped_atlas_is_schaefers(tmp_path):
+    """Centres of parcels as published with the atlas (CBIG), to 3 mm."""
+    parcels = read_atlas(SHIPPED_ATLAS)
+    assert parcels.label == "Schaefer2018200Parcels7Networks"
+    assert len(parcels.names) == len(set(parcels.names)) == 200
     numbers = parcels.numbers.reshape(FSL_SHAPE)
-    left = set(np.unique(numbers[45:])) - {0}  # x grows to the left, the midline is voxel 45
-    right = set(np.unique(numbers[:45])) - {0}
-    assert left.isdisjoint(right)
-    brain = template_brain()
-    assert (numbers[brain] > 0).mean() > 0.85
-    # the cube of the voxel at MNI (-30, -20, 50)
-    voxel = np.linalg.inv(FSL_AFFINE) @ [-30, -20, 50, 1]
-    number = numbers[tuple(voxel[:3].round().astype(int))]
-    centre = parcels.descriptions[number - 1].split("(")[1].split(")")[0]
-    distance = np.abs(np.array(centre.split(","), float) - [-30, -20, 50])
-    assert (distance <= 12).all()
+    for name, centre in (
+        ("LH_Vis_1", (-24, -54, -10)),
+        ("LH_SomMot_9", (-48, -28, 56)),
+        ("LH_Default_PHC_1", (-26, -32, -18)),
+        ("RH_Vis_1", (38, -34, -24)),
+        ("RH_Cont_Par_2", (52, -42, 48)),
+        ("RH_Default_pCunPCC_3", (6, -58, 44)),
+    ):
+        voxels = np.argwhere(numbers == parcels.names.index(name) + 1)
+        found = nib.affines.apply_affine(FSL_AFFINE, voxels).mean(axis=0)
+        np.testing.assert_allclose(found, centre, atol=3)
+    assert (template_brain()[numbers > 0]).mean() > 0.95
 
 
 def test_faulty_volumes_are_left_out_of_denoising():
@@ -42,22 +48,14 @@ def test_faulty_volumes_are_left_out_of_denoising():
     spoiled = means.copy()
     spoiled[7], spoiled[20] = np.nan, 3000
     table = pd.DataFrame({"trans_x": rng.standard_normal(40), "csf": rng.standard_normal(40)})
-    found, used = denoise(spoiled, table, faulty)
-    assert used == ["trans_x", "csf"]
+    denoised = denoise(spoiled, table, faulty)
+    found = denoised.signals
+    assert denoised.regressors == ["trans_x", "csf"]
     assert np.flatnonzero(np.isnan(found).all(axis=1)).tolist() == [7, 20]
     design = np.column_stack([np.ones(40), np.arange(40), table])[~faulty]
     good = means[~faulty]
     rest = good - design @ np.linalg.lstsq(design, good, rcond=None)[0]
     np.testing.assert_allclose(found[~faulty], rest / rest.std(axis=0), atol=1e-9)
-
-
-def test_cubes_follow_the_grid_of_the_network_input():
-    parcels = cubes(FRAMES["ukb"])
-    voxel = np.array([50, 60, 40])
-    model = voxel + FRAMES["ukb"].offset
-    name = "x{}y{}z{}".format(*(model // 12))
-    number = parcels.numbers.reshape(FSL_SHAPE)[tuple(voxel)]
-    assert parcels.names[number - 1] == name
 
 
 def test_means_match_numpy_and_ignore_missing_values():
@@ -99,7 +97,8 @@ def test_denoise_removes_confounds_and_keeps_the_signal():
         ],
         axis=1,
     )
-    denoised, used = denoise(means, table)
+    result = denoise(means, table)
+    denoised, used = result.signals, result.regressors
     assert used == ["trans_x", "csf", "cosine00", "trans_x_derivative1"]
     assert np.isnan(denoised[:, 1:]).all()
     assert denoised[:, 0].std() == pytest.approx(1)
@@ -111,9 +110,81 @@ def test_denoise_removes_confounds_and_keeps_the_signal():
 def test_short_runs_use_few_regressors():
     rng = np.random.default_rng(0)
     table = confounds_of(rng, 8)
-    _, used = denoise(rng.standard_normal((8, 2)), table)
-    assert used == ["trans_x", "csf"]
-    assert denoise(rng.standard_normal((8, 2)), None)[1] == []
+    assert denoise(rng.standard_normal((8, 2)), table).regressors == ["trans_x", "csf"]
+    assert denoise(rng.standard_normal((8, 2)), None).regressors == []
+
+
+def fmriprep_confounds(folder, n=200):
+    """Write a table with fMRIPrep's columns, its sidecar, and a BOLD file for nilearn."""
+    rng = np.random.default_rng(1)
+    names = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"]
+    names += ["csf", "white_matter", "global_signal"]
+    derived = ("derivative1", "power2", "derivative1_power2")
+    names += [f"{name}_{d}" for name in names for d in derived]
+    names += [f"cosine{i:02d}" for i in range(3)] + [f"a_comp_cor_{i:02d}" for i in range(6)]
+    table = pd.DataFrame(rng.standard_normal((n, len(names))), columns=names)
+    table["framewise_displacement"] = np.where(rng.random(n) < 0.08, 0.9, 0.1)
+    table["std_dvars"] = np.where(rng.random(n) < 0.05, 2.0, 1.0)
+    stem = folder / "sub-1_task-rest"
+    table.to_csv(f"{stem}_desc-confounds_timeseries.tsv", sep="\t", index=False, na_rep="n/a")
+    about = {
+        f"a_comp_cor_{i:02d}": {
+            "Mask": "combined" if i < 3 else "CSF",
+            "Retained": True,
+            "Method": "aCompCor",
+        }
+        for i in range(6)
+    }
+    (folder / f"{stem.name}_desc-confounds_timeseries.json").write_text(json.dumps(about))
+    bold = folder / f"{stem.name}_space-MNI152NLin6Asym_desc-preproc_bold.nii.gz"
+    nib.Nifti1Image(np.zeros((2, 2, 2, n), np.int16), np.eye(4)).to_filename(bold)
+    return table, bold
+
+
+@pytest.mark.parametrize("strategy", [s for s in STRATEGIES if s != "none"])
+def test_strategies_are_those_of_nilearn(tmp_path, strategy):
+    table, bold = fmriprep_confounds(tmp_path)
+    gsr = {"global_signal": "basic"} if strategy.endswith("+gsr") else {}
+    kind = strategy.removesuffix("+gsr")
+    expected, sample = load_confounds_strategy(str(bold), denoise_strategy=kind, **gsr)
+    file = str(bold).replace("space-MNI152NLin6Asym_desc-preproc_bold.nii.gz", "")
+    confounds = of_combined_mask(table, f"{file}desc-confounds_timeseries.tsv")
+    means = np.random.default_rng(0).standard_normal((len(table), 4))
+    found = denoise(means, confounds, strategy=strategy)
+    assert set(found.regressors) == set(expected.columns)
+    kept = np.arange(len(table)) if sample is None else sample
+    assert np.flatnonzero(~found.scrubbed).tolist() == list(kept)
+    design = np.column_stack([np.ones(len(table)), np.arange(len(table)), expected])[kept]
+    rest = means[kept] - design @ np.linalg.lstsq(design, means[kept], rcond=None)[0]
+    np.testing.assert_allclose(found.signals[kept], rest / rest.std(axis=0), atol=1e-6)
+    assert np.isnan(np.delete(found.signals, kept, axis=0)).all()
+
+
+def test_the_strategy_none_removes_only_the_trend(tmp_path):
+    table, _ = fmriprep_confounds(tmp_path)
+    found = denoise(np.random.default_rng(0).standard_normal((len(table), 4)), table, None, "none")
+    assert found.regressors == []
+
+
+def test_a_run_that_moves_all_the_time_has_no_signals():
+    table = pd.DataFrame({"framewise_displacement": np.full(40, 2.0)})
+    found = denoise(np.random.default_rng(0).standard_normal((40, 3)), table, None, "scrubbing")
+    assert found.scrubbed.all()
+    assert np.isnan(found.signals).all()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "column"),
+    [
+        ("simple", None),
+        ("none", None),
+        ("compcor", "a_comp_cor_00"),
+        ("scrubbing", "framewise_displacement"),
+        ("simple+gsr", "global_signal"),
+    ],
+)
+def test_a_strategy_names_the_column_that_it_lacks(strategy, column):
+    assert lacking(["trans_x", "csf"], strategy) == column
 
 
 def write_atlas(path, labels, table=None):
@@ -152,10 +223,10 @@ def test_an_atlas_on_another_grid_is_resampled(tmp_path):
 def test_tables_of_another_resolution_do_not_match(tmp_path):
     """`seg-*` used to match `seg-cubes24mm_res-2`, so embedding one run deleted another's table."""
     end = "desc-denoised_timeseries.tsv"
-    other = tmp_path / f"sub-1_task-a_space-X_seg-cubes24mm_res-2_{end}"
+    other = tmp_path / f"sub-1_task-a_space-X_seg-Schaefer2018200Parcels7Networks_res-2_{end}"
     other.touch()
     assert find_parcels(tmp_path, "sub-1_task-a_space-X") is None
-    own = tmp_path / f"sub-1_task-a_space-X_seg-cubes24mm_{end}"
+    own = tmp_path / f"sub-1_task-a_space-X_seg-Schaefer2018200Parcels7Networks_{end}"
     own.touch()
     assert find_parcels(tmp_path, "sub-1_task-a_space-X") == own
     assert find_parcels(tmp_path, "sub-1_task-a_space-X_res-2") == other
@@ -198,20 +269,20 @@ def test_read_atlas_refuses_images_that_cannot_be_an_atlas(tmp_path):
         read_atlas(tmp_path / "bomb.nii")
 
 
-def test_connectivity_is_fishers_z_of_the_correlation(tmp_path):
+def test_the_covariance_of_a_run_is_shrunk_and_lacks_parcels_without_signal(tmp_path):
     rng = np.random.default_rng(0)
     series = rng.standard_normal((50, 3))
     series[:, 2] += series[:, 0]
     table = pd.DataFrame(series, columns=list("abc")).assign(d=np.nan)
     table.to_csv(tmp_path / "x.tsv", sep="\t", na_rep="n/a", index=False)
-    edges, names = connectivity(tmp_path / "x.tsv")
-    z = np.arctanh(np.corrcoef(series.T) - np.eye(3))
+    matrix, names = covariance(tmp_path / "x.tsv")
     assert names == list("abcd")
-    expected = [z[0, 1], z[0, 2], np.nan, z[1, 2], np.nan, np.nan]
-    np.testing.assert_allclose(edges, expected, rtol=1e-4)
+    np.testing.assert_allclose(matrix[:3, :3], LedoitWolf().fit(series).covariance_, rtol=1e-5)
+    assert np.isnan(matrix[3]).all()
+    assert np.isnan(matrix[:, 3]).all()
 
 
-def test_the_app_writes_time_series_of_cubes_or_of_an_atlas(tmp_path, small_bundle):
+def test_the_app_writes_time_series_of_the_shipped_or_another_atlas(tmp_path, small_bundle):
     """Only used volumes count, at the BOLD's TR; a second atlas replaces the first."""
     rng = np.random.default_rng(0)
     data = rng.integers(900, 1100, (*FSL_SHAPE, 24)).astype(np.int16)
@@ -224,23 +295,37 @@ def test_the_app_writes_time_series_of_cubes_or_of_an_atlas(tmp_path, small_bund
     name = "sub-1_task-a_space-MNI152NLin6Asym_res-2"
     file = find_parcels(folder, name)
     assert file.name == (
-        "sub-1_task-a_space-MNI152NLin6Asym_seg-cubes24mm_res-2_desc-denoised_timeseries.tsv"
+        "sub-1_task-a_space-MNI152NLin6Asym_seg-Schaefer2018200Parcels7Networks_res-2_"
+        "desc-denoised_timeseries.tsv"
     )
     table = pd.read_csv(file, sep="\t", na_values="n/a")
     mask = np.asarray(nib.load(str(bold).replace("preproc_bold", "brain_mask")).dataobj) != 0
-    parcels = cubes(FRAMES["ukb"])
-    number = parcels.names.index("x3y4z3") + 1
+    parcels = read_atlas(SHIPPED_ATLAS)
+    number = parcels.names.index("LH_SomMot_9") + 1
     inside = mask & (parcels.numbers.reshape(FSL_SHAPE) == number)
     means = data[inside].mean(axis=0)[1:, None]
     confounds = pd.read_csv(
         tmp_path / "in/sub-1/func/sub-1_task-a_desc-confounds_timeseries.tsv", sep="\t"
     )
-    expected, used = denoise(means, confounds.iloc[1:])
-    assert used == ["trans_x"]
-    np.testing.assert_allclose(table["x3y4z3"], expected[:, 0], atol=1e-3)
+    expected = denoise(means, confounds.iloc[1:])
+    assert expected.regressors == ["trans_x"]
+    np.testing.assert_allclose(table["LH_SomMot_9"], expected.signals[:, 0], atol=1e-3)
     about = json.loads(file.with_suffix(".json").read_text())
     assert about["Regressors"] == ["mean", "linear trend", "trans_x"]
     assert about["DummyScansRemoved"] == 1
+    assert about["ConfoundsStrategy"] == "simple"
+    other = run_app(*call, "--confounds-strategy", "compcor")
+    assert other.returncode == 1
+    assert (
+        "confounds_timeseries.tsv: lacks the column a_comp_cor_00, which --confounds-strategy "
+        "compcor needs; choose another strategy"
+    ) in other.stdout
+    again = run_app(*call, "--confounds-strategy", "none")
+    assert "another confounds strategy" in again.stdout
+    assert json.loads(file.with_suffix(".json").read_text())["Regressors"] == [
+        "mean",
+        "linear trend",
+    ]
     assert set(table.columns) < set(about)
 
     labels = np.zeros(FSL_SHAPE, np.int16)

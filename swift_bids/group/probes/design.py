@@ -38,12 +38,16 @@ class Design:
         (participant, column), whose linear effect is removed from the features in each fold.
     groups
         (participant,) index of the group; a fold never splits a group.
+    sites
+        (participant,) index of the site whose effects were removed from the features; without
+        groups, targets are permuted only within sites, since they may differ between sites.
     """
 
     y: np.ndarray
     classes: tuple[str, ...]
     covariates: np.ndarray | None
     groups: np.ndarray | None
+    sites: np.ndarray | None = None
 
 
 def make_folds(design: Design, seed: int) -> Folds:
@@ -121,6 +125,8 @@ def _draw(design: Design, folds: Folds, n: int, fold: np.ndarray) -> np.ndarray:
     rng = np.random.default_rng(0)
     y, explained = design.y, explained_part(design)
     members = fold if design.groups is None else design.groups
+    if design.groups is None and design.sites is not None:
+        members = fold * (design.sites.max() + 1) + design.sites
     blocks = [np.flatnonzero(members == number) for number in np.unique(members)]
     fold_of_block = np.array([fold[places[0]] for places in blocks])
     size = np.array([len(places) for places in blocks])

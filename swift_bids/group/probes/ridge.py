@@ -7,6 +7,9 @@ strength of the penalty: they follow from the hat matrix (Golub, Heath and Wahba
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 #: Candidate strengths of the penalty.
@@ -17,6 +20,58 @@ _ROUNDING = 1e-12
 _MAX_TARGETS = 600
 
 
+@dataclass(frozen=True)
+class Ridges:
+    """Fitted targets.
+
+    Attributes
+    ----------
+    predicted
+        (test sample, target).
+    left_out
+        (sample, target) predictions for the samples of the fit, each from the others.
+    error
+        (target or group of neighbouring targets,): squared error of `left_out`.
+    version
+        Likewise: index of the version of the features that was used.
+    """
+
+    predicted: np.ndarray
+    left_out: np.ndarray
+    error: np.ndarray
+    version: np.ndarray
+
+
+def fit_best_ridges(
+    versions: Sequence[tuple[np.ndarray, np.ndarray]],
+    y: np.ndarray,
+    groups: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+    n_together: int = 1,
+) -> Ridges:
+    """Fit each target, with the version of the features that predicts left-out samples best.
+
+    Parameters
+    ----------
+    versions
+        `x` and `x_test` of each version.
+    y, groups, weights, n_together
+        As for `fit_ridges`.
+    """
+    fitted = [fit_ridges(x, y, x_test, groups, weights, n_together) for x, x_test in versions]
+    best = fitted[0]
+    for number, own in enumerate(fitted[1:], 1):
+        better = own.error < best.error
+        columns = better.repeat(n_together)
+        best = Ridges(
+            np.where(columns, own.predicted, best.predicted),
+            np.where(columns, own.left_out, best.left_out),
+            np.minimum(own.error, best.error),
+            np.where(better, number, best.version),
+        )
+    return best
+
+
 def fit_ridges(
     x: np.ndarray,
     y: np.ndarray,
@@ -24,7 +79,7 @@ def fit_ridges(
     groups: np.ndarray | None = None,
     weights: np.ndarray | None = None,
     n_together: int = 1,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Ridges:
     """Fit each target, with the penalty that predicts left-out samples best.
 
     Parameters
@@ -39,13 +94,6 @@ def fit_ridges(
         (sample, target) of the squared errors of left-out samples; None: 1.
     n_together
         Number of neighbouring targets that share a penalty.
-
-    Returns
-    -------
-    predicted : numpy.ndarray
-        (test sample, target).
-    left_out : numpy.ndarray
-        (sample, target) predictions for the samples of `x`, each from the others.
     """
     small = x.T @ x if x.shape[1] <= len(x) else x @ x.T
     squares, vectors = np.linalg.eigh(small)
@@ -54,6 +102,7 @@ def fit_ridges(
     u = x @ vectors / np.sqrt(squares) if x.shape[1] <= len(x) else vectors
     to_test = x_test @ x.T @ u
     predicted, left_out = np.empty((len(x_test), y.shape[1])), np.empty_like(y)
+    errors = np.empty(y.shape[1] // n_together)
     step = n_together * max(1, _MAX_TARGETS // n_together)
     for start in range(0, y.shape[1], step):  # to limit memory
         part = slice(start, start + step)
@@ -72,7 +121,8 @@ def fit_ridges(
             left_out[:, columns] = y[:, columns] - error[:, better]
             coefficients = of_y[:, better] / (squares + alpha)[:, None]
             predicted[:, columns] = to_test @ coefficients + mean[better]
-    return predicted, left_out
+        errors[start // n_together : (start + step) // n_together] = least
+    return Ridges(predicted, left_out, errors, np.zeros(len(errors), dtype=int))
 
 
 def _without_own(

@@ -15,6 +15,11 @@ N_BOOTSTRAPS = 500
 #: Names of sets of features. The dummy has none: it predicts from the targets of the training part
 #: alone (scikit-learn's dummy models), and is unrelated to dummy scans.
 EMBEDDING, DUMMY = "embedding", "dummy"
+#: The tokens averaged over time; principal components of their mean and variation over time.
+POSITIONS, TOKENS = "positions", "tokens"
+CONNECTIVITY, MOTION, ACQUISITION = "connectivity", "motion", "acquisition"
+#: The embedding before harmonisation, in the probe of the site.
+NOT_HARMONISED = "not harmonised"
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,8 @@ def main_metric(rows: pd.DataFrame) -> str:
 def probe_table(
     target: Target,
     design: Design,
-    sets: Mapping[str, np.ndarray],
+    n_features: Mapping[str, int],
+    chosen: Mapping[str, str | None],
     predicted: Mapping[str, list[np.ndarray]],
     tested: Mapping[str, PermutationTest],
 ) -> pd.DataFrame:
@@ -122,8 +128,8 @@ def probe_table(
 
     Parameters
     ----------
-    sets
-        Name -> (participant, feature).
+    n_features, chosen
+        Name -> number of features; name -> versions that the folds chose.
     predicted
         Name -> predictions of each repetition: (participant,) numbers; or (participant, 1 + class),
         the index of the class and a score for each class.
@@ -163,7 +169,8 @@ def probe_table(
                     "gain_high": gain.quantile(0.975) if is_baseline else np.nan,
                     "n_participants": len(design.y),
                     "classes": ", ".join(f"{k}: {n}" for k, n in target_counts(design).items()),
-                    "n_features": 0 if name == DUMMY else sets[name].shape[1],
+                    "n_features": n_features[name],
+                    "chosen": chosen[name],
                     "n_permutations": len(null),
                 }
             )

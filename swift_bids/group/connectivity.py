@@ -1,0 +1,183 @@
+"""Time series of parcels -> functional connectivity of runs and participants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.covariance import ledoit_wolf
+
+from swift_bids.base.errors import Problem
+from swift_bids.inputs.filenames import entities_in
+from swift_bids.outputs.parcels import find_parcels, made_with
+from swift_bids.outputs.paths import run_folder
+
+#: A parcel is used if at least this share of rows has it; a row is used if it has at least this
+#: share of parcels.
+_MIN_PARCEL_KNOWN, _MIN_ROW_KNOWN = 0.9, 0.7
+#: Most runs for which identification also uses functional connectivity.
+MAX_RUNS = 2000
+#: Correlations are clipped to this limit, because Fisher's z is infinite at 1.
+_LIMIT = 1 - 1e-6
+#: Smaller eigenvalues of a covariance matrix, as shares of the largest, are raised to this.
+_SMALLEST = 1e-5
+
+
+@dataclass(frozen=True)
+class Connectivity:
+    """Functional connectivity of runs that have time series of the same parcels.
+
+    Attributes
+    ----------
+    by_unit
+        (unit, parcel, parcel) float32 covariance, the mean over the runs of a participant (or
+        session), weighted by included chunks; NaN if they lack many parcels. None without
+        connectivity.
+    by_run
+        (run, edge) correlations as Fisher's z; None for more than 2,000 runs.
+    note
+        How it was computed, or why there is none.
+    problems
+        Tables that could not be read.
+    """
+
+    by_unit: np.ndarray | None
+    by_run: np.ndarray | None
+    note: str
+    problems: tuple[Problem, ...] = ()
+
+
+def collect_connectivity(output_dir: Path, runs: pd.DataFrame, units: pd.Series) -> Connectivity:
+    """Compute functional connectivity from the parcels' time series of all runs.
+
+    Parameters
+    ----------
+    runs
+        Table of the runs.
+    units
+        (run,) participant or session, over whose runs to average.
+    """
+    codes, names = pd.factorize(units)
+    weights = runs["n_included"].to_numpy(np.float32)
+    made: tuple[str, str, str] | None = None
+    parcels: list[str] = []
+    with_file = 0
+    problems = []
+    for row, name in enumerate(runs["name"]):
+        file = find_parcels(run_folder(output_dir, name), name)
+        if file is None:
+            continue
+        try:
+            own_made = made_with(file)
+            matrix, own_parcels = covariance(file)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"{file} or its sidecar cannot be read ({error}); embed the run again"
+            problems.append(Problem(entities_in(name)["sub"], name, reason))
+            continue
+        if made is None:
+            made, parcels = own_made, own_parcels
+            total = np.zeros((len(names), *matrix.shape), dtype=np.float32)
+            weight = np.zeros_like(total)
+            per_run = None
+            if len(runs) <= MAX_RUNS:
+                per_run = np.full((len(runs), *matrix.shape), np.nan, dtype=np.float32)
+        elif (own_made, own_parcels) != (made, parcels):
+            return Connectivity(
+                None,
+                None,
+                f"{file} has other parcels or other confounds regressed out than the runs before "
+                f"it; embed all runs with the same --atlas and --confounds-strategy",
+                tuple(problems),
+            )
+        with_file += 1
+        known = ~np.isnan(matrix)
+        total[codes[row]] += weights[row] * np.where(known, matrix, 0)
+        weight[codes[row]] += weights[row] * known
+        if per_run is not None:
+            per_run[row] = matrix
+    if made is None:
+        return Connectivity(None, None, "no run has time series of parcels", tuple(problems))
+    with np.errstate(invalid="ignore"):
+        total /= weight
+    del weight
+    note = (
+        f"covariances (Ledoit and Wolf 2004) of the signals of {len(parcels)} parcels ({made[0]}), "
+        f"confounds strategy {made[2]}, of {with_file} of {len(runs)} runs"
+    )
+    by_unit = _complete(total)
+    if by_unit is None:
+        share = f"{_MIN_PARCEL_KNOWN:.0%} of the participants"
+        note = f"fewer than two of the {len(parcels)} parcels are known for {share}"
+    complete = None if per_run is None else _complete(per_run)
+    by_run = None if complete is None else correlations(complete)
+    return Connectivity(by_unit, by_run, note, tuple(problems))
+
+
+def covariance(parcel_file: Path) -> tuple[np.ndarray, list[str]]:
+    """Compute the shrunk covariance of the signals of a run (Ledoit and Wolf 2004).
+
+    Returns
+    -------
+    numpy.ndarray
+        (parcel, parcel) float32; NaN where a parcel has no signal.
+    list of str
+        Names of the parcels.
+
+    Raises
+    ------
+    ValueError
+        The table has fewer than two parcels.
+    """
+    table = pd.read_csv(parcel_file, sep="\t", na_values="n/a", dtype=np.float32)
+    if table.shape[1] < 2:
+        raise ValueError("it has fewer than two parcels")
+    signals = table.to_numpy(np.float64)
+    signals = signals[~np.isnan(signals).all(axis=1)]  # without faulty and scrubbed volumes
+    known = np.flatnonzero(~np.isnan(signals).any(axis=0))
+    matrix = np.full((table.shape[1],) * 2, np.nan, dtype=np.float32)
+    if len(signals) > 1 and len(known) > 1:
+        matrix[np.ix_(known, known)] = ledoit_wolf(signals[:, known])[0]
+    return matrix, list(table.columns)
+
+
+def _complete(matrices: np.ndarray) -> np.ndarray | None:
+    """Drop parcels that many rows lack, fill gaps of other parcels with the mean over the rows, and
+    set rows without most of the parcels to NaN; None if no row or fewer than two parcels remain."""
+    known = ~np.isnan(np.diagonal(matrices, axis1=1, axis2=2))  # (row, parcel)
+    usable = known.mean(axis=1) >= _MIN_ROW_KNOWN
+    if not usable.any():
+        return None
+    kept = np.flatnonzero(known[usable].mean(axis=0) >= _MIN_PARCEL_KNOWN)
+    if len(kept) < 2:
+        return None
+    matrices = matrices[:, kept[:, None], kept]
+    gaps = np.isnan(matrices)
+    mean = np.nanmean(matrices[usable], axis=0)
+    matrices = np.where(gaps, mean, matrices)
+    for row in np.flatnonzero(usable & gaps.any(axis=(1, 2))):  # may have negative eigenvalues
+        values, vectors = np.linalg.eigh(matrices[row])
+        raised = np.maximum(values, _SMALLEST * values[-1])
+        matrices[row] = (vectors * raised) @ vectors.T
+    matrices[~usable] = np.nan
+    return matrices
+
+
+def correlations(covariances: np.ndarray) -> np.ndarray:
+    """Fisher's z of the correlations, (row, edge), upper triangle row by row."""
+    spread = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
+    edges = upper_triangle(covariances / (spread[:, :, None] * spread[:, None]), k=1)
+    return np.arctanh(np.clip(edges, -_LIMIT, _LIMIT)).astype(np.float32)
+
+
+def upper_triangle(matrices: np.ndarray, k: int) -> np.ndarray:
+    """Upper triangle of (row, n, n) as (row, edge), row by row; k = 0: with the diagonal."""
+    n = matrices.shape[1]
+    places = np.flatnonzero(np.triu(np.ones((n, n), dtype=bool), k))
+    return np.take(matrices.reshape(len(matrices), -1), places, axis=1)
+
+
+def partial_correlations(covariances: np.ndarray) -> np.ndarray:
+    """Fisher's z of the partial correlations, (row, edge), upper triangle row by row."""
+    return -correlations(np.linalg.inv(covariances))

@@ -1,0 +1,90 @@
+"""Rows of an analysis -> sets of features to predict from: embeddings, and their baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from swift_bids.group.analysis import Analysis, session_names
+from swift_bids.group.baselines import acquisition, motion
+from swift_bids.group.connectivity import collect_connectivity
+from swift_bids.group.positions import collect_positions
+from swift_bids.group.probes.features import Components, ConnectivityMatrices, FeatureSet, Table
+from swift_bids.group.probes.harmonise import Harmonised
+from swift_bids.group.probes.scores import (
+    ACQUISITION,
+    CONNECTIVITY,
+    EMBEDDING,
+    MOTION,
+    POSITIONS,
+    TOKENS,
+)
+from swift_bids.group.tables import GroupResults
+
+#: If at most this share of the participants lacks a baseline, the probes exclude these
+#: participants; if more do, the probes omit the baseline.
+_MAX_LACKING = 0.1
+
+
+@dataclass(frozen=True)
+class FeatureSets:
+    """Features of the rows of an analysis.
+
+    Attributes
+    ----------
+    sets
+        Name -> features.
+    usable
+        bool (row,): whether the row has all of them.
+    omitted
+        `baseline NAME` -> why the set is omitted.
+    """
+
+    sets: Mapping[str, FeatureSet]
+    usable: np.ndarray
+    omitted: Mapping[str, str] = field(default_factory=dict)
+
+
+def collect_features(output_dir: Path, results: GroupResults, analysis: Analysis) -> FeatureSets:
+    """Collect the representations of the embeddings, and the baselines, of an analysis."""
+    table, runs = analysis.embedded.table, results.runs.table
+    units = session_names(runs) if analysis.by_session else runs["participant_id"]
+    sets: dict[str, FeatureSet] = {EMBEDDING: Table(analysis.embedded.features.astype(np.float64))}
+    omitted: dict[str, str] = {}
+    over_time, reason = collect_positions(output_dir, runs, units)
+    if reason is None:
+        sets[POSITIONS] = Table(over_time[:, 0].astype(np.float64))
+        sets[TOKENS] = Components(over_time.reshape(len(over_time), -1).astype(np.float64))
+    else:
+        omitted["positions and tokens"] = reason
+    connectivity = results.connectivity
+    if analysis.by_session and connectivity is not None:
+        connectivity = collect_connectivity(output_dir, runs, units)
+    baselines = {MOTION: motion(table), ACQUISITION: acquisition(table)}
+    if connectivity is not None and connectivity.by_unit is not None:
+        baselines[CONNECTIVITY] = connectivity.by_unit
+    elif connectivity is not None:
+        omitted[f"baseline {CONNECTIVITY}"] = connectivity.note
+    usable = np.ones(len(table), dtype=bool)
+    for name, values in baselines.items():
+        known = ~np.isnan(values).any(axis=tuple(range(1, values.ndim)))
+        if (~known).mean() <= _MAX_LACKING:
+            sets[name] = (ConnectivityMatrices if values.ndim == 3 else Table)(values)
+            usable &= known
+        else:
+            rows = "sessions" if analysis.by_session else "participants"
+            omitted[f"baseline {name}"] = f"{(~known).sum()} of {len(known)} {rows} lack it"
+    if analysis.sites is not None:
+        usable &= analysis.sites.known
+        sets = {name: harmonised(features, analysis) for name, features in sets.items()}
+    return FeatureSets(sets, usable, omitted)
+
+
+def harmonised(features: FeatureSet, analysis: Analysis) -> FeatureSet:
+    """Features without the effects of the sites of `--harmonise`; as they are without it."""
+    # rows without a site are left out later
+    sites = analysis.site_codes
+    return features if sites is None else Harmonised(features, sites)
