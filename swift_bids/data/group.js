@@ -81,21 +81,58 @@
   layoutChoice.addEventListener("change", draw);
   columnChoice.addEventListener("change", draw);
   draw();
-  // The mosaic of the run under the pointer.
-  const preview = document.getElementById("preview");
-  const captions = preview.querySelector("figcaption");
-  plot.on("plotly_hover", function (event) {
-    const name = event.points[0].customdata;
-    const picture = data.pictures[data.names.indexOf(name)];
-    preview.querySelector("img").hidden = !picture;
-    if (picture) {
-      preview.querySelector("img").src = picture;
-    }
-    captions.textContent = name + (picture ? "" : " (no picture)");
+  // One strip of points for each measure of quality, as on MRIQC's group page.
+  const quality = document.getElementById("quality");
+  const measures = Object.entries(data.quality);
+  const nColumns = Math.min(3, measures.length);
+  const strips = measures.map(function (entry, number) {
+    const axis = number ? String(number + 1) : "";
+    const known = data.names.map((_, i) => i).filter((i) => entry[1].values[i] !== null);
+    return {
+      type: "scatter", mode: "markers", xaxis: "x" + axis, yaxis: "y" + axis, hoverinfo: "text",
+      // side by side rather than on top of each other, the same at every visit
+      x: known.map((i) => (i * 0.618034) % 1), y: known.map((i) => entry[1].values[i]),
+      customdata: known.map((i) => data.names[i]),
+      text: known.map((i) => plain(data.names[i]) + "<br>" + entry[1].values[i]),
+      marker: {
+        size: 7, opacity: 0.7, line: {width: 0.5, color: "#fff"},
+        color: known.map((i) => data.colours[data.outliers[i] ? 1 : 0]),
+      },
+    };
   });
-  plot.on("plotly_click", function (event) {
+  const axes = {};
+  measures.forEach(function (entry, number) {
+    const axis = number ? String(number + 1) : "";
+    axes["xaxis" + axis] = {visible: false, range: [-0.3, 1.3]};
+    axes["yaxis" + axis] = {title: {text: entry[1].label, standoff: 4}, zeroline: false};
+  });
+  Plotly.newPlot(quality, strips, Object.assign(axes, {
+    grid: {rows: Math.ceil(measures.length / nColumns), columns: nColumns, pattern: "independent", xgap: 0.3},
+    margin: {l: 70, r: 20, t: 10, b: 10}, height: 240 * Math.ceil(measures.length / nColumns),
+    hovermode: "closest", showlegend: false, font: {family: "system-ui, sans-serif"},
+  }), {responsive: true, displaylogo: false, displayModeBar: false});
+
+  // The mosaic of the run under the pointer.
+  function showPicture(preview) {
+    return function (event) {
+      const name = event.points[0].customdata;
+      const picture = data.pictures[data.names.indexOf(name)];
+      preview.querySelector("img").hidden = !picture;
+      if (picture) {
+        preview.querySelector("img").src = picture;
+      }
+      preview.querySelector("figcaption").textContent = name + (picture ? "" : " (no picture)");
+    };
+  }
+
+  function openPage(event) {
     const participant = event.points[0].customdata.split("_")[0];
     window.open(encodeURIComponent(participant) + ".html", "_blank");
+  }
+
+  [[plot, "preview"], [quality, "quality-preview"]].forEach(function (pair) {
+    pair[0].on("plotly_hover", showPicture(document.getElementById(pair[1])));
+    pair[0].on("plotly_click", openPage);
   });
 
   // The table of runs shows the runs whose names contain all words of the filter.

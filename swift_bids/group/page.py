@@ -51,6 +51,15 @@ _COLOUR_COLUMNS = (
     "mask",
     "weights_sha256",
 )
+#: Measures of quality and their labels.
+_QUALITY = {
+    "mean_fd": "mean FD (mm)",
+    "censored": "share censored",
+    "tsnr": "temporal SNR",
+    "template_share": "brain covered (share)",
+    "mask_volume": "mask volume (mL)",
+    "outlier_distance": "outlier distance",
+}
 
 
 def write_group_report(output_dir: Path, results: GroupResults, known: pd.DataFrame) -> Path:
@@ -132,6 +141,12 @@ def _map(
             }
             for name, (positions, labels) in layouts.items()
         },
+        "quality": {
+            name: {"label": label, **column}
+            for name, label in _QUALITY.items()
+            if (column := _numbers(table[name].iloc[points]))
+        },
+        "outliers": table["outlier"].iloc[points].tolist(),
         "columns": {name: column for name, column in columns.items() if column},
         "colours": COLOURS,
     }
@@ -162,13 +177,20 @@ def _umap(features: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
     return np.asarray(positions, dtype=np.float64), ("UMAP 1", "UMAP 2")
 
 
+def _numbers(column: pd.Series) -> dict[str, Any] | None:
+    """Values of a column of numbers; None if all are missing."""
+    values = [None if np.isnan(v) else float(f"{v:.6g}") for v in column.astype(float)]
+    return {"values": values} if any(v is not None for v in values) else None
+
+
 def _colour_column(column: pd.Series) -> dict[str, Any] | None:
     """Values or classes of a column; None if all runs have the same class."""
     as_column = as_target(str(column.name), column)
-    values = [None if np.isnan(v) else float(f"{v:.6g}") for v in as_column.values]
+    numbers = pd.Series(as_column.values)
     if not as_column.classes:
-        return {"values": values} if as_column.known.any() else None
+        return _numbers(numbers)
     if len(as_column.classes) == 1:
         return None
     many = len(as_column.classes) > MAX_IN_LEGEND
-    return {"classes": as_column.classes, "codes": values, "many": many}
+    codes = [None if np.isnan(code) else int(code) for code in numbers]
+    return {"classes": as_column.classes, "codes": codes, "many": many}

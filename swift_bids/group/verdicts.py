@@ -25,11 +25,8 @@ from swift_bids.group.tables import GroupResults
 _MAX_P = 0.05
 #: If embeddings still predict the site better than this, it was not removed.
 _MAX_AUROC_OF_SITE = 0.6
-#: Representations besides the mean over all tokens, and what sentences call them.
-_REPRESENTATIONS = {
-    POSITIONS: "the means at its eight positions",
-    TOKENS: "these with their variation over time",
-}
+#: Forms of the embedding besides the mean over all tokens.
+_FORMS = (POSITIONS, TOKENS)
 
 
 def sentences_of(results: GroupResults) -> list[tuple[bool, str]]:
@@ -58,7 +55,7 @@ def sentences_of(results: GroupResults) -> list[tuple[bool, str]]:
         sentences.append(
             (
                 n_outliers <= 3 * max(1.0, expected),
-                f"{n_outliers} run(s) lie far from the others (outliers); {expected:.1f} would be "
+                f"{_runs(n_outliers)} far from the others (outliers); {expected:.1f} would be "
                 f"expected by chance.{advice}",
             )
         )
@@ -70,6 +67,10 @@ def sentences_of(results: GroupResults) -> list[tuple[bool, str]]:
     sentences += _site_sentences(results)
     sentences += _mask_sentences(results)
     return sentences
+
+
+def _runs(n: int) -> str:
+    return "1 run lies" if n == 1 else f"{n} runs lie"
 
 
 def _condition_sentences(results: GroupResults) -> list[tuple[bool, str]]:
@@ -208,23 +209,25 @@ def _probe_sentences(probes: pd.DataFrame) -> list[tuple[bool, str]]:
             if other in rows.index and not rows.loc[other, "gain_low"] > 0
         ]
         found = f"{METRIC_NAMES[metric]} {own['value']:.2f}, p = {own['p']:.3f}"
+        finer = [f"{name} {rows.loc[name, 'value']:.2f}" for name in _FORMS if name in rows.index]
+        if finer:
+            found += f"; from {', from '.join(finer)}"
         if _too_few_permutations(own):
             sentence = f"{target}: there are too few permutations to rule out chance ({found})"
         elif own["p"] > _MAX_P:
-            sentence = f"{target} cannot be predicted better than by chance ({found})"
+            sentence = (
+                f"{target} cannot be predicted from the mean embedding better than by chance "
+                f"({found})"
+            )
         elif no_better:
             sentence = (
-                f"{target} can be predicted ({found}), but not clearly better than from "
-                f"{' and '.join(no_better)}"
+                f"{target} can be predicted from the mean embedding ({found}), but not clearly "
+                f"better than from {' and '.join(no_better)}"
             )
         else:
-            sentence = f"{target} can be predicted, better than from every baseline ({found})"
-        finer = [
-            f"{rows.loc[name, 'value']:.2f} from {text}"
-            for name, text in _REPRESENTATIONS.items()
-            if name in rows.index
-        ]
-        if finer:
-            sentence += f". This is from the mean over all tokens; {', '.join(finer)}"
+            sentence = (
+                f"{target} can be predicted from the mean embedding, better than from every "
+                f"baseline ({found})"
+            )
         sentences.append((own["p"] <= _MAX_P and not no_better, sentence + "."))
     return sentences

@@ -127,13 +127,21 @@ class ConnectivityMatrices:
         """
         values, vectors = np.linalg.eigh(self._logarithms[train].mean(axis=0))
         whitening = (vectors * np.exp(-values / 2)) @ vectors.T
-        return upper_triangle(logarithms(whitening @ self.covariances @ whitening), k=0)
+        return upper_triangle(logarithms(self.covariances, whitening), k=0)
 
 
-def logarithms(matrices: np.ndarray) -> np.ndarray:
-    """Logarithms of symmetric positive definite matrices (row, n, n)."""
+def logarithms(matrices: np.ndarray, whitening: np.ndarray | None = None) -> np.ndarray:
+    """Logarithms of symmetric positive definite matrices (row, n, n).
+
+    Parameters
+    ----------
+    whitening
+        (n, n) symmetric; multiplies each matrix from both sides before. None: the identity.
+    """
 
     def of_part(part: np.ndarray) -> np.ndarray:
+        if whitening is not None:
+            part = whitening @ part @ whitening
         values, vectors = np.linalg.eigh(part)
         logs = np.log(np.maximum(values, np.finfo(values.dtype).eps * values[:, -1:]))
         return (vectors * logs[:, None]) @ vectors.transpose(0, 2, 1)
