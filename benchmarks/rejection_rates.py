@@ -157,6 +157,16 @@ def harmonised(rng: np.random.Generator) -> Probe:
     return Harmonised(Table(x), site), y, 0, None, None
 
 
+def harmonised_families(rng: np.random.Generator) -> Probe:
+    """Two sites, families of one to three with effects, harmonised; `--group-by family`."""
+    family = np.repeat(np.arange(40), rng.integers(1, 4, 40))
+    site = rng.permutation(np.arange(40) % 2)[family]
+    x = noise(rng, len(family)) + 2 * rng.standard_normal((2, N_FEATURES))[site]
+    x += rng.standard_normal((40, N_FEATURES))[family]
+    y = 2 * site + rng.standard_normal(40)[family] + rng.standard_normal(len(family))
+    return Harmonised(Table(x), site), y, 0, None, family
+
+
 IDENTIFICATION = (sites, tasks, unequal_runs, two_sessions, families, large)
 PROBES = (
     number,
@@ -171,6 +181,7 @@ PROBES = (
     connectivity,
     components,
     harmonised,
+    harmonised_families,
 )
 
 

@@ -27,7 +27,7 @@
     link.href = URL.createObjectURL(new Blob([text], {type: "text/tab-separated-values"}));
     link.download = button.dataset.file;
     link.click();
-    URL.revokeObjectURL(link.href);
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
     document.getElementById("n-rated").textContent = (lines.length - 1) + " run(s) saved";
   });
 })();

@@ -11,7 +11,7 @@ from swift_bids.geometry.motion import PARAMETERS
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES
 from swift_bids.inputs.confounds import read_confounds
 from swift_bids.inputs.run import Run
-from swift_bids.steps.denoise import lacking
+from swift_bids.steps.denoise import lacking, of_combined_mask
 from swift_bids.steps.parcels import read_atlas
 
 #: Most names of tensors in a message.
@@ -35,20 +35,26 @@ def check_atlas(atlas_file: Path) -> None:
 def without_confounds(runs: Sequence[Run], strategy: str) -> list[Problem]:
     """Find runs whose confounds lack what `--confounds-strategy` needs; one problem for each."""
     problems = []
-    for run in runs:
-        columns: list[str] = []
-        if run.confounds:
-            columns = list(read_confounds(run.confounds, n_rows=1).columns)
-        elif run.raw_transforms:
-            columns = [*PARAMETERS, "framewise_displacement"]
-        if missing := lacking(columns, strategy):
-            table = run.confounds or "it has no confounds table"
+    for run in runs if lacking([], strategy) else ():
+        try:
+            missing = lacking(_columns_of(run), strategy)
             reason = (
-                f"{table}: lacks the column {missing}, which --confounds-strategy {strategy} "
-                f"needs; choose another strategy"
+                f"{run.confounds or 'the run'} lacks the column {missing}, "
+                f"which --confounds-strategy {strategy} needs; choose another strategy"
             )
+        except InputError as error:
+            missing, reason = "all", str(error)
+        if missing:
             problems.append(Problem(run.participant, run.name, reason))
     return problems
+
+
+def _columns_of(run: Run) -> list[str]:
+    """Columns of a run's confounds that a strategy can use."""
+    if run.confounds:
+        first = read_confounds(run.confounds, n_rows=1)
+        return list(of_combined_mask(first, run.confounds).columns)
+    return [*PARAMETERS, "framewise_displacement"] if run.raw_transforms else []
 
 
 def check_network(

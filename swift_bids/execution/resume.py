@@ -104,6 +104,8 @@ def reason_to_rerun(
             return f"{Path(name).name} is missing"
         if size_now != size:
             return f"{Path(name).name} is damaged: it has {size_now} bytes instead of {size}"
+    if not any(name.endswith("_positions.safetensors") for name in files):
+        return "it has no tokens by position"
     has_tokens = any(name.endswith("_tokens.safetensors") for name in files)
     if has_tokens and not keep_tokens:
         return "it has tokens, but this command has --no-tokens"

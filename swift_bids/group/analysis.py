@@ -164,6 +164,8 @@ def check_harmonise(settings: GroupSettings) -> None:
     """
     check_installed()
     name = settings.harmonise
+    if settings.targets == ["none"]:
+        raise UsageError(f"--harmonise {name} is for probes, but --target none asks for no probe")
     if name in settings.covariates or name in (settings.targets or ()):
         flag = "--covariate" if name in settings.covariates else "--target"
         raise UsageError(f"--harmonise {name}: the column is also a {flag}; remove one of the two")

@@ -136,7 +136,7 @@ def without_rare_classes(target: Target) -> tuple[Target, str | None]:
     )
 
 
-def reason_unfit(target: Target, n_participants: int) -> str | None:
+def reason_unfit(target: Target, n_participants: int, max_classes: int = MAX_CLASSES) -> str | None:
     """Why a target cannot be probed; None if it can."""
     n_known = int(target.known.sum())
     if n_known < MIN_PARTICIPANTS:
@@ -148,10 +148,10 @@ def reason_unfit(target: Target, n_participants: int) -> str | None:
         return None
     if len(target.classes) == 1:
         return f"all participants have the same value, {target.classes[0]}"
-    if len(target.classes) > MAX_CLASSES:
+    if len(target.classes) > max_classes:
         return (
             f"text with {len(target.classes)} different values; a probe accepts at most "
-            f"{MAX_CLASSES} classes"
+            f"{max_classes} classes"
         )
     small = {label: n for label, n in target.counts.items() if n < MIN_IN_CLASS}
     if small:
@@ -249,7 +249,8 @@ def site_column(table: pd.DataFrame, name: str) -> tuple[Target, str | None]:
         The column does not exist, or fewer than two sites remain.
     """
     text = _column(table, name, "--harmonise").astype(str).str.strip()
-    counts = text[~text.isin(MISSING)].value_counts()
+    known = ~text.isin(MISSING)
+    counts = table["participant_id"][known].groupby(text[known]).nunique()
     kept = sorted(counts.index[counts >= MIN_IN_CLASS])
     if len(kept) < 2:
         raise UsageError(

@@ -11,18 +11,21 @@ from sklearn.covariance import ledoit_wolf
 
 from swift_bids.base.errors import Problem
 from swift_bids.inputs.filenames import entities_in
-from swift_bids.outputs.parcels import find_parcels, made_with
+from swift_bids.outputs.parcels import find_parcels, is_shortened, made_with
 from swift_bids.outputs.paths import run_folder
 
 #: A parcel is used if at least this share of rows has it; a row is used if it has at least this
 #: share of parcels.
 _MIN_PARCEL_KNOWN, _MIN_ROW_KNOWN = 0.9, 0.7
-#: Most runs for which identification also uses functional connectivity.
-MAX_RUNS = 2000
+#: Most runs, and most entries of their covariance matrices (1 GB), for which identification also
+#: uses functional connectivity.
+MAX_RUNS, _MAX_ENTRIES = 2000, 250_000_000
 #: Correlations are clipped to this limit, because Fisher's z is infinite at 1.
 _LIMIT = 1 - 1e-6
 #: Smaller eigenvalues of a covariance matrix, as shares of the largest, are raised to this.
 _SMALLEST = 1e-5
+#: Rows at a time, to limit memory.
+_PART = 200
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Connectivity:
         session), weighted by included chunks; NaN if they lack many parcels. None without
         connectivity.
     by_run
-        (run, edge) correlations as Fisher's z; None for more than 2,000 runs.
+        (run, edge) correlations as Fisher's z; None for very many runs and parcels.
     note
         How it was computed, or why there is none.
     problems
@@ -63,7 +66,7 @@ def collect_connectivity(output_dir: Path, runs: pd.DataFrame, units: pd.Series)
     weights = runs["n_included"].to_numpy(np.float32)
     made: tuple[str, str, str] | None = None
     parcels: list[str] = []
-    with_file = 0
+    with_file = n_shortened = 0
     problems = []
     for row, name in enumerate(runs["name"]):
         file = find_parcels(run_folder(output_dir, name), name)
@@ -78,10 +81,9 @@ def collect_connectivity(output_dir: Path, runs: pd.DataFrame, units: pd.Series)
             continue
         if made is None:
             made, parcels = own_made, own_parcels
-            total = np.zeros((len(names), *matrix.shape), dtype=np.float32)
-            weight = np.zeros_like(total)
+            mean = _Mean(len(names), len(parcels))
             per_run = None
-            if len(runs) <= MAX_RUNS:
+            if len(runs) <= MAX_RUNS and len(runs) * matrix.size <= _MAX_ENTRIES:
                 per_run = np.full((len(runs), *matrix.shape), np.nan, dtype=np.float32)
         elif (own_made, own_parcels) != (made, parcels):
             return Connectivity(
@@ -92,25 +94,23 @@ def collect_connectivity(output_dir: Path, runs: pd.DataFrame, units: pd.Series)
                 tuple(problems),
             )
         with_file += 1
-        known = ~np.isnan(matrix)
-        total[codes[row]] += weights[row] * np.where(known, matrix, 0)
-        weight[codes[row]] += weights[row] * known
+        n_shortened += is_shortened(file)
+        mean.add(codes[row], matrix, weights[row])
         if per_run is not None:
             per_run[row] = matrix
     if made is None:
         return Connectivity(None, None, "no run has time series of parcels", tuple(problems))
-    with np.errstate(invalid="ignore"):
-        total /= weight
-    del weight
     note = (
         f"covariances (Ledoit and Wolf 2004) of the signals of {len(parcels)} parcels ({made[0]}), "
         f"confounds strategy {made[2]}, of {with_file} of {len(runs)} runs"
     )
-    by_unit = _complete(total)
+    if n_shortened:
+        note += f", of which {n_shortened} are too short for all regressors"
+    by_unit = _complete(*mean.values())
     if by_unit is None:
         share = f"{_MIN_PARCEL_KNOWN:.0%} of the participants"
         note = f"fewer than two of the {len(parcels)} parcels are known for {share}"
-    complete = None if per_run is None else _complete(per_run)
+    complete = None if per_run is None else _complete(per_run, np.empty(0, dtype=int))
     by_run = None if complete is None else correlations(complete)
     return Connectivity(by_unit, by_run, note, tuple(problems))
 
@@ -142,9 +142,42 @@ def covariance(parcel_file: Path) -> tuple[np.ndarray, list[str]]:
     return matrix, list(table.columns)
 
 
-def _complete(matrices: np.ndarray) -> np.ndarray | None:
+class _Mean:
+    """Weighted means of matrices with gaps, of several units."""
+
+    def __init__(self, n_units: int, n_parcels: int) -> None:
+        self._sum = np.zeros((n_units, n_parcels, n_parcels), dtype=np.float32)
+        self._weight = np.zeros(n_units, dtype=np.float32)
+        #: Weights that gaps lack, of the few units that have any.
+        self._lacking: dict[int, np.ndarray] = {}
+
+    def add(self, unit: int, matrix: np.ndarray, weight: float) -> None:
+        """Add a matrix, in which NaN is a gap."""
+        gaps = np.isnan(matrix)
+        self._sum[unit] += weight * np.where(gaps, 0, matrix)
+        self._weight[unit] += weight
+        if gaps.any():
+            lacking = self._lacking.setdefault(unit, np.zeros(matrix.shape, np.float32))
+            lacking += weight * gaps
+
+    def values(self) -> tuple[np.ndarray, np.ndarray]:
+        """The means, NaN where all matrices have gaps; and the units with gaps."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            for unit, lacking in self._lacking.items():
+                self._sum[unit] *= self._weight[unit] / (self._weight[unit] - lacking)
+            self._sum /= self._weight[:, None, None]
+        return self._sum, np.array(sorted(self._lacking), dtype=int)
+
+
+def _complete(matrices: np.ndarray, uneven: np.ndarray) -> np.ndarray | None:
     """Drop parcels that many rows lack, fill gaps of other parcels with the mean over the rows, and
-    set rows without most of the parcels to NaN; None if no row or fewer than two parcels remain."""
+    set rows without most of the parcels to NaN; None if no row or fewer than two parcels remain.
+
+    Parameters
+    ----------
+    uneven
+        Rows that are means of matrices with different gaps, and so may have negative eigenvalues.
+    """
     known = ~np.isnan(np.diagonal(matrices, axis1=1, axis2=2))  # (row, parcel)
     usable = known.mean(axis=1) >= _MIN_ROW_KNOWN
     if not usable.any():
@@ -152,12 +185,15 @@ def _complete(matrices: np.ndarray) -> np.ndarray | None:
     kept = np.flatnonzero(known[usable].mean(axis=0) >= _MIN_PARCEL_KNOWN)
     if len(kept) < 2:
         return None
-    matrices = matrices[:, kept[:, None], kept]
-    gaps = np.isnan(matrices)
-    mean = np.nanmean(matrices[usable], axis=0)
-    matrices = np.where(gaps, mean, matrices)
-    for row in np.flatnonzero(usable & gaps.any(axis=(1, 2))):  # may have negative eigenvalues
-        values, vectors = np.linalg.eigh(matrices[row])
+    if len(kept) < matrices.shape[1]:
+        matrices = np.ascontiguousarray(matrices[:, kept[:, None], kept])
+    with_gaps = np.flatnonzero(usable & ~known[:, kept].all(axis=1))
+    mean = np.zeros(matrices.shape[1:])
+    if len(with_gaps):
+        mean = np.nanmean(matrices[usable], axis=0)
+    for row in np.union1d(with_gaps, uneven[usable[uneven]]):
+        filled = np.where(np.isnan(matrices[row]), mean, matrices[row])
+        values, vectors = np.linalg.eigh(filled.astype(np.float64))
         raised = np.maximum(values, _SMALLEST * values[-1])
         matrices[row] = (vectors * raised) @ vectors.T
     matrices[~usable] = np.nan
@@ -166,6 +202,11 @@ def _complete(matrices: np.ndarray) -> np.ndarray | None:
 
 def correlations(covariances: np.ndarray) -> np.ndarray:
     """Fisher's z of the correlations, (row, edge), upper triangle row by row."""
+    parts = [covariances[i : i + _PART] for i in range(0, len(covariances), _PART)]
+    return np.concatenate([_correlations_of_part(part) for part in parts])
+
+
+def _correlations_of_part(covariances: np.ndarray) -> np.ndarray:
     spread = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
     edges = upper_triangle(covariances / (spread[:, :, None] * spread[:, None]), k=1)
     return np.arctanh(np.clip(edges, -_LIMIT, _LIMIT)).astype(np.float32)
@@ -180,4 +221,5 @@ def upper_triangle(matrices: np.ndarray, k: int) -> np.ndarray:
 
 def partial_correlations(covariances: np.ndarray) -> np.ndarray:
     """Fisher's z of the partial correlations, (row, edge), upper triangle row by row."""
-    return -correlations(np.linalg.inv(covariances))
+    parts = [covariances[i : i + _PART] for i in range(0, len(covariances), _PART)]
+    return np.concatenate([-_correlations_of_part(np.linalg.inv(part)) for part in parts])

@@ -27,6 +27,8 @@ from swift_bids.group.tables import GroupResults
 #: If at most this share of the participants lacks a baseline, the probes exclude these
 #: participants; if more do, the probes omit the baseline.
 _MAX_LACKING = 0.1
+#: Key of `omitted` for outputs without tokens by position.
+POSITIONS_AND_TOKENS = "positions and tokens"
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,22 @@ class FeatureSets:
 def collect_features(output_dir: Path, results: GroupResults, analysis: Analysis) -> FeatureSets:
     """Collect the representations of the embeddings, and the baselines, of an analysis."""
     table, runs = analysis.embedded.table, results.runs.table
+    rows = "sessions" if analysis.by_session else "participants"
     units = session_names(runs) if analysis.by_session else runs["participant_id"]
     sets: dict[str, FeatureSet] = {EMBEDDING: Table(analysis.embedded.features.astype(np.float64))}
     omitted: dict[str, str] = {}
-    over_time, reason = collect_positions(output_dir, runs, units)
-    if reason is None:
+    usable = np.ones(len(table), dtype=bool)
+    over_time, problems = collect_positions(output_dir, runs, units)
+    results.problems += [p for p in problems if p not in results.problems]
+    known = ~np.isnan(over_time).any(axis=(1, 2))
+    if (~known).mean() <= _MAX_LACKING:
         sets[POSITIONS] = Table(over_time[:, 0].astype(np.float64))
         sets[TOKENS] = Components(over_time.reshape(len(over_time), -1).astype(np.float64))
+        usable &= known
     else:
-        omitted["positions and tokens"] = reason
+        omitted[POSITIONS_AND_TOKENS] = (
+            f"the outputs of {(~known).sum()} of {len(known)} {rows} lack them"
+        )
     connectivity = results.connectivity
     if analysis.by_session and connectivity is not None:
         connectivity = collect_connectivity(output_dir, runs, units)
@@ -68,14 +77,12 @@ def collect_features(output_dir: Path, results: GroupResults, analysis: Analysis
         baselines[CONNECTIVITY] = connectivity.by_unit
     elif connectivity is not None:
         omitted[f"baseline {CONNECTIVITY}"] = connectivity.note
-    usable = np.ones(len(table), dtype=bool)
     for name, values in baselines.items():
         known = ~np.isnan(values).any(axis=tuple(range(1, values.ndim)))
         if (~known).mean() <= _MAX_LACKING:
             sets[name] = (ConnectivityMatrices if values.ndim == 3 else Table)(values)
             usable &= known
         else:
-            rows = "sessions" if analysis.by_session else "participants"
             omitted[f"baseline {name}"] = f"{(~known).sum()} of {len(known)} {rows} lack it"
     if analysis.sites is not None:
         usable &= analysis.sites.known

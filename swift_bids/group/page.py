@@ -22,6 +22,7 @@ from swift_bids.group.figures import (
     svg,
 )
 from swift_bids.group.outliers import OUTLIER_P, principal_components
+from swift_bids.group.probes.features import MAX_FOR_TANGENT
 from swift_bids.group.reliability import RATINGS
 from swift_bids.group.tables import PROBES_FIGURE, GroupResults
 from swift_bids.group.verdicts import sentences_of
@@ -83,6 +84,7 @@ def write_group_report(output_dir: Path, results: GroupResults, known: pd.DataFr
         version=__version__,
         random_weights=bool(table["random_weights"].any()),
         outlier_p=OUTLIER_P,
+        max_for_tangent=MAX_FOR_TANGENT,
         map=_map(output_dir, results, known, points),
         n_points=len(points),
         similarity=svg(similarity_figure(results.runs.features, table["participant_id"]))

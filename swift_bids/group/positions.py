@@ -1,4 +1,4 @@
-"""Participant outputs -> spatially pooled tokens of participants or sessions."""
+"""Participant outputs -> tokens of participants or sessions, averaged over time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from swift_bids.base.errors import Problem
+from swift_bids.inputs.filenames import entities_in
 from swift_bids.outputs.paths import output_path
 
 
 def collect_positions(
     output_dir: Path, runs: pd.DataFrame, units: pd.Series
-) -> tuple[np.ndarray, str | None]:
+) -> tuple[np.ndarray, list[Problem]]:
     """Average the mean and standard deviation of the tokens at each position over runs.
 
     Parameters
@@ -27,21 +29,30 @@ def collect_positions(
     Returns
     -------
     numpy.ndarray
-        (unit, 2, feature and position) float32; empty if a run lacks its file.
-    str or None
-        Why it is empty.
+        (unit, 2, feature and position) float32; NaN for a unit that has no such file.
+    list of Problem
+        Files that cannot be read.
     """
     codes, names = pd.factorize(units)
-    weights = runs["n_included"].to_numpy(np.float64)
-    share = weights / np.bincount(codes, weights)[codes]
-    total = np.empty((0, 2, 0), dtype=np.float32)
-    for row, name in enumerate(runs["name"]):
+    weight = np.zeros(len(names))
+    total = np.zeros((len(names), 2, 0), dtype=np.float32)
+    problems = []
+    for code, name, n_chunks in zip(codes, runs["name"], runs["n_included"]):
         file = output_path(output_dir, name, "positions", ".safetensors")
+        if not file.exists():  # made by an earlier version
+            continue
         try:
             values = load_file(file)["positions"].reshape(2, -1)
+            if total.shape[2] == 0:
+                total = np.zeros((len(names), *values.shape), dtype=np.float32)
+            total[code] += n_chunks * values
         except (OSError, KeyError, ValueError, SafetensorError) as error:
-            return np.empty((0, 2, 0)), f"{file} cannot be read ({error}); embed the run again"
-        if row == 0:
-            total = np.zeros((len(names), *values.shape), dtype=np.float32)
-        total[codes[row]] += share[row] * values
-    return total, None
+            reason = f"{file} cannot be read ({error}); embed the run again"
+            problems.append(Problem(entities_in(name)["sub"], name, reason))
+            continue
+        weight[code] += n_chunks
+    with np.errstate(invalid="ignore"):
+        total /= weight[:, None, None].astype(np.float32)
+    if total.shape[2] == 0:
+        total = np.full((len(names), 2, 1), np.nan, dtype=np.float32)
+    return total, problems

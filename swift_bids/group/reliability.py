@@ -63,8 +63,8 @@ def reliability(runs: Embedded) -> tuple[pd.DataFrame, str | None]:
 
 
 def rating(icc: float) -> str:
-    """Word for an intraclass correlation (Koo and Li 2016)."""
-    return next(word for limit, word in RATINGS if np.isnan(icc) or icc >= limit)
+    """Word for an intraclass correlation (Koo and Li 2016); `n/a` for NaN."""
+    return next((word for limit, word in RATINGS if icc >= limit), "n/a")
 
 
 def intraclass_correlation(
@@ -100,5 +100,7 @@ def intraclass_correlation(
             ratio / f_distribution.ppf(0.975, k - 1, n - k),
             ratio * f_distribution.ppf(0.975, n - k, k - 1),
         )
-        icc, low, high = ((x - 1) / (x + usual - 1) for x in (ratio, *limits))
+        icc, low, high = (
+            np.where(np.isposinf(x), 1.0, (x - 1) / (x + usual - 1)) for x in (ratio, *limits)
+        )
     return icc, low, high

@@ -15,7 +15,7 @@ from swift_bids.base.errors import Problem
 from swift_bids.group.analysis import Analysis
 from swift_bids.group.baselines import ACQUISITION_COLUMNS
 from swift_bids.group.columns import MIN_PARTICIPANTS, Target, reason_unfit
-from swift_bids.group.feature_sets import collect_features, harmonised
+from swift_bids.group.feature_sets import POSITIONS_AND_TOKENS, collect_features, harmonised
 from swift_bids.group.mask_effects import VOLUME, associated_with_mask, volume_target
 from swift_bids.group.probes.features import FeatureSet, Table
 from swift_bids.group.probes.probe import fit_probe
@@ -51,7 +51,8 @@ def probe_targets(
             known = True if analysis.sites is None else analysis.sites.known
             volume = Target(volume.name, (), np.where(known, volume.values, np.nan))
             work.append((volume, {EMBEDDING: harmonised(own, analysis)}))
-    if analysis.sites is not None:
+    probed = set() if results.probes.empty else set(results.probes["target"])
+    if analysis.sites is not None and analysis.sites.name not in probed:
         work.append((analysis.sites, {EMBEDDING: harmonised(own, analysis), NOT_HARMONISED: own}))
     # shown on a terminal only
     for target, sets in tqdm(work, "probes", unit="target", leave=False, disable=None):
@@ -74,8 +75,10 @@ def report_not_done(results: GroupResults, settings: GroupSettings) -> None:
     for column, reason in results.not_done.items():
         if settings.targets and column in settings.targets:
             results.problems.append(Problem("", f"--target {column}", reason))
-        elif column.startswith(("baseline", "positions")):
+        elif column.startswith("baseline "):
             _LOG.warning("%s is omitted: %s", column, reason)
+        elif column == POSITIONS_AND_TOKENS:
+            _LOG.warning("%s are omitted: %s", column, reason)
         else:
             _LOG.debug("%s is not done: %s", column, reason)
 
@@ -103,10 +106,9 @@ def _fit(
             f"the sessions with a value are those of {n_people} participants; a probe needs "
             f"{MIN_PARTICIPANTS}"
         )
-    # the site itself is permuted between sites
-    is_site = analysis.sites is not None and target.name == analysis.sites.name
-    sites = None if is_site else analysis.site_codes
-    table, reason = fit_probe(target, features, covariates, groups, settings.permutations, sites)
+    table, reason = fit_probe(
+        target, features, covariates, groups, settings.permutations, analysis.site_codes
+    )
     _LOG.debug("probe of %s took %.1f s", target.name, time.monotonic() - start)
     if analysis.by_session and len(table):
         table["n_sessions"], table["n_participants"] = table["n_participants"], n_people

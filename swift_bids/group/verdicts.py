@@ -23,8 +23,6 @@ from swift_bids.group.tables import GroupResults
 
 #: Results with a larger p are called no better than chance.
 _MAX_P = 0.05
-#: If embeddings still predict the site better than this, it was not removed.
-_MAX_AUROC_OF_SITE = 0.6
 #: Forms of the embedding besides the mean over all tokens.
 _FORMS = (POSITIONS, TOKENS)
 
@@ -126,11 +124,11 @@ def _identification_sentences(table: pd.DataFrame) -> list[tuple[bool, str]]:
 
 
 def _reliability_sentences(table: pd.DataFrame) -> list[tuple[bool, str]]:
-    if table.empty:
+    if table.empty or table["icc"].isna().all():
         return []
     first, middle = table.iloc[0], table["icc"].median()
     word = rating(middle)
-    share = (table["icc"] >= GOOD).mean()
+    share = (table["icc"].dropna() >= GOOD).mean()
     return [
         (
             word != "poor",
@@ -151,15 +149,12 @@ def _site_sentences(results: GroupResults) -> list[tuple[bool, str]]:
     ]
     if rows.empty:
         return []
-    values = rows.set_index("features")["value"]
-    after = values[EMBEDDING]
-    return [
-        (
-            after < _MAX_AUROC_OF_SITE,
-            f"After the effects of {name} were removed, the embeddings predict {name} with AUROC "
-            f"{after:.2f} (before: {values[NOT_HARMONISED]:.2f}; 0.5 or less: not at all).",
-        )
-    ]
+    rows = rows.set_index("features")
+    after, p = rows.loc[EMBEDDING, ["value", "p"]]
+    values = f"AUROC {after:.2f}, p = {p:.3f}; before: {rows.loc[NOT_HARMONISED, 'value']:.2f}"
+    how = "still predict it" if p <= _MAX_P else "predict it no better than chance"
+    sentence = f"After the effects of {name} were removed, the embeddings {how} ({values})."
+    return [(not p <= _MAX_P, sentence)]
 
 
 def _mask_sentences(results: GroupResults) -> list[tuple[bool, str]]:

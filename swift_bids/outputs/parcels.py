@@ -69,6 +69,7 @@ def write_parcels(
         "Regressors": ["mean", "linear trend", *denoised.regressors],
         "FaultyVolumes": np.flatnonzero(faulty).tolist(),
         "ScrubbedVolumes": (run.first_volume + np.flatnonzero(denoised.scrubbed)).tolist(),
+        "OmittedRegressors": denoised.omitted,
         "RegressorsNote": f"At most one confound for every {VOLUMES_PER_REGRESSOR} volumes",
     }
     columns = {
@@ -100,6 +101,11 @@ def _stem(run_name: str, label: str) -> str:
     """The run's name with the `seg` entity, which BIDS puts before `res`."""
     before, res, after = run_name.partition("_res-")
     return f"{before}_seg-{label}{res}{after}{_SUFFIX}"
+
+
+def is_shortened(parcel_file: Path) -> bool:
+    """Whether a run was too short for all regressors of its strategy."""
+    return bool(read_json(parcel_file.with_suffix(".json")).get("OmittedRegressors"))
 
 
 def made_with(parcel_file: Path) -> tuple[str, str, str]:

@@ -42,8 +42,7 @@ def draw_run(
 ) -> list[Path]:
     """Draw the figures of a run for the participant's page and return their files.
 
-    There are three figures; a run of fewer than four chunks has no figure of
-    their similarity.
+    There are three figures; the one of the similarity of chunks needs four chunks.
 
     Parameters
     ----------
@@ -87,7 +86,7 @@ def _save_as_png(figure: Figure, file: Path) -> None:
     figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
 
 
-#: How to save a figure if not as a carpet plot.
+#: How to save each figure; all others as `save_in_few_colours` does.
 _SAVE: dict[str, Callable[[Figure, Path], None]] = {
     "input": partial(save_in_few_colours, n_greys=64),
     "chunks": _save_as_png,

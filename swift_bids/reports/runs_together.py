@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from swift_bids.inputs.filenames import entities_in
@@ -24,12 +25,18 @@ _SIDES, _DEPTHS, _HEIGHTS = ("right", "left"), ("back", "front"), ("bottom", "to
 def index_of_runs(names: Sequence[str]) -> list[tuple[str, list[tuple[int, str]]]]:
     """Group runs by session: (session, [(number of the run on the page, its other entities)])."""
     sessions: dict[str, list[tuple[int, str]]] = {}
+    hidden = {"sub", "ses", *(key for key in ("space", "cohort", "res") if _is_common(names, key))}
     for number, name in enumerate(names, 1):
         entities = entities_in(name)
         session = f"ses-{entities['ses']}" if "ses" in entities else ""
-        kept = [f"{k}-{v}" for k, v in entities.items() if k not in ("sub", "ses", "space", "res")]
-        sessions.setdefault(session, []).append((number, " ".join(kept)))
+        kept = [f"{k}-{v}" for k, v in entities.items() if k not in hidden]
+        sessions.setdefault(session, []).append((number, " ".join(kept) or "run"))
     return list(sessions.items())
+
+
+def _is_common(names: Sequence[str], key: str) -> bool:
+    """Whether an entity is the same for all runs."""
+    return len({entities_in(name).get(key) for name in names}) <= 1
 
 
 def motion_of_runs(
@@ -95,9 +102,10 @@ def differences_between_runs(output_dir: Path, names: Sequence[str]) -> list[dic
     means = []
     for name in names:
         file = output_path(output_dir, name, "positions", ".safetensors")
-        if not file.exists():
+        try:
+            means.append(load_file(file)["positions"][0].astype(np.float64))
+        except (OSError, KeyError, SafetensorError):  # of an earlier version, or damaged
             return None
-        means.append(load_file(file)["positions"][0].astype(np.float64))
     if len(means) < 2 or len({m.shape for m in means}) > 1:
         return None
     tokens = np.stack(means)  # (run, feature, x, y, z)

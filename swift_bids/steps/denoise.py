@@ -18,8 +18,8 @@ from swift_bids.inputs.parcel_defaults import COMPCOR, GSR, NONE, SCRUBBING, SIM
 
 #: At most one regressor per 3 volumes, so that short runs keep some signal.
 VOLUMES_PER_REGRESSOR = 3
-#: Scrubbing leaves out volumes above these limits (mm; standard deviations), and what remains
-#: between them if it is shorter than this (volumes).
+#: Scrubbing leaves out volumes above these limits (mm; standard deviations), and segments between
+#: them of fewer volumes than this.
 FD_LIMIT, DVARS_LIMIT, MIN_SEGMENT = 0.5, 1.5, 5
 
 _AXES = "(trans|rot)_[xyz]"
@@ -32,7 +32,7 @@ _HIGH_PASS, _COMPCOR, _GLOBAL = r"^cosine_?\d+$", r"^a_comp_cor_\d+$", "^global_
 _GROUPS = {
     SIMPLE: (_MOTION, _TISSUE, _HIGH_PASS, _MOTION_DERIVED),
     SCRUBBING: (_MOTION, _TISSUE, _HIGH_PASS, _MOTION_DERIVED, _TISSUE_DERIVED),
-    COMPCOR: (_MOTION, _COMPCOR, _HIGH_PASS, _MOTION_DERIVED),
+    COMPCOR: (_MOTION, _HIGH_PASS, _COMPCOR, _MOTION_DERIVED),
     NONE: (),
 }
 
@@ -48,12 +48,15 @@ class Denoised:
         that are left out.
     regressors
         Columns that were regressed out, in addition to mean and linear trend.
+    omitted
+        Columns of the strategy for which the run is too short.
     scrubbed
         bool (volume,): left out because of motion.
     """
 
     signals: np.ndarray
     regressors: list[str]
+    omitted: list[str]
     scrubbed: np.ndarray
 
 
@@ -84,10 +87,10 @@ def denoise(
     if confounds is not None and strategy.startswith(SCRUBBING):
         scrubbed = scrub(confounds)
         kept &= ~scrubbed
-    used = _choose_regressors(confounds, strategy, int(kept.sum()))
+    used, omitted = _choose_regressors(confounds, strategy, int(kept.sum()))
     denoised = np.full(means.shape, np.nan)
     if kept.sum() < VOLUMES_PER_REGRESSOR:
-        return Denoised(denoised, [], scrubbed)
+        return Denoised(denoised, [], omitted, scrubbed)
     design = np.stack([np.ones(len(means)), np.linspace(-1, 1, len(means))], axis=1)[kept]
     if confounds is not None and used:
         values = confounds[used].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
@@ -103,22 +106,31 @@ def denoise(
     spread = signal.std(axis=0)
     signal /= np.where(spread > rounding_error, spread, np.nan)
     denoised[np.ix_(kept, known)] = signal
-    return Denoised(denoised, used, scrubbed)
+    return Denoised(denoised, used, omitted, scrubbed)
 
 
-def _choose_regressors(confounds: pd.DataFrame | None, strategy: str, n_volumes: int) -> list[str]:
-    """Columns of the strategy's groups, as far as the run is long enough for a whole group."""
+def _choose_regressors(
+    confounds: pd.DataFrame | None, strategy: str, n_volumes: int
+) -> tuple[list[str], list[str]]:
+    """Columns of the strategy's groups for which the run is long enough, and the others.
+
+    A group is used as a whole, and none after it, except CompCor components: their order is that of
+    the variance that they explain, so the first ones are used.
+    """
     used: list[str] = []
+    omitted: list[str] = []
     columns = [] if confounds is None else list(confounds.columns)
     groups = list(_GROUPS[strategy.removesuffix(GSR)])
     if strategy.endswith(GSR):
         groups.insert(1, _GLOBAL)
     for pattern in groups:
         group = [column for column in columns if re.match(pattern, column)]
-        if len(used) + len(group) > n_volumes // VOLUMES_PER_REGRESSOR:
-            break
-        used += group
-    return used
+        n = n_volumes // VOLUMES_PER_REGRESSOR - len(used)
+        if omitted or (len(group) > n and pattern != _COMPCOR):
+            n = 0
+        used += group[:n]
+        omitted += group[n:]
+    return used, omitted
 
 
 def scrub(confounds: pd.DataFrame) -> np.ndarray:

@@ -89,7 +89,7 @@ ROUNDS = {
         (written("*_embedding.json", "{"), "_desc-swift_embedding.json cannot be read"),
         (written("*_embedding.json", "[" * 100_000), "_desc-swift_embedding.json cannot be read"),
         (edited(GeneratedBy=[1]), "another version (unknown)"),
-        (edited(GeneratedBy=["x"]), "another version (unknown)"),
+        (edited(Files={}), "it has no tokens by position"),  # as of an earlier version
         (edited(Files=["x"]), "_desc-swift_embedding.json cannot be read"),
     ],
     "cut": [

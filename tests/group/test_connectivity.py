@@ -182,6 +182,37 @@ def test_runs_are_averaged_and_missing_parcels_filled(tmp_path):
     assert found.by_run.shape == (24, 21)
 
 
+def test_means_of_runs_with_different_gaps_have_positive_eigenvalues(tmp_path):
+    """Three runs that each lack another parcel used to give NaN or a crash."""
+    rng = np.random.default_rng(0)
+    lowest = []
+    for repeat in range(20):
+        signals = rng.standard_normal((3, 40, 2)) @ rng.standard_normal((3, 2, 6))
+        signals += 0.05 * rng.standard_normal(signals.shape)
+        folder = tmp_path / str(repeat)
+        for run, one in enumerate(signals):
+            table = pd.DataFrame(one / one.std(axis=0))
+            table[run] = np.nan
+            write_series(folder / "sub-0" / "func", f"sub-0_task-a_run-{run}", table)
+        runs = pd.DataFrame({"name": [f"sub-0_task-a_run-{n}" for n in range(3)], "n_included": 1})
+        found = collect_connectivity(folder, runs, runs["name"].str[:5])
+        lowest.append(np.linalg.eigvalsh(found.by_unit)[0, 0])
+        versions = ConnectivityMatrices(found.by_unit.repeat(4, axis=0)).versions(np.arange(3))
+        assert all(np.isfinite(values).all() for values in versions.values())
+    assert min(lowest) > 0
+
+
+def test_runs_too_short_for_all_regressors_are_counted(tmp_path):
+    series = series_of(np.random.default_rng(0), 2)
+    for number, omitted in enumerate(([], ["a_comp_cor_07"])):
+        name = f"sub-{number}_task-a"
+        table = pd.DataFrame(series[number])
+        write_series(tmp_path / f"sub-{number}" / "func", name, table, OmittedRegressors=omitted)
+    runs = pd.DataFrame({"name": ["sub-0_task-a", "sub-1_task-a"], "n_included": 1})
+    note = collect_connectivity(tmp_path, runs, runs["name"]).note
+    assert note.endswith("of 2 of 2 runs, of which 1 are too short for all regressors")
+
+
 def test_other_confounds_are_not_mixed(tmp_path):
     series = series_of(np.random.default_rng(0), 2)
     for number, strategy in enumerate(("simple", "compcor")):

@@ -257,6 +257,29 @@ def test_space_means_the_same_at_both_levels(space, wanted):
     assert RunFilter(spaces=[space]).accepts("sub-1_task-a_space-X_cohort-1_res-02") is wanted
 
 
+def test_a_damaged_file_of_positions_fails_one_run(made_up, tmp_path):
+    root = copy_of(made_up, tmp_path)
+    files = sorted(root.glob("swift/sub-*/func/*_positions.safetensors"))
+    files[0].write_bytes(b"\x08")  # the other run of this participant remains
+    call = (root / "fmriprep", root / "swift", "group", "--target", "planted")
+    done = run_app(*call, "--permutations", "1")
+    assert done.returncode == 1
+    assert done.stdout.count("positions.safetensors cannot be read") == 1
+    probes = table_of(root, "group_desc-swift_probes.tsv").set_index(["target", "features"])
+    assert probes.loc[("planted", "positions"), "n_participants"].unique() == 40
+    files[1].unlink()
+    run_app(*call, "--permutations", "1")
+    probes = table_of(root, "group_desc-swift_probes.tsv").set_index(["target", "features"])
+    assert probes.loc[("planted", "tokens"), "n_participants"].unique() == 39
+    for file in files[2:20]:
+        file.unlink()
+    done = run_app(*call, "--permutations", "1")
+    assert "positions and tokens are omitted: the outputs of 10 of 40" in done.stdout
+    probes = table_of(root, "group_desc-swift_probes.tsv")
+    assert {"positions", "tokens"}.isdisjoint(probes["features"])
+    assert probes["n_participants"].unique() == 40
+
+
 def test_a_damaged_table_of_parcels_fails_one_run(made_up, tmp_path):
     root = copy_of(made_up, tmp_path)
     tables = sorted(root.glob("swift/sub-*/func/*_timeseries.tsv"))
@@ -490,7 +513,7 @@ def test_names_are_escaped_on_the_page(made_up, tmp_path, browser):
     assert page.title() == "Group - SwiFT embeddings"
     assert bad in page.locator("#probes").inner_text()
     assert "{{ 7 * 7 }}" in page.locator("#probes").inner_text()
-    assert page.locator("img:not(#preview img)").count() == 0
+    assert page.locator("img:not(figure img)").count() == 0
     assert (said, asked) == ([], [file.as_uri()])
 
 

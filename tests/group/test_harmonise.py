@@ -10,6 +10,7 @@ from app import run_app
 from benchmarks.group import write_outputs
 from swift_bids.base.errors import UsageError
 from swift_bids.group.columns import as_target, site_column
+from swift_bids.group.probes.design import Design, make_folds, permuted_targets
 from swift_bids.group.probes.features import ConnectivityMatrices, Table
 from swift_bids.group.probes.harmonise import Harmonised, check_installed, harmonise
 from swift_bids.group.probes.probe import fit_probe
@@ -88,15 +89,73 @@ def test_versions_of_features_are_harmonised_one_by_one():
 
 
 def test_small_sites_are_left_out():
-    table = pd.DataFrame({"site": ["a"] * 12 + ["b"] * 10 + ["c"] * 3 + [None]})
+    """A site of many sessions of few participants is small."""
+    table = pd.DataFrame({"site": ["a"] * 12 + ["b"] * 10 + ["c"] * 12 + [None]})
+    table["participant_id"] = [*range(22), *np.arange(12) % 3, 40]
     target, note = site_column(table, "site")
     assert target.classes == ("a", "b")
-    assert np.isnan(target.values[-4:]).all()
+    assert np.isnan(target.values[-13:]).all()
     assert note == (
         "--harmonise site: probes leave out values with fewer than 10 participants (c: 3)"
     )
     with pytest.raises(UsageError, match="fewer than two of its values have 10 participants"):
         site_column(table[12:], "site")
+
+
+def test_folds_without_enough_of_a_site_are_a_reason(features):
+    """Each of these used to be a traceback of combatlearn."""
+    x, target = features
+    sets = {"embedding": Harmonised(Table(x), SITES)}
+    known = target.copy()
+    known[(SITES == 2) & (np.arange(120) > 30)] = np.nan  # 10 of the third site are left
+    few = known.copy()
+    few[(SITES == 2) & (np.arange(120) > 3)] = np.nan  # one is left
+    schools = SITES * 10 + np.arange(120) // 12
+    one_city = np.where(SITES == 2, 99, schools)
+    for values, groups, n in ((known, None, 90), (few, None, 80), (target, schools, 120)):
+        table, reason = fit_probe(as_target("age", pd.Series(values)), sets, None, groups, 5, SITES)
+        assert reason is None
+        assert table["n_participants"].unique() == n
+    _, reason = fit_probe(as_target("age", pd.Series(target)), sets, None, one_city, 5, SITES)
+    assert reason == (
+        "the training part of a fold has too few participants of a site, whose effects "
+        "--harmonise could not remove"
+    )
+
+
+def test_many_sites_are_probed_as_well(features):
+    x, _ = features
+    sites = np.arange(120) % 12
+    target = as_target("site", pd.Series([f"s{site:02d}" for site in sites]))
+    sets = {"embedding": Harmonised(Table(x), sites), "not harmonised": x}
+    table, reason = fit_probe(target, sets, n_permutations=5, sites=sites)
+    assert reason is None
+    assert table["n_permutations"].max() == 5
+    _, reason = fit_probe(target, sets, n_permutations=5)
+    assert "at most 10 classes" in reason
+
+
+def test_targets_are_permuted_within_sites(features):
+    """Whole families only swap with families of the same site."""
+    rng = np.random.default_rng(0)
+    y = SITES + 0.1 * rng.random(120)
+    families = np.repeat(np.arange(60), 2)
+    sites = SITES[::2].repeat(2)
+    for groups, own in ((None, SITES), (families, sites)):
+        values = own + 0.1 * rng.random(120) if groups is not None else y
+        design = Design(values, (), None, groups, own)
+        permuted = permuted_targets(design, make_folds(design, 0), 20)
+        assert len(permuted) == 20
+        assert (np.floor(permuted) == own).all()
+        assert (permuted != values).mean() > 0.8
+    mixed = np.arange(120) // 4  # members of a family at several sites
+    design = Design(y, (), None, mixed, SITES)
+    assert (np.floor(permuted_targets(design, make_folds(design, 0), 20)) == SITES).all()
+
+
+def test_features_that_do_not_vary_stay_as_they_are():
+    values = np.ones((20, 3))
+    assert harmonise(values, np.arange(20) % 2, np.arange(16)) is values
 
 
 def test_the_package_is_named_where_it_is_missing(monkeypatch):
@@ -124,5 +183,7 @@ def test_the_app_harmonises_and_shows_the_site_before_and_after(tmp_path):
         refused = run_app(*call, "--harmonise", "site", *wrong)
         assert refused.returncode == 2
         assert message in refused.stderr
+    refused = run_app(*call, "--harmonise", "site", "--target", "none")
+    assert "--target none asks for no probe" in refused.stderr
     refused = run_app(*call, "--harmonise", "age")
     assert "--harmonise age: fewer than two of its values" in refused.stderr

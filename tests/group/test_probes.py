@@ -22,7 +22,8 @@ from swift_bids.group.columns import (
     group_codes,
 )
 from swift_bids.group.probes import ridge
-from swift_bids.group.probes.probe import _scores_of_classes, fit_probe
+from swift_bids.group.probes.predict import _scores_of_classes
+from swift_bids.group.probes.probe import fit_probe
 from swift_bids.group.probes.ridge import ALPHAS, fit_ridges
 from swift_bids.group.probes.scores import metrics
 
@@ -190,8 +191,8 @@ def test_too_few_participants_with_all_covariates(classes, features):
     table, reason = fit_probe(as_target("x", pd.Series(classes)), features, covariates, None, 9)
     assert table.empty
     assert reason == (
-        "after excluding participants who lack a covariate, group or baseline, 9 of 9 participants "
-        "have a value; a probe needs 20"
+        "after excluding participants who lack a covariate, group, site or baseline, 9 of 9 "
+        "participants have a value; a probe needs 20"
     )
 
 

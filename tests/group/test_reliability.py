@@ -64,6 +64,18 @@ def test_few_participants_have_no_reliability():
     assert reason == "4 participants have two runs or more; the estimates need 5"
 
 
+def test_features_without_variance_have_no_rating():
+    rng = np.random.default_rng(0)
+    features = np.zeros((8, 1, 2, 3))
+    features[..., 1] = rng.standard_normal((8, 1, 1))  # the same in both runs
+    features[..., 2] = rng.standard_normal((8, 1, 2))
+    table, _ = reliability(runs_of(features, sessions=False))
+    assert np.isnan(table["icc"][0])
+    assert table["rating"][0] == "n/a"
+    assert table.loc[1, ["icc", "low", "high"]].tolist() == [1, 1, 1]
+    assert table["rating"][1] == "excellent"
+
+
 def test_ratings_are_those_of_koo_and_li():
     values = (-0.2, 0.49, 0.5, 0.74, 0.75, 0.9, 1)
     assert [rating(value) for value in values] == [

@@ -69,6 +69,18 @@ def test_targets_of_sessions(made_up, tmp_path):
     assert "30 participants, 60 sessions" in page
 
 
+def test_the_site_of_harmonisation_is_probed_once_for_participants_and_sessions(made_up, tmp_path):
+    root = shutil.copytree(made_up, tmp_path / "data")
+    file = root / "fmriprep/participants.tsv"
+    people = pd.read_csv(file, sep="\t")
+    people.assign(site=np.arange(len(people)) // 2 % 2).to_csv(file, sep="\t", index=False)
+    table = probe(root, "--target", "planted", "score", "--harmonise", "site")
+    assert table.index.is_unique
+    sets = set(table.loc["site"].index)
+    assert sets == {"embedding", "not harmonised", "dummy"}
+    assert {"planted", "score", "site"} <= set(table.index.get_level_values(0))
+
+
 def test_a_covariate_of_sessions(made_up, tmp_path):
     """Then the rows of all targets are sessions, and what the covariate explains is gone."""
     root = shutil.copytree(made_up, tmp_path / "data")

@@ -30,6 +30,9 @@ def test_runs_are_listed_by_session():
         ("ses-b", [(3, "task-rest run-1")]),
     ]
     assert index_of_runs(["sub-1_task-rest_space-X"]) == [("", [(1, "task-rest")])]
+    assert index_of_runs(["sub-1_space-X"]) == [("", [(1, "run")])]
+    spaces = index_of_runs(["sub-1_task-rest_space-X", "sub-1_task-rest_space-Y"])
+    assert spaces == [("", [(1, "task-rest space-X"), (2, "task-rest space-Y")])]
 
 
 def write_motion(folder, name, values):
@@ -100,6 +103,9 @@ def test_the_part_that_differs_is_named(tmp_path):
     assert most["value"] == pytest.approx(0.4, abs=1e-6)  # 0.5 of a mean length of 1.25
     assert [part["value"] for part in found if part is not most] == [0.0] * 7
     assert differences_between_runs(tmp_path, ["sub-1_task-a"]) is None
+    damaged = tmp_path / "sub-1/func/sub-1_task-d_desc-swift_positions.safetensors"
+    damaged.write_bytes(b"\x08")
+    assert differences_between_runs(tmp_path, ["sub-1_task-a", "sub-1_task-d"]) is None
     assert differences_between_runs(tmp_path, ["sub-1_task-a", "sub-1_task-c"]) is None
 
 

@@ -160,6 +160,17 @@ def test_strategies_are_those_of_nilearn(tmp_path, strategy):
     assert np.isnan(np.delete(found.signals, kept, axis=0)).all()
 
 
+def test_as_many_components_are_used_as_a_run_is_long_enough_for(tmp_path):
+    """With many components, none used to be regressed out, nor the cosines."""
+    rng = np.random.default_rng(0)
+    names = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"]
+    names += [f"a_comp_cor_{i:02d}" for i in range(70)] + ["cosine00", "trans_x_derivative1"]
+    table = pd.DataFrame(rng.standard_normal((120, len(names))), columns=names)
+    found = denoise(rng.standard_normal((120, 4)), table, None, "compcor")
+    assert found.regressors == [*names[:6], "cosine00", *names[6:39]]
+    assert found.omitted == [*names[39:76], "trans_x_derivative1"]
+
+
 def test_the_strategy_none_removes_only_the_trend(tmp_path):
     table, _ = fmriprep_confounds(tmp_path)
     found = denoise(np.random.default_rng(0).standard_normal((len(table), 4)), table, None, "none")
@@ -317,9 +328,16 @@ def test_the_app_writes_time_series_of_the_shipped_or_another_atlas(tmp_path, sm
     other = run_app(*call, "--confounds-strategy", "compcor")
     assert other.returncode == 1
     assert (
-        "confounds_timeseries.tsv: lacks the column a_comp_cor_00, which --confounds-strategy "
+        "confounds_timeseries.tsv lacks the column a_comp_cor_00, which --confounds-strategy "
         "compcor needs; choose another strategy"
     ) in other.stdout
+    confounds_file = tmp_path / "in/sub-1/func/sub-1_task-a_desc-confounds_timeseries.tsv"
+    good = confounds_file.read_text()
+    confounds_file.write_text(good.replace("\t", ","))
+    commas = run_app(*call, "--confounds-strategy", "scrubbing", "--dummy-scans", "1")
+    assert commas.returncode == 1
+    assert "its columns are not separated by tabs" in commas.stdout
+    confounds_file.write_text(good)
     again = run_app(*call, "--confounds-strategy", "none")
     assert "another confounds strategy" in again.stdout
     assert json.loads(file.with_suffix(".json").read_text())["Regressors"] == [

@@ -18,6 +18,8 @@ from swift_bids.group.permute import MIN_DIFFERENT, permute_within
 
 #: Number of folds, and fewest participants of each class in the training part of each.
 N_FOLDS, MIN_IN_TRAINING = 5, 3
+#: Fewest participants of a site in the training part of each fold.
+_MIN_OF_SITE = 3
 #: Largest groups, such as families, that permutations swap as a whole.
 MAX_SWAPPED_SIZE = 5
 #: Indices of the training and test participants of each fold.
@@ -39,8 +41,8 @@ class Design:
     groups
         (participant,) index of the group; a fold never splits a group.
     sites
-        (participant,) index of the site whose effects were removed from the features; without
-        groups, targets are permuted only within sites, since they may differ between sites.
+        (participant,) index of the site whose effects are removed from the features; None: not
+        done. Targets are permuted only within sites, since they may differ between sites.
     """
 
     y: np.ndarray
@@ -48,6 +50,11 @@ class Design:
     covariates: np.ndarray | None
     groups: np.ndarray | None
     sites: np.ndarray | None = None
+
+    @property
+    def predicts_site(self) -> bool:
+        """Whether the target is the site itself."""
+        return self.sites is not None and np.array_equal(self.y, self.sites)
 
 
 def make_folds(design: Design, seed: int) -> Folds:
@@ -73,6 +80,13 @@ def reason_unusable(design: Design, repetitions: list[Folds]) -> str | None:
         if not _enough_of_each(design.y, design, folds):
             return "the training part of a fold has too few participants of a class"
         for train, _ in folds:
+            if design.sites is not None:
+                counts = np.bincount(design.sites[train], minlength=design.sites.max() + 1)
+                if counts[np.unique(design.sites)].min() < _MIN_OF_SITE:
+                    return (
+                        "the training part of a fold has too few participants of a site, whose "
+                        "effects --harmonise could not remove"
+                    )
             if not design.classes and np.ptp(design.y[train]) == 0:
                 return "all participants outside one of the folds have the same value"
     return None
@@ -125,18 +139,22 @@ def _draw(design: Design, folds: Folds, n: int, fold: np.ndarray) -> np.ndarray:
     rng = np.random.default_rng(0)
     y, explained = design.y, explained_part(design)
     members = fold if design.groups is None else design.groups
-    if design.groups is None and design.sites is not None:
-        members = fold * (design.sites.max() + 1) + design.sites
-    blocks = [np.flatnonzero(members == number) for number in np.unique(members)]
-    fold_of_block = np.array([fold[places[0]] for places in blocks])
+    site = np.zeros(len(y), dtype=int)
+    if design.sites is not None and not design.predicts_site:
+        site = design.sites
+    _, block_of = np.unique(np.stack([members, site]), axis=1, return_inverse=True)
+    blocks = [np.flatnonzero(block_of == number) for number in np.unique(block_of)]
+    first = np.array([places[0] for places in blocks])
     size = np.array([len(places) for places in blocks])
+    # a group that is at several sites is not swapped
+    is_whole = np.bincount(members)[members[first]] == size
     one_value = design.groups is not None and all(np.ptp(y[places]) == 0 for places in blocks)
     # Blocks with the same number may take each other's place.
     own = -1 - np.arange(len(blocks))
     is_swapped = (size <= MAX_SWAPPED_SIZE) & (design.groups is not None)
-    alike = np.where(is_swapped, fold_of_block * (size.max() + 1) + size, own)
-    if one_value:
-        alike = fold_of_block
+    place = fold[first] * (site.max() + 1) + site[first]
+    alike = place if one_value else np.where(is_swapped, place * (size.max() + 1) + size, own)
+    alike = np.where(is_whole, alike, own)
     drawn: list[np.ndarray] = []
     for _ in range(10 * n):
         if len(drawn) == n:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -10,7 +9,6 @@ from typing import Protocol
 import numpy as np
 from sklearn.decomposition import KernelPCA
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_info, threadpool_limits
 
 from swift_bids.group.connectivity import correlations, partial_correlations, upper_triangle
 
@@ -20,8 +18,8 @@ N_COMPONENTS = (10, 30, 100)
 MAX_FOR_ALL_COMPONENTS = 500
 #: With more participants, the tangents of all folds would take minutes.
 MAX_FOR_TANGENT = 1000
-#: Matrices of one task of a thread, so that results do not depend on the number of threads.
-_PER_TASK = 20
+#: Matrices at a time, to limit memory.
+_PART = 20
 
 
 class FeatureSet(Protocol):
@@ -139,14 +137,16 @@ def logarithms(matrices: np.ndarray, whitening: np.ndarray | None = None) -> np.
         (n, n) symmetric; multiplies each matrix from both sides before. None: the identity.
     """
 
-    def of_part(part: np.ndarray) -> np.ndarray:
+    logarithm = np.empty_like(matrices)
+    for start in range(0, len(matrices), _PART):
+        part = matrices[start : start + _PART]
         if whitening is not None:
             part = whitening @ part @ whitening
         values, vectors = np.linalg.eigh(part)
         logs = np.log(np.maximum(values, np.finfo(values.dtype).eps * values[:, -1:]))
-        return (vectors * logs[:, None]) @ vectors.transpose(0, 2, 1)
-
-    parts = [matrices[i : i + _PER_TASK] for i in range(0, len(matrices), _PER_TASK)]
-    n_threads = max(library["num_threads"] for library in threadpool_info())
-    with threadpool_limits(1), ThreadPoolExecutor(n_threads) as threads:
-        return np.concatenate(list(threads.map(of_part, parts)))
+        np.matmul(
+            vectors * logs[:, None],
+            vectors.transpose(0, 2, 1),
+            out=logarithm[start : start + _PART],
+        )
+    return logarithm

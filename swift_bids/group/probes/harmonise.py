@@ -67,10 +67,12 @@ def harmonise(values: np.ndarray, sites: np.ndarray, train: np.ndarray) -> np.nd
     from combatlearn import ComBat
 
     varies = np.ptp(values[train], axis=0) > 0
+    if not varies.any():
+        return values
     table = pd.DataFrame(values[:, varies].astype(np.float64))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about unequal sizes of the sites
-        model = ComBat(batch=pd.Series(sites).astype(str)).fit(table.iloc[train])
-        harmonised = values.astype(np.float64)
-        harmonised[:, varies] = model.transform(table).to_numpy()
+    # about unequal sizes of the sites; not catch_warnings, which threads must not share
+    warnings.filterwarnings("ignore", module="combatlearn")
+    model = ComBat(batch=pd.Series(sites).astype(str)).fit(table.iloc[train])
+    harmonised = values.astype(np.float64)
+    harmonised[:, varies] = model.transform(table).to_numpy()
     return harmonised

@@ -15,8 +15,10 @@ N_BOOTSTRAPS = 500
 #: Names of sets of features. The dummy has none: it predicts from the targets of the training part
 #: alone (scikit-learn's dummy models), and is unrelated to dummy scans.
 EMBEDDING, DUMMY = "embedding", "dummy"
-#: The tokens averaged over time; principal components of their mean and variation over time.
-POSITIONS, TOKENS = "positions", "tokens"
+#: Tokens averaged over time.
+POSITIONS = "positions"
+#: Principal components of the mean and the variation of the tokens over time.
+TOKENS = "tokens"
 CONNECTIVITY, MOTION, ACQUISITION = "connectivity", "motion", "acquisition"
 #: The embedding before harmonisation, in the probe of the site.
 NOT_HARMONISED = "not harmonised"
