@@ -2,12 +2,13 @@
 
 import json
 import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from app import PATIENCE, require_program
+from app import PATIENCE, require_program, run_app
 from bids.layout import BIDSLayout
 from safetensors.numpy import load_file
 
@@ -38,6 +39,25 @@ def test_the_data_have_the_layout_of_fmriprep(demo):
         assert len(table) == 50
         assert np.isnan(table["framewise_displacement"][0])
         assert table["non_steady_state_outlier01"].tolist() == [0, 1] + [0] * 48
+
+
+@pytest.mark.long
+def test_the_group_page_of_make_demo_has_content_in_every_section(tmp_path):
+    call = [sys.executable, "-m", "swift_bids.demo", tmp_path]
+    subprocess.run(call, check=True, cwd=tmp_path)
+    weights = ("--weights", tmp_path / "weights", "--random-weights")
+    folders = (tmp_path / "fmriprep", tmp_path / "out")
+    assert run_app(*folders, "participant", *weights).returncode == 0
+    assert run_app(*folders, "group").returncode == 0
+    probes = pd.read_csv(tmp_path / "out/group_desc-swift_probes.tsv", sep="\t", na_values="n/a")
+    auroc = probes[probes["metric"] == "auroc"].set_index(["target", "features"])
+    assert auroc.loc[("group", "embedding"), "value"] > 0.95
+    assert auroc.loc[("group", "embedding"), "p"] < 0.02
+    assert (auroc.loc["group"].loc[["motion", "acquisition", "dummy"], "value"] < 0.9).all()
+    page = (tmp_path / "out/group.html").read_text()
+    assert "group can be predicted from the mean embedding" in page
+    for sentence in ("Not done: ", "The app probed no column", "is unknown"):
+        assert sentence not in page
 
 
 def test_the_data_have_the_same_bytes_every_time(tmp_path, monkeypatch):

@@ -193,6 +193,10 @@ def test_few_participants_have_no_p_value_instead_of_a_large_one():
         "rare_class",
         "three_classes",
         "grouped_sites",
+        "connectivity",
+        "components",
+        "harmonised",
+        "harmonised_families",
     ],
 )
 def test_rejection_rates_under_the_null(name, monkeypatch):
