@@ -11,7 +11,7 @@ from swift_bids.geometry.motion import PARAMETERS
 from swift_bids.geometry.resample_time import CHUNK_VOLUMES
 from swift_bids.inputs.confounds import read_confounds
 from swift_bids.inputs.run import Run
-from swift_bids.steps.denoise import lacking, of_combined_mask
+from swift_bids.steps.denoise import lacking, used_confounds
 from swift_bids.steps.parcels import read_atlas
 
 #: Most names of tensors in a message.
@@ -34,27 +34,26 @@ def check_atlas(atlas_file: Path) -> None:
 
 def without_confounds(runs: Sequence[Run], strategy: str) -> list[Problem]:
     """Find runs whose confounds lack what `--confounds-strategy` needs; one problem for each."""
+    if lacking([], strategy) is None:  # no column is needed
+        return []
     problems = []
-    for run in runs if lacking([], strategy) else ():
+    for run in runs:
         try:
-            missing = lacking(_columns_of(run), strategy)
-            reason = (
-                f"{run.confounds or 'the run'} lacks the column {missing}, "
-                f"which --confounds-strategy {strategy} needs; choose another strategy"
-            )
+            _check_columns(run, strategy)
         except InputError as error:
-            missing, reason = "all", str(error)
-        if missing:
-            problems.append(Problem(run.participant, run.name, reason))
+            problems.append(Problem(run.participant, run.name, str(error)))
     return problems
 
 
-def _columns_of(run: Run) -> list[str]:
-    """Columns of a run's confounds that a strategy can use."""
+def _check_columns(run: Run, strategy: str) -> None:
+    columns = [*PARAMETERS, "framewise_displacement"] if run.raw_transforms else []
     if run.confounds:
-        first = read_confounds(run.confounds, n_rows=1)
-        return list(of_combined_mask(first, run.confounds).columns)
-    return [*PARAMETERS, "framewise_displacement"] if run.raw_transforms else []
+        columns = list(used_confounds(read_confounds(run.confounds, 1), run.confounds, strategy))
+    if missing := lacking(columns, strategy):
+        raise InputError(
+            f"{run.confounds or 'the run'} lacks the column {missing}, which --confounds-strategy "
+            f"{strategy} needs; choose another strategy"
+        )
 
 
 def check_network(

@@ -16,11 +16,7 @@ from swift_bids.inputs.run_confounds import confounds_of
 from swift_bids.outputs.paths import run_folder
 from swift_bids.outputs.provenance import GENERATED_BY, Provenance, source_uris
 from swift_bids.outputs.tables import write_table
-from swift_bids.steps.denoise import (
-    VOLUMES_PER_REGRESSOR,
-    denoise,
-    of_combined_mask,
-)
+from swift_bids.steps.denoise import VOLUMES_PER_REGRESSOR, denoise, used_confounds
 from swift_bids.steps.parcels import Parcels
 
 _SUFFIX = "_desc-denoised_timeseries"
@@ -51,7 +47,7 @@ def write_parcels(
     if confounds is not None:
         confounds = confounds.iloc[run.first_volume :]
         if run.confounds:
-            confounds = of_combined_mask(confounds, run.confounds)
+            confounds = used_confounds(confounds, run.confounds, strategy)
     denoised = denoise(means, confounds, faulty[run.first_volume :], strategy)
     folder = run_folder(output_dir, run.name)
     file = folder / f"{_stem(run.name, parcels.label)}.tsv"

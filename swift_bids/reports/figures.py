@@ -75,8 +75,7 @@ def draw_run(
     files = []
     for name, figure in figures.items():
         files.append(figure_path(output_dir, run.name, name))
-        save = _SAVE.get(name, save_in_few_colours)
-        write_atomically(files[-1], partial(save, figure))
+        write_atomically(files[-1], partial(_SAVE[name], figure))
     return files
 
 
@@ -86,9 +85,10 @@ def _save_as_png(figure: Figure, file: Path) -> None:
     figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
 
 
-#: How to save each figure; all others as `save_in_few_colours` does.
+#: How to save each figure.
 _SAVE: dict[str, Callable[[Figure, Path], None]] = {
     "input": partial(save_in_few_colours, n_greys=64),
+    "carpetplot": save_in_few_colours,
     "chunks": _save_as_png,
 }
 

@@ -63,9 +63,8 @@ def write_participant_report(
     for file in sorted((output_dir / f"sub-{participant}").rglob("*_desc-swift_qc.json")):
         try:
             run = _run_section(output_dir, file)
-            _page(
-                participant, [run], [], output_dir
-            )  # check that it has everything that the page shows
+            # check that it has everything that the page shows
+            _page(participant, [run], [], output_dir)
             runs.append(run)
         # a file that is damaged, edited or from another version can contain anything
         except Exception as error:

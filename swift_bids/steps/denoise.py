@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from swift_bids.base.errors import InputError
 from swift_bids.base.files import read_json
 from swift_bids.inputs.parcel_defaults import COMPCOR, GSR, NONE, SCRUBBING, SIMPLE
 
@@ -152,23 +153,37 @@ def scrub(confounds: pd.DataFrame) -> np.ndarray:
     return moved
 
 
-def of_combined_mask(confounds: pd.DataFrame, confounds_file: str | Path) -> pd.DataFrame:
-    """Leave out CompCor components of single tissues, and those that fMRIPrep did not retain.
+def used_confounds(
+    confounds: pd.DataFrame, confounds_file: str | Path, strategy: str
+) -> pd.DataFrame:
+    """Leave out the CompCor components that the strategy `compcor` does not use: those of single
+    tissues, and those that fMRIPrep did not retain.
 
     The sidecar of the confounds says which mask a component comes from. Without a sidecar, all
     components stay.
+
+    Raises
+    ------
+    InputError
+        The sidecar cannot be read.
     """
     sidecar = Path(confounds_file).with_suffix(".json")
-    if not sidecar.exists():
+    if strategy != COMPCOR or not sidecar.exists():
         return confounds
-    about = read_json(sidecar)
-    dropped = [
-        column
-        for column in confounds.columns
-        if re.match(_COMPCOR, column)
-        and (entry := about.get(column))
-        and not (entry.get("Mask") == "combined" and entry.get("Retained", True))
-    ]
+    try:
+        about = read_json(sidecar)
+        dropped = [
+            column
+            for column in confounds.columns
+            if re.match(_COMPCOR, column)
+            and (entry := about.get(column))
+            and not (entry.get("Mask") == "combined" and entry.get("Retained", True))
+        ]
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{sidecar}: cannot be read as the description of the confounds ({error}); fetch it or "
+            f"create it again"
+        ) from error
     return confounds.drop(columns=dropped)
 
 

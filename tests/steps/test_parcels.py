@@ -17,7 +17,7 @@ from swift_bids.geometry.grid import template_brain
 from swift_bids.group.connectivity import covariance
 from swift_bids.inputs.parcel_defaults import SHIPPED_ATLAS, STRATEGIES
 from swift_bids.outputs.parcels import find_parcels
-from swift_bids.steps.denoise import denoise, lacking, of_combined_mask
+from swift_bids.steps.denoise import denoise, lacking, used_confounds
 from swift_bids.steps.parcels import ParcelMeans, read_atlas
 
 
@@ -148,7 +148,7 @@ def test_strategies_are_those_of_nilearn(tmp_path, strategy):
     kind = strategy.removesuffix("+gsr")
     expected, sample = load_confounds_strategy(str(bold), denoise_strategy=kind, **gsr)
     file = str(bold).replace("space-MNI152NLin6Asym_desc-preproc_bold.nii.gz", "")
-    confounds = of_combined_mask(table, f"{file}desc-confounds_timeseries.tsv")
+    confounds = used_confounds(table, f"{file}desc-confounds_timeseries.tsv", strategy)
     means = np.random.default_rng(0).standard_normal((len(table), 4))
     found = denoise(means, confounds, strategy=strategy)
     assert set(found.regressors) == set(expected.columns)
@@ -158,6 +158,16 @@ def test_strategies_are_those_of_nilearn(tmp_path, strategy):
     rest = means[kept] - design @ np.linalg.lstsq(design, means[kept], rcond=None)[0]
     np.testing.assert_allclose(found.signals[kept], rest / rest.std(axis=0), atol=1e-6)
     assert np.isnan(np.delete(found.signals, kept, axis=0)).all()
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"a_comp_cor_00": "combined"}'])
+def test_a_damaged_sidecar_matters_only_for_compcor(tmp_path, content):
+    table, _ = fmriprep_confounds(tmp_path)
+    file = tmp_path / "sub-1_task-rest_desc-confounds_timeseries.tsv"
+    file.with_suffix(".json").write_text(content)
+    assert used_confounds(table, file, "simple") is table
+    with pytest.raises(InputError, match=r"timeseries.json: cannot be read as the description"):
+        used_confounds(table, file, "compcor")
 
 
 def test_as_many_components_are_used_as_a_run_is_long_enough_for(tmp_path):
