@@ -107,10 +107,16 @@ def _palette(n_greys: int) -> Image.Image:
         np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for c in (BLUE, ORANGE, SKY)
     )
     blues = [255 + opacity * (blue - 255) for opacity in (*_OPACITIES, 1)]
+    # thin lines are blended with what is behind them
+    lines = [
+        behind + opacity * (colour - behind)
+        for colour in (orange, sky)
+        for opacity in (0.4, 0.7, 1)
+        for behind in (0, 128, 255)
+    ]
     palette = Image.new("P", (1, 1))
-    palette.putpalette(
-        np.concatenate([greys, blues, [orange, sky]]).round().astype(np.uint8).tobytes()
-    )
+    colours = np.concatenate([greys, blues, lines])
+    palette.putpalette(colours.round().astype(np.uint8).tobytes())
     return palette
 
 

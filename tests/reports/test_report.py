@@ -12,6 +12,7 @@ from PIL import Image
 from swift_bids.base.errors import Problem
 from swift_bids.geometry.frames import FRAMES
 from swift_bids.reports import figures
+from swift_bids.reports.carpet import save_in_few_colours
 from swift_bids.reports.figures import model_input_mosaic
 from swift_bids.reports.participant_page import (
     keep_problems,
@@ -59,6 +60,19 @@ def test_the_mosaic_labels_the_correct_side(monkeypatch):
     # the fourth of seven sagittal slices, between x = 16 and 79 of the input
     x = (FRAMES["ukb"].affine @ [48, 0, 0, 1])[0]
     assert f"x {x:.0f} mm" in labels
+
+
+def test_the_outlines_of_the_mosaic_keep_their_colours(tmp_path):
+    """Thin blue lines used to become grey."""
+    brain = np.zeros((96, 96, 96), bool)
+    brain[30:60, 30:60, 30:60] = True
+    volume = np.where(brain, np.random.default_rng(0).random(brain.shape), 0).astype(np.float32)
+    figure = model_input_mosaic(volume, brain, FRAMES["ukb"])
+    save_in_few_colours(figure, tmp_path / "few.png", n_greys=64)
+    pixels = np.asarray(Image.open(tmp_path / "few.png").convert("RGB")).reshape(-1, 3).astype(int)
+    red, _, blue = pixels.T
+    assert (blue - red > 30).sum() > 5000  # the template
+    assert (red - blue > 60).sum() > 5000  # the mask
 
 
 def test_the_page_in_a_browser(demo, tmp_path):
