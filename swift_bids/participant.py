@@ -63,9 +63,10 @@ def run_participant_level(settings: ParticipantSettings, dataset: Dataset) -> in
     with work_folder(work_dir, output_dir, log_name) as folder:
         weights = weights_of(settings, folder)
         runs, unusable = find_runs(dataset, labels, settings.selection)
-        unusable += without_confounds(runs, settings.parcels.confounds_strategy)
-        problems += unusable
-        runs = [run for run in runs if run.name not in {problem.name for problem in unusable}]
+        lacking = without_confounds(runs, settings.parcels.confounds_strategy)
+        problems += [*unusable, *lacking]
+        left_out = {problem.name for problem in lacking}
+        runs = [run for run in runs if run.name not in left_out]
         _log_runs(runs)
         outcome = Outcome([], [], [])
         if runs:

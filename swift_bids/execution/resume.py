@@ -9,7 +9,7 @@ from typing import Any
 
 from swift_bids.base.files import read_json
 from swift_bids.inputs.run import Run
-from swift_bids.outputs.parcels import find_parcels, made_with
+from swift_bids.outputs.parcels import find_parcels, origin_of
 from swift_bids.outputs.paths import output_path
 from swift_bids.outputs.provenance import (
     Provenance,
@@ -112,8 +112,10 @@ def reason_to_rerun(
     if keep_tokens and not has_tokens:
         return "it has no tokens, but this command keeps them"
     table = find_parcels(sidecar.parent, run.name)
-    if table is not None and made_with(table)[1:] == parcels:
-        return None
+    if table is not None:
+        made = origin_of(table)
+        if (made.sha256, made.strategy) == parcels:
+            return None
     return "its parcels are those of another atlas or another confounds strategy"
 
 

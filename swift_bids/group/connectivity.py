@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from sklearn.covariance import ledoit_wolf
 
 from swift_bids.base.errors import Problem
 from swift_bids.inputs.filenames import entities_in
-from swift_bids.outputs.parcels import find_parcels, is_shortened, made_with
+from swift_bids.outputs.parcels import Origin, find_parcels, origin_of
 from swift_bids.outputs.paths import run_folder
 
 #: A parcel is used if at least this share of rows has it; a row is used if it has at least this
@@ -25,7 +26,7 @@ _LIMIT = 1 - 1e-6
 #: Smaller eigenvalues of a covariance matrix, as shares of the largest, are raised to this.
 _SMALLEST = 1e-5
 #: Rows at a time, to limit memory.
-_PART = 200
+_PART = 20
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def collect_connectivity(output_dir: Path, runs: pd.DataFrame, units: pd.Series)
     """
     codes, names = pd.factorize(units)
     weights = runs["n_included"].to_numpy(np.float32)
-    made: tuple[str, str, str] | None = None
+    made: Origin | None = None
     parcels: list[str] = []
     with_file = n_shortened = 0
     problems = []
@@ -73,7 +74,7 @@ def collect_connectivity(output_dir: Path, runs: pd.DataFrame, units: pd.Series)
         if file is None:
             continue
         try:
-            own_made = made_with(file)
+            own_made = origin_of(file)
             matrix, own_parcels = covariance(file)
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{file} or its sidecar cannot be read ({error}); embed the run again"
@@ -94,15 +95,15 @@ def collect_connectivity(output_dir: Path, runs: pd.DataFrame, units: pd.Series)
                 tuple(problems),
             )
         with_file += 1
-        n_shortened += is_shortened(file)
+        n_shortened += own_made.is_shortened
         mean.add(codes[row], matrix, weights[row])
         if per_run is not None:
             per_run[row] = matrix
     if made is None:
         return Connectivity(None, None, "no run has time series of parcels", tuple(problems))
     note = (
-        f"covariances (Ledoit and Wolf 2004) of the signals of {len(parcels)} parcels ({made[0]}), "
-        f"confounds strategy {made[2]}, of {with_file} of {len(runs)} runs"
+        f"covariances (Ledoit and Wolf 2004) of the signals of {len(parcels)} parcels "
+        f"({made.atlas}), confounds strategy {made.strategy}, of {with_file} of {len(runs)} runs"
     )
     if n_shortened:
         note += f", of which {n_shortened} are too short for all regressors"
@@ -111,7 +112,7 @@ def collect_connectivity(output_dir: Path, runs: pd.DataFrame, units: pd.Series)
         share = f"{_MIN_PARCEL_KNOWN:.0%} of the participants"
         note = f"fewer than two of the {len(parcels)} parcels are known for {share}"
     complete = None if per_run is None else _complete(per_run, np.empty(0, dtype=int))
-    by_run = None if complete is None else correlations(complete)
+    by_run = None if complete is None else in_parts(correlations, complete)
     return Connectivity(by_unit, by_run, note, tuple(problems))
 
 
@@ -202,14 +203,20 @@ def _complete(matrices: np.ndarray, uneven: np.ndarray) -> np.ndarray | None:
 
 def correlations(covariances: np.ndarray) -> np.ndarray:
     """Fisher's z of the correlations, (row, edge), upper triangle row by row."""
-    parts = [covariances[i : i + _PART] for i in range(0, len(covariances), _PART)]
-    return np.concatenate([_correlations_of_part(part) for part in parts])
-
-
-def _correlations_of_part(covariances: np.ndarray) -> np.ndarray:
     spread = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
     edges = upper_triangle(covariances / (spread[:, :, None] * spread[:, None]), k=1)
     return np.arctanh(np.clip(edges, -_LIMIT, _LIMIT)).astype(np.float32)
+
+
+def partial_correlations(covariances: np.ndarray) -> np.ndarray:
+    """Fisher's z of the partial correlations, (row, edge), upper triangle row by row."""
+    return -correlations(np.linalg.inv(covariances))
+
+
+def in_parts(function: Callable[[np.ndarray], np.ndarray], matrices: np.ndarray) -> np.ndarray:
+    """Apply a function of (row, n, n) to some rows at a time, to limit memory."""
+    parts = [matrices[i : i + _PART] for i in range(0, len(matrices), _PART)]
+    return np.concatenate([function(part) for part in parts])
 
 
 def upper_triangle(matrices: np.ndarray, k: int) -> np.ndarray:
@@ -217,9 +224,3 @@ def upper_triangle(matrices: np.ndarray, k: int) -> np.ndarray:
     n = matrices.shape[1]
     places = np.flatnonzero(np.triu(np.ones((n, n), dtype=bool), k))
     return np.take(matrices.reshape(len(matrices), -1), places, axis=1)
-
-
-def partial_correlations(covariances: np.ndarray) -> np.ndarray:
-    """Fisher's z of the partial correlations, (row, edge), upper triangle row by row."""
-    parts = [covariances[i : i + _PART] for i in range(0, len(covariances), _PART)]
-    return np.concatenate([-_correlations_of_part(np.linalg.inv(part)) for part in parts])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,7 @@ class FeatureSets:
 
     sets: Mapping[str, FeatureSet]
     usable: np.ndarray
-    omitted: Mapping[str, str] = field(default_factory=dict)
+    omitted: Mapping[str, str]
 
 
 def collect_features(output_dir: Path, results: GroupResults, analysis: Analysis) -> FeatureSets:
@@ -85,13 +85,11 @@ def collect_features(output_dir: Path, results: GroupResults, analysis: Analysis
         else:
             omitted[f"baseline {name}"] = f"{(~known).sum()} of {len(known)} {rows} lack it"
     if analysis.sites is not None:
-        usable &= analysis.sites.known
         sets = {name: harmonised(features, analysis) for name, features in sets.items()}
     return FeatureSets(sets, usable, omitted)
 
 
 def harmonised(features: FeatureSet, analysis: Analysis) -> FeatureSet:
     """Features without the effects of the sites of `--harmonise`; as they are without it."""
-    # rows without a site are left out later
     sites = analysis.site_codes
     return features if sites is None else Harmonised(features, sites)

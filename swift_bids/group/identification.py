@@ -11,13 +11,12 @@ from scipy.sparse import csr_array
 
 from swift_bids.group.conditions import strata_of
 from swift_bids.group.permute import MIN_DIFFERENT, n_permutations_within, permute_within
+from swift_bids.group.probes.scores import MOTION
 from swift_bids.group.similarity import centred, random_runs
 
 #: Most runs that are looked up among all others, and maximum total number of same-participant
 #: pairs.
 MAX_QUERIES, MAX_PAIRS = 2000, 100_000
-#: The set of features that is compared by distance instead of cosine.
-MOTION_SET = "motion"
 METRICS = ("rank1", "map", "idiff", "i2c2")
 
 
@@ -97,7 +96,8 @@ def identification(
     queries = _queries(slots, codes, rng)
     table = []
     for name, values in features.items():
-        measure = _measure(values.astype(np.float32), queries, slots, name == MOTION_SET)
+        # motion is compared by distance instead of cosine
+        measure = _measure(values.astype(np.float32), queries, slots, name == MOTION)
         scores = np.array([measure(order) for order in orders])  # (permutation, metric)
         no_worse = (scores[1:] >= scores[0] - 1e-9).sum(axis=0)
         for number, metric in enumerate(METRICS):

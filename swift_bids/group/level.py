@@ -22,7 +22,7 @@ from swift_bids.group.baselines import motion
 from swift_bids.group.clean import clean_columns
 from swift_bids.group.conditions import compare_conditions, conditions_of
 from swift_bids.group.connectivity import MAX_RUNS, collect_connectivity
-from swift_bids.group.identification import MOTION_SET, identification
+from swift_bids.group.identification import identification
 from swift_bids.group.load import (
     Embedded,
     RunFilter,
@@ -32,7 +32,7 @@ from swift_bids.group.load import (
 )
 from swift_bids.group.outliers import MIN_RUNS, outliers
 from swift_bids.group.page import write_group_report
-from swift_bids.group.probes.scores import EMBEDDING
+from swift_bids.group.probes.scores import CONNECTIVITY, EMBEDDING, MOTION
 from swift_bids.group.reliability import reliability
 from swift_bids.group.similarity import duplicates, nearest_neighbours
 from swift_bids.group.tables import GroupResults, write_group_tables, write_similarity
@@ -177,9 +177,9 @@ def _identification(
     """Identify participants by embeddings, functional connectivity and motion, each for the runs
     that have these features."""
     table = results.runs.table
-    sets = {EMBEDDING: results.runs.features, MOTION_SET: motion(table)}
+    sets = {EMBEDDING: results.runs.features, MOTION: motion(table)}
     if results.connectivity is not None and results.connectivity.by_run is not None:
-        sets["connectivity"] = results.connectivity.by_run
+        sets[CONNECTIVITY] = results.connectivity.by_run
     tables = []
     for name, values in sets.items():
         usable = ~np.isnan(values).any(axis=1)

@@ -1,4 +1,4 @@
-"""Results of the group level -> group.html, a self-contained HTML file."""
+"""Results of the group level -> group.html; only the slices of runs are in other files."""
 
 from __future__ import annotations
 

@@ -48,8 +48,6 @@ def probe_targets(
         volume = volume_target(table)
         # few participants, or the same mask for everybody
         if not volume.classes and not reason_unfit(volume, len(table)):
-            known = True if analysis.sites is None else analysis.sites.known
-            volume = Target(volume.name, (), np.where(known, volume.values, np.nan))
             work.append((volume, {EMBEDDING: harmonised(own, analysis)}))
     probed = set() if results.probes.empty else set(results.probes["target"])
     if analysis.sites is not None and analysis.sites.name not in probed:
@@ -100,6 +98,8 @@ def _fit(
     start = time.monotonic()
     covariates, groups = analysis.covariates, analysis.groups
     kept = target.known & (True if covariates is None else ~np.isnan(covariates).any(axis=1))
+    if analysis.sites is not None:
+        kept &= analysis.sites.known
     n_people = analysis.embedded.table["participant_id"][kept].nunique()
     if analysis.by_session and n_people < MIN_PARTICIPANTS:
         return pd.DataFrame(), (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -99,13 +100,32 @@ def _stem(run_name: str, label: str) -> str:
     return f"{before}_seg-{label}{res}{after}{_SUFFIX}"
 
 
-def is_shortened(parcel_file: Path) -> bool:
-    """Whether a run was too short for all regressors of its strategy."""
-    return bool(read_json(parcel_file.with_suffix(".json")).get("OmittedRegressors"))
+@dataclass(frozen=True)
+class Origin:
+    """What a table of time series was made with.
+
+    Attributes
+    ----------
+    atlas, sha256
+        Label and SHA-256 of the atlas.
+    strategy
+        One of `swift_bids.inputs.parcel_defaults.STRATEGIES`.
+    is_shortened
+        Whether the run was too short for all regressors of its strategy.
+    """
+
+    atlas: str
+    sha256: str
+    strategy: str
+    is_shortened: bool = field(compare=False)
 
 
-def made_with(parcel_file: Path) -> tuple[str, str, str]:
-    """Label and SHA-256 of the atlas, and the confounds strategy, behind a table of time series."""
+def origin_of(parcel_file: Path) -> Origin:
+    """Read from its sidecar what a table of time series was made with."""
     about = read_json(parcel_file.with_suffix(".json"))
-    strategy = about.get("ConfoundsStrategy", SIMPLE)  # version 0.5.0 did not write it
-    return about["Atlas"]["Name"], about["Atlas"]["SHA256"], strategy
+    return Origin(
+        about["Atlas"]["Name"],
+        about["Atlas"]["SHA256"],
+        about.get("ConfoundsStrategy", SIMPLE),  # version 0.5.0 did not write it
+        bool(about.get("OmittedRegressors")),
+    )

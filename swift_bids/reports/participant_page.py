@@ -19,7 +19,9 @@ from swift_bids.outputs.quality import verdicts_of
 from swift_bids.reports.citations import references
 from swift_bids.reports.runs_together import (
     differences_between_runs,
+    displacement_of,
     index_of_runs,
+    mean_tokens_of,
     motion_of_runs,
 )
 
@@ -64,23 +66,18 @@ def write_participant_report(
         try:
             run = _run_section(output_dir, file)
             # check that it has everything that the page shows
-            _page(participant, [run], [], output_dir)
+            _page(participant, [run], [])
             runs.append(run)
         # a file that is damaged, edited or from another version can contain anything
         except Exception as error:
             reason = f"{file} is damaged or from another version ({error!r}); embed the run again"
             problems.append(Problem(participant, file.name.split("_desc-")[0], reason))
     page = output_dir / f"sub-{participant}.html"
-    write_text(page, _page(participant, runs, problems, output_dir))
+    write_text(page, _page(participant, runs, problems))
     return page, sum(run["n_warnings"] > 0 for run in runs)
 
 
-def _page(
-    participant: str,
-    runs: Sequence[dict[str, Any]],
-    problems: Sequence[Problem],
-    output_dir: Path,
-) -> str:
+def _page(participant: str, runs: Sequence[dict[str, Any]], problems: Sequence[Problem]) -> str:
     cited: dict[str, str] = {}
     names = [run["name"] for run in runs]
     thresholds = [run["qc"]["Preprocessing"]["FDThreshold"] for run in runs]
@@ -98,8 +95,8 @@ def _page(
         index=index,
         labels=labels,
         numbers={name: number for number, name in enumerate(names, 1)},
-        motion=motion_of_runs(output_dir, names, thresholds),
-        differences=differences_between_runs(output_dir, names),
+        motion=motion_of_runs(names, [run["displacement"] for run in runs], thresholds),
+        differences=differences_between_runs([run["mean_tokens"] for run in runs]),
         methods=_methods(runs),
         problems=problems,
         random_weights=any(run["qc"]["Model"]["RandomWeights"] for run in runs),
@@ -173,6 +170,8 @@ def _run_section(output_dir: Path, qc_file: Path) -> dict[str, Any]:
         "name": name,
         "qc": qc,
         "figures": figures,
+        "displacement": displacement_of(output_dir, name),
+        "mean_tokens": mean_tokens_of(output_dir, name),
         "verdicts": verdicts,
         "n_warnings": sum(not good for good, _ in verdicts),
         "files": [

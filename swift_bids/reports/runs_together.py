@@ -39,13 +39,34 @@ def _is_common(names: Sequence[str], key: str) -> bool:
     return len({entities_in(name).get(key) for name in names}) <= 1
 
 
+def displacement_of(output_dir: Path, name: str) -> np.ndarray | None:
+    """Framewise displacement of a run in mm, (volume,), 0 where unknown; None without motion."""
+    file = run_folder(output_dir, name) / f"{name}_desc-volumes_timeseries.tsv"
+    if not file.exists():
+        return None
+    table = pd.read_csv(file, sep="\t", na_values="n/a")
+    values = table.get("framewise_displacement", pd.Series(dtype=float)).to_numpy(np.float64)
+    return None if np.isnan(values).all() else np.nan_to_num(values)
+
+
+def mean_tokens_of(output_dir: Path, name: str) -> np.ndarray | None:
+    """Mean tokens of a run, (feature, x, y, z); None if its file is missing or damaged."""
+    file = output_path(output_dir, name, "positions", ".safetensors")
+    try:
+        return load_file(file)["positions"][0].astype(np.float64)
+    except (OSError, KeyError, SafetensorError):  # of an earlier version, or damaged
+        return None
+
+
 def motion_of_runs(
-    output_dir: Path, names: Sequence[str], thresholds: Sequence[float]
+    names: Sequence[str], displacements: Sequence[np.ndarray | None], thresholds: Sequence[float]
 ) -> dict[str, Any] | None:
     """Lines of framewise displacement with one scale for all runs; None if no run has motion.
 
     Parameters
     ----------
+    displacements
+        From `displacement_of`, of each run.
     thresholds
         (run,) framewise displacement in mm above which a volume is censored.
 
@@ -55,15 +76,11 @@ def motion_of_runs(
         `highest` (mm), `longest` (volumes), and `runs`: name, points of the line, height of the
         threshold.
     """
-    known: list[tuple[str, np.ndarray, float]] = []
-    for name, threshold in zip(names, thresholds):
-        file = run_folder(output_dir, name) / f"{name}_desc-volumes_timeseries.tsv"
-        if not file.exists():
-            continue
-        table = pd.read_csv(file, sep="\t", na_values="n/a")
-        values = table.get("framewise_displacement", pd.Series(dtype=float)).to_numpy(np.float64)
-        if not np.isnan(values).all():
-            known.append((name, np.nan_to_num(values), threshold))
+    known = [
+        (name, values, threshold)
+        for name, values, threshold in zip(names, displacements, thresholds)
+        if values is not None
+    ]
     if not known:
         return None
     largest = max(float(values.max()) for _, values, _ in known)
@@ -87,11 +104,18 @@ def motion_of_runs(
     return {"highest": highest, "longest": longest, "runs": runs}
 
 
-def differences_between_runs(output_dir: Path, names: Sequence[str]) -> list[dict[str, Any]] | None:
+def differences_between_runs(
+    mean_tokens: Sequence[np.ndarray | None],
+) -> list[dict[str, Any]] | None:
     """How much the tokens of the runs differ in each of eight parts of the brain.
 
     The difference of two runs is the distance of their mean tokens at a position, as a share of
     the tokens' length; the value is the mean over all pairs of runs.
+
+    Parameters
+    ----------
+    mean_tokens
+        From `mean_tokens_of`, of each run.
 
     Returns
     -------
@@ -99,14 +123,8 @@ def differences_between_runs(output_dir: Path, names: Sequence[str]) -> list[dic
         `side`, `height`, `depth`, `value`, and `shade` from 0 (least) to 1 (most); None for fewer
         than two runs with the same kind of outputs.
     """
-    means = []
-    for name in names:
-        file = output_path(output_dir, name, "positions", ".safetensors")
-        try:
-            means.append(load_file(file)["positions"][0].astype(np.float64))
-        except (OSError, KeyError, SafetensorError):  # of an earlier version, or damaged
-            return None
-    if len(means) < 2 or len({m.shape for m in means}) > 1:
+    means = [mean for mean in mean_tokens if mean is not None]
+    if len(means) < max(2, len(mean_tokens)) or len({m.shape for m in means}) > 1:
         return None
     tokens = np.stack(means)  # (run, feature, x, y, z)
     first, second = np.triu_indices(len(tokens), k=1)

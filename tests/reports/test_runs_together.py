@@ -14,9 +14,19 @@ from swift_bids.reports.runs_together import (
     HEIGHT,
     WIDTH,
     differences_between_runs,
+    displacement_of,
     index_of_runs,
+    mean_tokens_of,
     motion_of_runs,
 )
+
+
+def motion_in(folder, names, thresholds):
+    return motion_of_runs(names, [displacement_of(folder, name) for name in names], thresholds)
+
+
+def differences_in(folder, names):
+    return differences_between_runs([mean_tokens_of(folder, name) for name in names])
 
 
 def test_runs_are_listed_by_session():
@@ -49,7 +59,7 @@ def test_all_runs_have_one_scale_of_motion(tmp_path):
     write_motion(tmp_path, "sub-1_task-b", moving)
     write_motion(tmp_path, "sub-1_task-c", [np.nan, np.nan])
     names = [f"sub-1_task-{task}" for task in "abcd"]
-    found = motion_of_runs(tmp_path, names, [0.5] * 4)
+    found = motion_in(tmp_path, names, [0.5] * 4)
     assert (found["highest"], found["longest"]) == (1.05, 100)
     first, second = ([p.split(",") for p in run["points"].split()] for run in found["runs"])
     assert (len(first), len(second)) == (50, 100)
@@ -64,7 +74,7 @@ def test_long_runs_keep_their_peaks_and_large_peaks_are_cut(tmp_path):
     values = np.full(4321, 0.1)
     values[777] = 30.0
     write_motion(tmp_path, "sub-1_task-a", values)
-    found = motion_of_runs(tmp_path, ["sub-1_task-a"], [0.5])
+    found = motion_in(tmp_path, ["sub-1_task-a"], [0.5])
     (run,) = found["runs"]
     heights = [float(point.split(",")[1]) for point in run["points"].split()]
     assert len(heights) <= 1000
@@ -74,7 +84,7 @@ def test_long_runs_keep_their_peaks_and_large_peaks_are_cut(tmp_path):
 
 
 def test_runs_without_motion_have_no_figure(tmp_path):
-    assert motion_of_runs(tmp_path, ["sub-1_task-a"], [0.5]) is None
+    assert motion_in(tmp_path, ["sub-1_task-a"], [0.5]) is None
 
 
 def write_positions(folder, name, tokens):
@@ -91,7 +101,7 @@ def test_the_part_that_differs_is_named(tmp_path):
     changed[:, 1, 0, 1] *= 1.5  # left, back, top
     write_positions(tmp_path, "sub-1_task-a", tokens)
     write_positions(tmp_path, "sub-1_task-b", changed)
-    found = differences_between_runs(tmp_path, ["sub-1_task-a", "sub-1_task-b"])
+    found = differences_in(tmp_path, ["sub-1_task-a", "sub-1_task-b"])
     assert [(p["height"], p["side"], p["depth"]) for p in found][:4] == [
         ("top", "left", "front"),
         ("top", "left", "back"),
@@ -102,11 +112,11 @@ def test_the_part_that_differs_is_named(tmp_path):
     assert (most["side"], most["depth"], most["height"]) == ("left", "back", "top")
     assert most["value"] == pytest.approx(0.4, abs=1e-6)  # 0.5 of a mean length of 1.25
     assert [part["value"] for part in found if part is not most] == [0.0] * 7
-    assert differences_between_runs(tmp_path, ["sub-1_task-a"]) is None
+    assert differences_in(tmp_path, ["sub-1_task-a"]) is None
     damaged = tmp_path / "sub-1/func/sub-1_task-d_desc-swift_positions.safetensors"
     damaged.write_bytes(b"\x08")
-    assert differences_between_runs(tmp_path, ["sub-1_task-a", "sub-1_task-d"]) is None
-    assert differences_between_runs(tmp_path, ["sub-1_task-a", "sub-1_task-c"]) is None
+    assert differences_in(tmp_path, ["sub-1_task-a", "sub-1_task-d"]) is None
+    assert differences_in(tmp_path, ["sub-1_task-a", "sub-1_task-c"]) is None
 
 
 def test_positions_average_to_the_embedding(demo):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from sklearn.decomposition import KernelPCA
 from sklearn.preprocessing import StandardScaler
 
-from swift_bids.group.connectivity import correlations, partial_correlations, upper_triangle
+from swift_bids.group.connectivity import (
+    correlations,
+    in_parts,
+    partial_correlations,
+    upper_triangle,
+)
 
 #: Numbers of principal components among which a probe chooses.
 N_COMPONENTS = (10, 30, 100)
@@ -18,8 +23,6 @@ N_COMPONENTS = (10, 30, 100)
 MAX_FOR_ALL_COMPONENTS = 500
 #: With more participants, the tangents of all folds would take minutes.
 MAX_FOR_TANGENT = 1000
-#: Matrices at a time, to limit memory.
-_PART = 20
 
 
 class FeatureSet(Protocol):
@@ -47,9 +50,9 @@ class Table:
         """Number of columns."""
         return self.values.shape[1]
 
-    def select(self, rows: np.ndarray) -> Table:
+    def select(self, rows: np.ndarray) -> Self:
         """The same for some of the participants."""
-        return Table(self.values[rows])
+        return replace(self, values=self.values[rows])
 
     def versions(self, train: np.ndarray) -> dict[str, np.ndarray]:
         """One version without a name."""
@@ -59,10 +62,6 @@ class Table:
 @dataclass(frozen=True)
 class Components(Table):
     """Principal components of (participant, feature), with 10, 30 and 100 of them."""
-
-    def select(self, rows: np.ndarray) -> Components:
-        """The same for some of the participants."""
-        return Components(self.values[rows])
 
     def versions(self, train: np.ndarray) -> dict[str, np.ndarray]:
         """Components of the standardised features of the training participants."""
@@ -108,13 +107,13 @@ class ConnectivityMatrices:
     @cached_property
     def _fixed(self) -> dict[str, np.ndarray]:
         return {
-            "correlation": correlations(self.covariances),
-            "partial correlation": partial_correlations(self.covariances),
+            "correlation": in_parts(correlations, self.covariances),
+            "partial correlation": in_parts(partial_correlations, self.covariances),
         }
 
     @cached_property
     def _logarithms(self) -> np.ndarray:
-        return logarithms(self.covariances)
+        return in_parts(logarithms, self.covariances)
 
     def _tangents(self, train: np.ndarray) -> np.ndarray:
         """Project the matrices to the tangent space at the mean of the training participants.
@@ -125,7 +124,9 @@ class ConnectivityMatrices:
         """
         values, vectors = np.linalg.eigh(self._logarithms[train].mean(axis=0))
         whitening = (vectors * np.exp(-values / 2)) @ vectors.T
-        return upper_triangle(logarithms(self.covariances, whitening), k=0)
+        return in_parts(
+            lambda part: upper_triangle(logarithms(part, whitening), k=0), self.covariances
+        )
 
 
 def logarithms(matrices: np.ndarray, whitening: np.ndarray | None = None) -> np.ndarray:
@@ -136,17 +137,8 @@ def logarithms(matrices: np.ndarray, whitening: np.ndarray | None = None) -> np.
     whitening
         (n, n) symmetric; multiplies each matrix from both sides before. None: the identity.
     """
-
-    logarithm = np.empty_like(matrices)
-    for start in range(0, len(matrices), _PART):
-        part = matrices[start : start + _PART]
-        if whitening is not None:
-            part = whitening @ part @ whitening
-        values, vectors = np.linalg.eigh(part)
-        logs = np.log(np.maximum(values, np.finfo(values.dtype).eps * values[:, -1:]))
-        np.matmul(
-            vectors * logs[:, None],
-            vectors.transpose(0, 2, 1),
-            out=logarithm[start : start + _PART],
-        )
-    return logarithm
+    if whitening is not None:
+        matrices = whitening @ matrices @ whitening
+    values, vectors = np.linalg.eigh(matrices)
+    logs = np.log(np.maximum(values, np.finfo(values.dtype).eps * values[:, -1:]))
+    return (vectors * logs[:, None]) @ vectors.transpose(0, 2, 1)

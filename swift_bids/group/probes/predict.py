@@ -69,13 +69,15 @@ def predict(
     # the permuted targets of the first repetition share its decompositions
     targets = [np.concatenate([own, permuted]), *[own] * (len(repetitions) - 1)]
     predicted = [np.empty((*y.shape, 1 + n_classes) if n_classes else y.shape) for y in targets]
+    # Ranks mean nothing within a fold of one class, as when whole sites are held out.
+    ranked = [all(len(np.unique(design.y[t])) == n_classes for _, t in f) for f in repetitions]
     jobs = [(number, fold) for number, folds in enumerate(repetitions) for fold in folds]
 
     def of_fold(job: tuple[int, tuple[np.ndarray, np.ndarray]]) -> str | None:
         number, (train, test) = job
-        # Ranks mean nothing within a fold of one class, as when whole sites are held out.
-        ranked = all(len(np.unique(design.y[t])) == n_classes for _, t in repetitions[number])
-        found, version = _predict_fold(features, design, train, test, targets[number], ranked)
+        found, version = _predict_fold(
+            features, design, train, test, targets[number], ranked[number]
+        )
         predicted[number][:, test] = found
         return version
 

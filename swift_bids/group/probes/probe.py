@@ -49,7 +49,8 @@ def fit_probe(
     covariates, groups
         As `swift_bids.group.columns` returns them; participants without a value are excluded.
     sites
-        (participant,) index of the site whose effects were removed, see `Design`.
+        (participant,) index of the site whose effects were removed, see `Design`; participants
+        without one (-1) are excluded, and so are those of sites with fewer than five.
     n_permutations
         Number of permutations, see `swift_bids.group.probes.design.permuted_targets`.
 
@@ -70,8 +71,8 @@ def fit_probe(
     if groups is not None:
         kept &= groups >= 0
     if sites is not None:
-        n_of_site = np.bincount(sites[kept], minlength=max(sites.max(), 0) + 1)
-        kept &= n_of_site[sites] >= MIN_OF_SITE
+        kept &= sites >= 0
+        kept &= np.bincount(sites[kept], minlength=sites.max() + 1)[sites] >= MIN_OF_SITE
     design = Design(
         target.values[kept],
         target.classes,
@@ -100,14 +101,14 @@ def fit_probe(
     predicted: dict[str, list[np.ndarray]] = {}
     tested: dict[str, PermutationTest] = {}
     chosen: dict[str, str | None] = {}
-    for name, x in sets.items():
-        with one_thread_each() as threads:
+    with one_thread_each() as threads:
+        for name, x in sets.items():
             predicted[name], of_permuted, choices = predict(
                 x, design, repetitions, permuted, threads
             )
-        chosen[name] = _shares(choices)
-        if len(of_permuted) and name != DUMMY:
-            tested[name] = _test(predicted[name][0], permuted, of_permuted, design)
+            chosen[name] = _shares(choices)
+            if len(of_permuted) and name != DUMMY:
+                tested[name] = _test(predicted[name][0], permuted, of_permuted, design)
     n_features = {name: x.n_features for name, x in sets.items()}
     return probe_table(target, design, n_features, chosen, predicted, tested), None
 
