@@ -59,13 +59,23 @@ def made_once(tmp_path_factory):
     return get
 
 
-@pytest.fixture(scope="session")
-def recipe():
-    """How weights, inputs and runs of the reference are made (tests/data/parity/recipe.py)."""
-    spec = importlib.util.spec_from_file_location("recipe", PARITY / "recipe.py")
+def _module(file):
+    spec = importlib.util.spec_from_file_location(file.stem, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def recipe():
+    """How weights, inputs and runs of the reference are made (tests/data/parity/recipe.py)."""
+    return _module(PARITY / "recipe.py")
+
+
+@pytest.fixture(scope="session")
+def neurostorm_recipe():
+    """The same for NeuroSTORM (tests/data/neurostorm/recipe.py)."""
+    return _module(PARITY.parent / "neurostorm" / "recipe.py")
 
 
 @pytest.fixture(scope="session")

@@ -1,73 +1,25 @@
-"""One Swin block: 4D window attention and MLP on (B, x, y, z, t, C) tokens.
+"""One block: a mixer within 4D windows, and an MLP, on (B, x, y, z, t, C) tokens.
 
-It differs from the original in two ways. It cuts windows into pieces
-(`swift_bids.network.windows`), and during inference it sends a few windows at a time through the
-whole block, so that their queries, scores and hidden layer stay in the processor's cache.
+The mixer is attention (SwiFT) or a Mamba (NeuroSTORM). The block differs from the originals in two
+ways. It cuts the windows of attention into pieces (`swift_bids.network.windows`), and during
+inference it sends a few windows at a time through the whole block, so that their queries, scores
+and hidden layer stay in the processor's cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swift_bids.network.fused_linear import is_plain_inference, linear
-from swift_bids.network.windows import attention_pieces
+from swift_bids.network.fused_linear import linear
+from swift_bids.network.windows import window_pieces
 
-#: Tokens per pass through a block during inference. Together with their queries, keys, values and
-#: hidden layer they take a few MB, which stay in a core's cache.
-TOKENS_PER_PASS = 2048
 #: Factors for the two residuals of a block (stochastic depth); None leaves a residual unchanged.
 Factors = Tensor | tuple[None, None]
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention within each piece, (piece, token, C) -> the same shape.
-
-    The block applies the projection, `proj`, when it adds the residual.
-    """
-
-    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, attn_drop: float, drop: float):
-        super().__init__()
-        self.num_heads = num_heads
-        self.attn_drop = attn_drop
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(drop)
-
-    def forward(self, x: Tensor) -> Tensor:
-        pieces, tokens, dim = x.shape
-        qkv = linear(x, self.qkv).view(pieces, tokens, 3, self.num_heads, dim // self.num_heads)
-        qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, piece, head, token, C / heads)
-        if x.is_cpu and is_plain_inference(self):
-            return _attend_cpu(*qkv.flatten(1, 2)).view(pieces, dim, tokens).transpose(1, 2)
-        head = dim // self.num_heads
-        # Fused GPU kernels need multiples of 8; padding with zeros does not change the result.
-        q, k, v = F.pad(qkv, (0, -head % 8))
-        x = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            dropout_p=self.attn_drop if self.training else 0.0,
-            scale=head**-0.5,
-        )
-        return x[..., :head].transpose(1, 2).flatten(2)
-
-
-def _attend_cpu(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of many small pieces: (piece x head, token, D) -> (piece x head, D, token).
-
-    With heads of 12 features, three matrix products over all pieces together are faster than
-    torch's fused kernel, which handles the pieces one by one (docs/performance.md).
-    """
-    scores = q.new_empty(len(q), q.shape[1], k.shape[1])
-    scale = q.shape[2] ** -0.5
-    torch.baddbmm(scores, q, k.transpose(1, 2), beta=0, alpha=scale, out=scores)
-    torch.softmax(scores, dim=-1, out=scores)
-    return torch.bmm(v.transpose(1, 2), scores.transpose(1, 2))
 
 
 class MLP(nn.Module):
@@ -84,39 +36,56 @@ class MLP(nn.Module):
 
 
 @lru_cache(maxsize=64)
-def _pieces_on(device: torch.device, *sizes: tuple[int, ...]) -> tuple[tuple[Tensor, bool], ...]:
-    """Copy `attention_pieces(*sizes)` to a device, once."""
+def _pieces_on(
+    device: torch.device, cut: bool, *sizes: tuple[int, ...]
+) -> tuple[tuple[Tensor, bool], ...]:
+    """Copy `window_pieces(*sizes, cut)` to a device, once."""
     # Tensors created in inference mode cannot be used with gradients later.
     with torch.inference_mode(False):
         return tuple(
             (torch.as_tensor(same_size.index, device=device), same_size.padded)
-            for same_size in attention_pieces(*sizes)
+            for same_size in window_pieces(*sizes, cut)
         )
 
 
 class Block(nn.Module):
-    """One Swin block: attention within (shifted) windows, then the MLP, each with a residual."""
+    """A mixer within (shifted) windows, then the MLP, each with a residual.
+
+    Parameters
+    ----------
+    mixer
+        Name of the mixer in checkpoints -> module, (piece, token, C) -> (piece, token, width). Its
+        last layer, `proj`, turns the width into C: the block applies it when it adds the residual.
+    window, shifted
+        Window in tokens, and whether the windows are shifted by half of it.
+    cut
+        As for `swift_bids.network.windows.window_pieces`.
+    """
 
     def __init__(
         self,
+        mixer: Mapping[str, nn.Module],
         dim: int,
-        num_heads: int,
         window: Sequence[int],
         shifted: bool,
         mlp_ratio: float,
-        qkv_bias: bool,
         drop: float,
-        attn_drop: float,
         drop_path: float,
+        cut: bool,
     ):
         super().__init__()
-        self.window = window
-        self.shifted = shifted
+        self.window, self.shifted, self.cut = window, shifted, cut
         self.drop_path = drop_path
         self.norm1 = nn.LayerNorm(dim)
-        self.attn = Attention(dim, num_heads, qkv_bias, attn_drop, drop)
+        ((self._mixer_name, module),) = mixer.items()
+        self.add_module(self._mixer_name, module)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = MLP(dim, int(dim * mlp_ratio), drop)
+
+    @property
+    def mixer(self) -> Any:
+        """The attention or the Mamba."""
+        return getattr(self, self._mixer_name)
 
     def pieces(
         self, grid: tuple[int, ...], device: torch.device
@@ -127,7 +96,8 @@ class Block(nn.Module):
         (`get_window_size` of the original).
         """
         shift = [w // 2 if self.shifted and g > w else 0 for g, w in zip(grid, self.window)]
-        return _pieces_on(device, grid, tuple(map(min, grid, self.window)), tuple(shift))
+        window = tuple(map(min, grid, self.window))
+        return _pieces_on(device, self.cut, grid, window, tuple(shift))
 
     def forward(self, x: Tensor) -> Tensor:
         grid, (b, dim) = tuple(x.shape[1:5]), (x.shape[0], x.shape[-1])
@@ -142,7 +112,8 @@ class Block(nn.Module):
     def _in_place(self, x: Tensor, grid: tuple[int, ...], factors: Factors) -> Tensor:
         """Inference: every token is in exactly one piece, so results can overwrite the input."""
         for index, padded in self.pieces(grid, x.device):
-            step = max(1, TOKENS_PER_PASS // (len(x) * index.shape[1])) if x.is_cpu else len(index)
+            n_tokens = len(x) * index.shape[1]
+            step = max(1, self.mixer.tokens_per_pass // n_tokens) if x.is_cpu else len(index)
             for part in index.split(step):
                 y, positions = self._transform_pieces(x, part, padded, factors)
                 x.index_copy_(1, positions, y)
@@ -162,14 +133,15 @@ class Block(nn.Module):
         b, _, dim = x.shape
         positions = index.flatten()
         y = x.index_select(1, positions.clamp(min=0) if padded else positions)
-        attended = self.norm1(y)
+        mixed = self.norm1(y)
         if padded:
-            attended = attended * (positions >= 0)[:, None].to(y.dtype)
-        attended = self.attn(attended.view(-1, index.shape[1], dim)).reshape(b, -1, dim)
+            mixed = mixed * (positions >= 0)[:, None].to(y.dtype)
+        mixed = self.mixer(mixed.view(-1, index.shape[1], dim)).flatten(0, 1)
+        mixed = mixed.view(b, -1, mixed.shape[-1])
         if padded:
             real = positions >= 0
-            y, attended, positions = y[:, real], attended[:, real], positions[real]
-        y = self._add(y, attended, self.attn.proj, self.attn.proj_drop, factors[0])
+            y, mixed, positions = y[:, real], mixed[:, real], positions[real]
+        y = self._add(y, mixed, self.mixer.proj, self.mixer.proj_drop, factors[0])
         y = self._add(y, self.mlp(self.norm2(y)), self.mlp.linear2, self.mlp.drop, factors[1])
         return y, positions
 

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from swift_bids.base.backbones import BACKBONES, DEFAULT_VARIANT
 from swift_bids.base.errors import UsageError
 from swift_bids.base.files import write_atomically, write_json
 from swift_bids.network.checkpoint import read_backbone
 from swift_bids.network.known_weights import digests_of
+from swift_bids.network.load import class_of, class_with
 from swift_bids.network.released import RELEASED_CONFIG
 from swift_bids.network.stored_weights import split_choice
-from swift_bids.network.swift import SwiFT
 
 
 def write_bundle(folder: str | Path, config: dict[str, Any], state: dict, **about: Any) -> Path:
@@ -39,11 +40,13 @@ def write_bundle(folder: str | Path, config: dict[str, Any], state: dict, **abou
     return folder
 
 
-def write_random_bundle(folder: str | Path, seed: int = 0) -> Path:
-    """Write random weights in the layout of the Hub bundles, and record their seed."""
+def write_random_bundle(folder: str | Path, variant: str = DEFAULT_VARIANT, seed: int = 0) -> Path:
+    """Write random weights of a variant's network in the layout of the Hub bundles, and record
+    their seed."""
+    network_class = class_of(BACKBONES[variant].network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = SwiFT(**RELEASED_CONFIG)
+        network = network_class(**RELEASED_CONFIG)
     return write_bundle(folder, RELEASED_CONFIG, network.state_dict(), random_weights_seed=seed)
 
 
@@ -61,7 +64,7 @@ def convert_checkpoint(checkpoint: str | Path, folder: str | Path) -> Path:
         raise UsageError(f"{checkpoint}: does not exist; give a checkpoint")
     if (folder / "model.safetensors").exists():
         raise UsageError(f"{folder}: already contains model.safetensors; give another folder")
-    backbone = read_backbone(checkpoint, SwiFT)
+    backbone = read_backbone(checkpoint, class_with)
     origin = {"converted_from": file.name, "original_sha256": digests_of(file).sha256}
     if choice is not None:
         origin["network"] = choice

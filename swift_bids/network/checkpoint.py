@@ -1,4 +1,4 @@
-"""A weights file -> constructor arguments, and tensors under the names of the original.
+"""A weights file -> its network, its constructor arguments, and tensors under the original names.
 
 The file may be a bundle of ilex (a JAX port), an original Lightning checkpoint, or what a training
 made of one: wrapped by torch.compile or DataParallel, with other heads, losses or a second network.
@@ -27,8 +27,11 @@ from swift_bids.network.stored_weights import (
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
+    from swift_bids.network.skeleton import Skeleton
+
+#: Chooses the class of a network by the names of its tensors.
+Choice = Callable[[Iterable[str]], "type[Skeleton]"]
 #: A tensor that every backbone has; what is before it in a name is the name of the network.
 _LANDMARK = "patch_embed.fc.weight"
 #: Modules of the backbone; what else a network contains does not affect the embedding.
@@ -42,11 +45,13 @@ _MAX_LISTED = 3
 
 
 @dataclass(frozen=True)
-class Backbone:
+class BackboneWeights:
     """Content of a weights file.
 
     Attributes
     ----------
+    network
+        Class of the network that has these tensors.
     config
         Constructor arguments of the network.
     state
@@ -60,6 +65,7 @@ class Backbone:
         networks fit every tensor.
     """
 
+    network: type[Skeleton]
     config: dict[str, Any]
     state: dict[str, torch.Tensor]
     about: dict[str, Any]
@@ -67,7 +73,7 @@ class Backbone:
     assumed: bool = False
 
 
-def read_backbone(source: str | Path, network: Callable[..., nn.Module]) -> Backbone:
+def read_backbone(source: str | Path, choose: Choice) -> BackboneWeights:
     """Read a weights file and check every name and shape against the network it describes.
 
     Parameters
@@ -75,8 +81,8 @@ def read_backbone(source: str | Path, network: Callable[..., nn.Module]) -> Back
     source
         A file of safetensors with its `config.json` beside it, the index of several, or a file of
         torch; `FILE@NETWORK` chooses one of several networks in a file.
-    network
-        Class of the network, which is called with the file's constructor arguments.
+    choose
+        Chooses the class, which is called with the file's constructor arguments.
 
     Raises
     ------
@@ -88,17 +94,17 @@ def read_backbone(source: str | Path, network: Callable[..., nn.Module]) -> Back
     stored = read_stored(file)
     config, about = _config_of(file, stored if _has_settings(file) else None)
     tensors, unused = _choose_network(stored.tensors, choice, file)
-    return check_backbone(str(source), tensors, config, network, about, unused)
+    return check_backbone(str(source), tensors, config, choose, about, unused)
 
 
 def check_backbone(
     name: str,
     tensors: Mapping[str, torch.Tensor],
     config: Mapping[str, Any] | None,
-    network: Callable[..., nn.Module],
+    choose: Choice,
     about: Mapping[str, Any] | None = None,
     unused: Iterable[str] = (),
-) -> Backbone:
+) -> BackboneWeights:
     """Check tensors under the names of the original against a network.
 
     Parameters
@@ -107,8 +113,8 @@ def check_backbone(
         How messages call the weights.
     tensors, config
         Of one network; without constructor arguments, those of the released networks must fit.
-    network, about, unused
-        As for `read_backbone`, and as in `Backbone`.
+    choose, about, unused
+        As for `read_backbone`, and as in `BackboneWeights`.
 
     Raises
     ------
@@ -117,13 +123,14 @@ def check_backbone(
     """
     import torch
 
+    network = choose(tensors)
     arguments = dict(RELEASED_CONFIG if config is None else config)
     try:
         with torch.device("meta"):  # names and shapes only
             expected = network(**arguments).state_dict()
     except (TypeError, ValueError, RuntimeError, IndexError, ArithmeticError) as error:
         raise UsageError(
-            f"{name}: its configuration does not describe a SwiFT network ({error})"
+            f"{name}: its configuration does not describe a {network.title} network ({error})"
         ) from error
     # The original has a final norm, but its features do not pass through it.
     missing = [n for n in expected if n not in tensors and not n.startswith("norm.")]
@@ -134,6 +141,11 @@ def check_backbone(
         for n in expected
         if n in tensors and tensors[n].shape != expected[n].shape
     ]
+    if prompts := [n for n in unexpected if n.endswith(".prompt")]:
+        raise UsageError(
+            f"{name}: contains prompts of a fine-tuning ({some_of(prompts, _MAX_LISTED)}), which "
+            f"change the features; the app has no prompts, so give weights without them"
+        )
     if missing or unexpected or shapes:
         problems = {"missing": missing, "unexpected": unexpected, "wrong shape": shapes}
         lists = [
@@ -142,7 +154,7 @@ def check_backbone(
         instead = (
             "does not say what its network is like, and is not like the released ones"
             if config is None
-            else "does not contain the weights of a SwiFT backbone"
+            else f"does not contain the weights of a {network.title} backbone"
         )
         remedy = "; put the config.json of the network beside it" if config is None else ""
         raise UsageError(f"{name}: {instead} ({'; '.join(lists)}){remedy}")
@@ -155,7 +167,9 @@ def check_backbone(
         )
     ignored = [*unused, *(n for n in others if n not in unexpected)]
     ignored += [n for n in state if n.startswith("norm.")]
-    return Backbone(arguments, state, dict(about or {}), tuple(ignored), assumed=config is None)
+    return BackboneWeights(
+        network, arguments, state, dict(about or {}), tuple(ignored), assumed=config is None
+    )
 
 
 def read_config(source: str | Path) -> tuple[dict[str, Any] | None, dict[str, Any]]:

@@ -7,6 +7,7 @@ everything else: gradients, training, autocast, GPUs, other number formats and s
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -15,17 +16,33 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from swift_bids.network.attention import Attention
 from swift_bids.network.fused_linear import is_plain_inference
+from swift_bids.network.mamba import Mamba
 
 #: `torch` turns the kernel off; `AVX2`, `AVX-512` or `NEON` asks for an instruction set.
 _VARIABLE = "SWIFT_BIDS_KERNEL"
+#: The kernel pads the channels of a Mamba to a multiple of this.
+_CHANNELS = 16
 _Pointer, _Long, _Int = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
 #: Parts of the network that are torch's own.
-_LAYERS = (nn.Linear, nn.LayerNorm, nn.Dropout, nn.ModuleList)
+_LAYERS = (nn.Linear, nn.LayerNorm, nn.Conv1d, nn.Dropout, nn.ModuleList)
 #: Module -> what the kernel needs of its parameters.
 _prepared: WeakKeyDictionary[nn.Module, dict[object, Any]] = WeakKeyDictionary()
+
+
+class _Mamba(ctypes.Structure):
+    """`struct mamba` of kernel.h."""
+
+    _fields_ = [
+        *((name, _Pointer) for name in (
+            "in", "project", "step", "step_bias", "out", "conv", "conv_bias", "rate", "skip",
+        )),
+        *((name, _Int) for name in ("channels", "stride", "rank")),
+    ]  # fmt: skip
 
 
 class _Block(ctypes.Structure):
@@ -33,8 +50,9 @@ class _Block(ctypes.Structure):
 
     _fields_ = [
         *((name, _Pointer) for name in (
-            "norm1_gain", "norm1_bias", "qkv", "qkv_bias", "proj", "proj_bias",
+            "norm1_gain", "norm1_bias",
             "norm2_gain", "norm2_bias", "linear1", "linear1_bias", "linear2", "linear2_bias",
+            "qkv", "qkv_bias", "proj", "proj_bias", "mamba",
         )),
         *((name, _Int) for name in ("features", "hidden", "heads")),
     ]  # fmt: skip
@@ -93,8 +111,10 @@ def kernel_for(network: Any, x: Tensor) -> _Kernel | None:
         return None
     if network.in_chans != 1 or network.patch_embed.patch_size[3] != 1:
         return None
-    layers = [layer.blocks[0].attn.qkv for layer in network.layers]
-    if any(qkv.bias is None or qkv.in_features % 4 for qkv in layers):
+    blocks = [layer.blocks[0] for layer in network.layers]
+    if any(block.norm1.normalized_shape[0] % 4 for block in blocks):
+        return None
+    if any(isinstance(b.mixer, Attention) and b.mixer.qkv.bias is None for b in blocks):
         return None
     weight = network.patch_embed.fc.weight
     if not (weight.is_cpu and weight.dtype == torch.float32 and _is_unchanged(network)):
@@ -156,15 +176,24 @@ def forward(chosen: _Kernel, network: Any, x: Tensor) -> Tensor:
 def _run_block(chosen: _Kernel, block: Any, x: Tensor, threads: int) -> None:
     """Run a block in place on (B, x, y, z, t, C) tokens."""
     (b, *grid, features), rows = x.shape, chosen.rows
-    norms = [block.norm1, block.norm2]
-    layers = [block.attn.qkv, block.attn.proj, block.mlp.linear1, block.mlp.linear2]
+    mixer = block.mixer
 
-    def prepare() -> tuple[_Block, list[Tensor]]:
-        norm1, norm2 = ([norm.weight, norm.bias] for norm in norms)
-        qkv, proj, linear1, linear2 = ([_pack(layer.weight, rows), layer.bias] for layer in layers)
-        tensors = [t.detach().contiguous() for t in norm1 + qkv + proj + norm2 + linear1 + linear2]
-        sizes = features, len(block.mlp.linear1.bias), block.attn.num_heads
-        return _Block(*_addresses(*tensors), *sizes), tensors  # keeps the tensors alive
+    def prepare() -> tuple[_Block, list[Any]]:
+        layers = [block.mlp.linear1, block.mlp.linear2]
+        layers += [mixer.qkv, mixer.proj] if isinstance(mixer, Attention) else []
+        tensors = [t for norm in (block.norm1, block.norm2) for t in (norm.weight, norm.bias)]
+        tensors += [t for layer in layers for t in (_pack(layer.weight, rows), layer.bias)]
+        tensors = [t.detach().contiguous() for t in tensors]
+        prepared = _Block(*_addresses(*tensors))
+        prepared.features, prepared.hidden = features, len(block.mlp.linear1.bias)
+        kept: list[Any] = tensors  # the structures do not keep what they point to
+        if isinstance(mixer, Attention):
+            prepared.heads = mixer.num_heads
+        else:
+            mamba, of_mamba = _prepare_mamba(mixer, rows)
+            prepared.mamba = ctypes.addressof(mamba)
+            kept = [*tensors, *of_mamba, mamba]
+        return prepared, kept
 
     weights, _ = _kept(block, list(block.parameters()), prepare, rows)
     for index, _ in block.pieces(tuple(grid), x.device):
@@ -177,6 +206,29 @@ def _run_block(chosen: _Kernel, block: Any, x: Tensor, threads: int) -> None:
             *index.shape,
             threads,
         )
+
+
+def _prepare_mamba(mamba: Mamba, rows: int) -> tuple[_Mamba, list[Tensor]]:
+    """Return a Mamba as the kernel reads it, and the tensors to which it points."""
+    channels = len(mamba.D)
+    stride = -(-channels // _CHANNELS) * _CHANNELS
+
+    def padded(of_channels: Any) -> Tensor:
+        """(..., channel) -> (..., stride)."""
+        return F.pad(of_channels.detach(), (0, stride - channels)).contiguous()
+
+    tensors = [
+        _pack(mamba.in_proj.weight, rows),
+        _pack(mamba.x_proj.weight, rows),
+        _pack(mamba.dt_proj.weight, rows),
+        mamba.dt_proj.bias.detach().contiguous(),
+        _pack(mamba.out_proj.weight, rows),
+        padded(mamba.conv1d.weight[:, 0].T),
+        padded(mamba.conv1d.bias),
+        padded((-torch.exp(mamba.A_log) / math.log(2)).T),
+        padded(mamba.D),
+    ]
+    return _Mamba(*_addresses(*tensors), channels, stride, mamba.rank), tensors
 
 
 def _merge(chosen: _Kernel, layer: Any, position: Any, x: Tensor, threads: int) -> Tensor:

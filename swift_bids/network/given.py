@@ -9,20 +9,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from swift_bids.base.backbones import BACKBONES
 from swift_bids.base.errors import UsageError
 from swift_bids.network.checkpoint import check_backbone, reference_names
-from swift_bids.network.swift import SwiFT
+from swift_bids.network.load import class_with, from_pretrained
+from swift_bids.network.skeleton import Skeleton
 
 
-def network_of(weights: Any, random_weights: bool = False) -> SwiFT:
+def network_of(weights: Any, random_weights: bool = False) -> Skeleton:
     """Return the network that a notebook gives as weights.
 
     Parameters
     ----------
     weights
-        A SwiFT network; a module that contains just one, such as torch.compile, DataParallel or a
-        LightningModule make; a state_dict of the released architecture; or anything that
-        `SwiFT.from_pretrained` accepts.
+        A SwiFT or NeuroSTORM network; a module that contains just one, such as torch.compile,
+        DataParallel or a LightningModule make; a state_dict of a released architecture; or anything
+        that `swift_bids.from_pretrained` accepts.
     random_weights
         Whether to accept a bundle of random weights.
 
@@ -32,22 +34,24 @@ def network_of(weights: Any, random_weights: bool = False) -> SwiFT:
         There is no network, there are several, or it is not in float32.
     """
     if isinstance(weights, (str, Path)):
-        return SwiFT.from_pretrained(weights, random_weights=random_weights)
+        return from_pretrained(weights, random_weights=random_weights)
     if isinstance(weights, Mapping):
         tensors = {str(name): value for name, value in weights.items()}
         if not all(isinstance(value, torch.Tensor) for value in tensors.values()):
             raise UsageError("weights is a dictionary, but not a state_dict of tensors")
         named = reference_names(tensors, "weights")
-        return SwiFT.from_backbone(check_backbone("weights", named, None, SwiFT))
+        checked = check_backbone("weights", named, None, class_with)
+        return checked.network.from_weights(checked)
     if not isinstance(weights, nn.Module):
         raise UsageError(
-            f"weights is {type(weights).__name__}; give a SwiFT network, its state_dict, a Hub id, "
+            f"weights is {type(weights).__name__}; give a network, its state_dict, a Hub id, "
             f"a folder or a file"
         )
-    found = [module for module in weights.modules() if isinstance(module, SwiFT)]
+    found = [module for module in weights.modules() if isinstance(module, Skeleton)]
     if len(found) != 1:
         raise UsageError(
-            f"weights: this {type(weights).__name__} contains {len(found)} SwiFT networks; give one"
+            f"weights: this {type(weights).__name__} contains {len(found)} networks of SwiFT "
+            f"or NeuroSTORM; give one"
         )
     kinds = {parameter.dtype for parameter in found[0].parameters()} - {torch.float32}
     if kinds:
@@ -56,6 +60,29 @@ def network_of(weights: Any, random_weights: bool = False) -> SwiFT:
             f"network.float(), and choose the number format with precision="
         )
     return found[0]
+
+
+def variant_of(network: Skeleton, variant: str | None) -> str:
+    """Return the variant of a network.
+
+    Parameters
+    ----------
+    variant
+        What the user says it is; None: what its weights were loaded as, else the first variant of
+        this network.
+
+    Raises
+    ------
+    UsageError
+        The variant is one of another network.
+    """
+    of_network = [v for v, b in BACKBONES.items() if b.network.title == network.title]
+    chosen = variant or network.variant or of_network[0]
+    if chosen not in of_network:
+        raise UsageError(
+            f"variant {chosen!r} is not one of {network.title}; choose {' or '.join(of_network)}"
+        )
+    return chosen
 
 
 def device_name(device: str | int | torch.device | None) -> str:

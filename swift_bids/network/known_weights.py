@@ -20,8 +20,8 @@ from swift_bids.base.errors import UsageError
 REGISTRY: dict[str, dict[str, Any]] = json.loads(
     resources.files("swift_bids").joinpath("data/weights.json").read_text()
 )
-#: Variant -> Hub id.
-HUB_IDS = {bundle["variant"]: name for name, bundle in REGISTRY.items()}
+#: Variant -> Hub id of its first bundle in the registry.
+HUB_IDS = {bundle["variant"]: name for name, bundle in reversed(REGISTRY.items())}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Token grid + window + shift -> the pieces of the grid within which tokens attend to each other.
+"""Token grid + window + shift -> the pieces of the grid within which tokens are mixed.
 
 The original Swin code rolls the token grid, cuts it into windows and adds -100 to the attention
 score of every pair of tokens that the roll brought together from opposite ends of the grid. Such a
@@ -25,7 +25,7 @@ class Pieces:
     index
         int64 (piece, token of the piece): positions in the flattened (C-order) grid. -1 marks a
         token that only pads an axis to a multiple of the window; its features are zeros, and it
-        takes part in attention, as in the original.
+        takes part, as in the originals.
     padded
         Whether the index contains -1.
     """
@@ -35,10 +35,10 @@ class Pieces:
 
 
 @lru_cache(maxsize=64)
-def attention_pieces(
-    grid: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...]
+def window_pieces(
+    grid: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], cut: bool = True
 ) -> tuple[Pieces, ...]:
-    """Cut a token grid into the pieces within which tokens attend to each other.
+    """Cut a token grid into the pieces within which tokens are mixed.
 
     Parameters
     ----------
@@ -46,6 +46,9 @@ def attention_pieces(
         Tokens along (x, y, z, t).
     window, shift
         Window size and shift along the same axes, in tokens.
+    cut
+        Whether to cut the windows along the seams; False: each piece is a whole window, with its
+        tokens in C order of the rolled grid.
 
     Returns
     -------
@@ -58,7 +61,7 @@ def attention_pieces(
     flat = np.roll(flat, [-s for s in shift], axis=range(len(grid)))
 
     # Tokens that the roll moved across the end of an axis get a different label for that axis.
-    seams = [np.arange(p) >= p - s for p, s in zip(padded, shift)]
+    seams = [np.arange(p) >= p - s * cut for p, s in zip(padded, shift)]
     labels = sum(
         seam.astype(np.int64).reshape([-1 if a == axis else 1 for a in range(len(grid))]) << axis
         for axis, seam in enumerate(seams)

@@ -17,6 +17,7 @@ from swift_bids import SwiFT
 from swift_bids.base.errors import UsageError
 from swift_bids.cli.main import main
 from swift_bids.network.checkpoint import read_backbone
+from swift_bids.network.load import class_with
 from swift_bids.network.released import RELEASED_CONFIG
 from swift_bids.network.weights import find_weights
 
@@ -202,7 +203,7 @@ def test_two_networks_in_one_file(tmp_path, small):
     weights = find_weights(f"{file}@ema_model")
     assert weights.name.endswith("/a.ckpt@ema_model")
     assert weights.sha256 == find_weights(f"{file}@model").sha256
-    backbone = read_backbone(f"{file}@ema_model", SwiFT)
+    backbone = read_backbone(f"{file}@ema_model", class_with)
     assert set(HEADS) < set(backbone.unused)
     with pytest.raises(UsageError, match="contains no network student, but model, ema_model"):
         SwiFT.from_pretrained(f"{file}@student")
@@ -244,7 +245,7 @@ def test_without_settings_the_released_ones_must_fit(tmp_path, small, caplog):
     (tmp_path / "b").mkdir()
     torch.save(released, tmp_path / "b" / "released.pth")
     assert same(tmp_path / "b" / "released.pth", released)
-    assert read_backbone(tmp_path / "b" / "released.pth", SwiFT).assumed
+    assert read_backbone(tmp_path / "b" / "released.pth", class_with).assumed
 
 
 def test_another_architecture_gets_a_short_message(tmp_path):

@@ -14,7 +14,6 @@ from app import ROOT, require_program
 
 from swift_bids import SwiFT
 from swift_bids.network import compiled
-from swift_bids.network.block import Block
 from swift_bids.network.released import RELEASED_CONFIG
 
 SOURCES = ROOT / "swift_bids" / "network" / "kernel"
@@ -159,8 +158,10 @@ def test_changed_weights_have_an_effect(kernel):
 
 def test_pieces_of_1_to_300_tokens_in_float64(kernel):
     torch.manual_seed(0)
-    block = Block(24, 2, (4, 4, 4, 4), False, 4.0, True, 0.0, 0.0, 0.0).eval()
-    exact = Block(24, 2, (4, 4, 4, 4), False, 4.0, True, 0.0, 0.0, 0.0).eval().double()
+    sizes = {"window": (4, 4, 4, 4), "shifted": False, "mlp_ratio": 4.0, "qkv_bias": True}
+    rates = dict.fromkeys(("drop", "attn_drop", "drop_path"), 0.0)
+    block, exact = (SwiFT.make_block(24, 2, **sizes, **rates).eval() for _ in range(2))
+    exact = exact.double()
     for mine, other in zip(block.parameters(), exact.parameters()):
         torch.nn.init.normal_(mine, std=0.3)
         other.data = mine.data.double()
@@ -243,12 +244,13 @@ def test_structures_have_the_size_of_those_in_c(tmp_path):
     source = tmp_path / "sizes.c"
     source.write_text(
         f'#include "{SOURCES}/kernel.h"\n#include <stdio.h>\n'
-        'int main(void) { printf("%zu %zu", sizeof(struct block), sizeof(struct kernel)); }\n'
+        'int main(void) { printf("%zu %zu %zu", sizeof(struct mamba), sizeof(struct block), '
+        "sizeof(struct kernel)); }\n"
     )
     subprocess.run(["gcc", source, "-o", tmp_path / "sizes"], check=True)
     said = subprocess.run([tmp_path / "sizes"], capture_output=True, text=True).stdout
-    sizes = ctypes.sizeof(compiled._Block), ctypes.sizeof(compiled._Kernel)
-    assert tuple(map(int, said.split())) == sizes
+    structures = compiled._Mamba, compiled._Block, compiled._Kernel
+    assert list(map(int, said.split())) == list(map(ctypes.sizeof, structures))
 
 
 def build_check(folder, compiler, flags, targets):
@@ -285,7 +287,7 @@ def test_sanitizers_find_nothing(tmp_path):
         done = subprocess.run([check, name], capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, f"{name}\n")
         said[name] = done.stdout
-        assert len(done.stdout.splitlines()) == 63
+        assert len(done.stdout.splitlines()) == 86
     assert len(set(said.values())) == 1  # both add in the same order
 
 

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from swift_bids import SwiFT
-from swift_bids.network import block as blocks
 from swift_bids.network import fused_linear as linear
+from swift_bids.network.attention import Attention
 from swift_bids.network.block import Block
 from swift_bids.network.released import RELEASED_CONFIG
-from swift_bids.network.windows import attention_pieces
+from swift_bids.network.windows import window_pieces
 
 TINY = {
     "img_size": (12, 12, 12, 5),
@@ -57,7 +57,7 @@ def test_block_size_and_gradients_do_not_change_the_result(monkeypatch):
     volumes = torch.randn(2, 1, 12, 12, 12, 5, dtype=torch.float64)
     with torch.inference_mode():
         whole = network(volumes)
-        monkeypatch.setattr(blocks, "TOKENS_PER_PASS", 32)
+        monkeypatch.setattr(Attention, "tokens_per_pass", 32)
         parts = network(volumes)
     assert deviation(parts.numpy(), whole.numpy()) < 1e-12
     assert deviation(network(volumes).detach().numpy(), whole.numpy()) < 1e-12
@@ -233,7 +233,9 @@ def plain_swin_block(block: Block, x: torch.Tensor) -> torch.Tensor:
 )
 def test_pieces_equal_rolled_and_masked_windows(grid, window, shifted):
     torch.manual_seed(3)
-    block = Block(6, 2, window, shifted, 2.0, True, 0.0, 0.0, 0.0).double().eval()
+    rates = dict.fromkeys(("drop", "attn_drop", "drop_path"), 0.0)
+    sizes = {"window": window, "shifted": shifted, "mlp_ratio": 2.0, "qkv_bias": True}
+    block = SwiFT.make_block(6, 2, **sizes, **rates).double().eval()
     torch.nn.init.normal_(block.attn.qkv.bias)
     x = torch.randn(1, *grid, 6, dtype=torch.float64)
     with torch.no_grad():
@@ -243,7 +245,7 @@ def test_pieces_equal_rolled_and_masked_windows(grid, window, shifted):
 
 
 def test_every_token_is_in_exactly_one_piece():
-    pieces = attention_pieces((5, 4, 3, 7), (2, 2, 2, 4), (1, 1, 1, 2))
+    pieces = window_pieces((5, 4, 3, 7), (2, 2, 2, 4), (1, 1, 1, 2))
     tokens = np.concatenate([p.index.ravel() for p in pieces])
     assert sorted(tokens[tokens >= 0]) == list(range(5 * 4 * 3 * 7))
     assert all(p.padded == (p.index < 0).any() for p in pieces)

@@ -25,6 +25,7 @@ from swift_bids.network.bundles import write_bundle as write_whole_bundle
 from swift_bids.network.bundles import write_random_bundle
 from swift_bids.network.checkpoint import read_backbone
 from swift_bids.network.known_weights import REGISTRY, known_files
+from swift_bids.network.load import class_with
 from swift_bids.network.released import RELEASED_CONFIG
 from swift_bids.network.weights import find_weights
 
@@ -61,7 +62,7 @@ def test_a_file_is_read_without_drawing_random_numbers(tmp_path, tiny, monkeypat
     folder = write_bundle(tmp_path / "bundle", state, config)
     drawn = []
     monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, **_: drawn.append(tensor))
-    backbone = read_backbone(folder / "model.safetensors", SwiFT)
+    backbone = read_backbone(folder / "model.safetensors", class_with)
     assert drawn == []
     assert backbone.state.keys() == state.keys()
     SwiFT(**config)

@@ -6,6 +6,7 @@
 #include "vectors.h"
 #include "tiles.h"
 #include "attention.h"
+#include "mamba.h"
 #include "stages.h"
 
 const struct kernel swift_kernel_avx2 = {"AVX2", ROWS, block, patches, merge};

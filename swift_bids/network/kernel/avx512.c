@@ -6,6 +6,7 @@
 #include "vectors.h"
 #include "tiles.h"
 #include "attention.h"
+#include "mamba.h"
 #include "stages.h"
 
 const struct kernel swift_kernel_avx512 = {"AVX-512", ROWS, block, patches, merge};

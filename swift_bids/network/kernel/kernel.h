@@ -2,10 +2,22 @@
  * set. All arrays are float32 in C order; weights of linear layers are packed (see tiles.h). */
 #include <stdint.h>
 
-/* Weights of a block. The residual width is `features`; `hidden` is that of the MLP. */
+/* Weights of a Mamba with 16 states per channel and a convolution over 4 tokens. Those of single
+ * channels are padded with zeros to `stride` channels, a multiple of 16: conv[4][stride],
+ * rate[16][stride] = A log2(e), and conv_bias, skip (D) with [stride]. */
+struct mamba {
+    const float *in, *project, *step, *step_bias, *out; /* linear layers */
+    const float *conv, *conv_bias, *rate, *skip;
+    int32_t channels, stride, rank;
+};
+
+/* Weights of a block: of its attention or, if `mamba` is not NULL, of its Mamba. The residual width
+ * is `features`; `hidden` is that of the MLP. */
 struct block {
-    const float *norm1_gain, *norm1_bias, *qkv, *qkv_bias, *proj, *proj_bias;
+    const float *norm1_gain, *norm1_bias;
     const float *norm2_gain, *norm2_bias, *linear1, *linear1_bias, *linear2, *linear2_bias;
+    const float *qkv, *qkv_bias, *proj, *proj_bias;
+    const struct mamba *mamba;
     int32_t features, hidden, heads;
 };
 

@@ -6,6 +6,7 @@
 #include "vectors.h"
 #include "tiles.h"
 #include "attention.h"
+#include "mamba.h"
 #include "stages.h"
 
 const struct kernel swift_kernel_neon = {"NEON", ROWS, block, patches, merge};

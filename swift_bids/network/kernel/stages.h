@@ -18,34 +18,47 @@ INLINE void rows_of_tile(float *x, int features, const int64_t *piece, int n, in
     }
 }
 
+/* residual += proj(attention(normed)) for the tiles of some pieces of n tokens. */
+static void mix_by_attention(const struct block *b, const float *normed, float *residual, int tiles,
+                             int n, float *scratch) {
+    const int features = b->features, tiles_per_piece = (n + TILE - 1) / TILE;
+    const size_t size = (size_t)features * TILE;
+    float *qkv = scratch, *attended = qkv + 3 * tiles * size, *rest = attended + tiles * size;
+    for (int t = 0; t < tiles; t++)
+        linear_store(b->qkv, b->qkv_bias, 3 * features, features, normed + t * size,
+                     qkv + 3 * t * size);
+    for (int t = 0; t < tiles; t += tiles_per_piece)
+        attend(qkv + 3 * t * size, attended + t * size, features, b->heads, n, rest);
+    for (int t = 0; t < tiles; t++)
+        linear_add(b->proj, b->proj_bias, features, features, attended + t * size,
+                   residual + t * size);
+}
+
 /* Some pieces through the whole block. */
 static void block_of_pieces(const struct block *b, float *x, const int64_t *index, int pieces, int n,
                             float *scratch) {
     const int features = b->features, hidden = b->hidden, tiles_per_piece = (n + TILE - 1) / TILE;
     const int tiles = pieces * tiles_per_piece;
     const size_t size = (size_t)features * TILE; /* of a tile */
-    float *residual = scratch, *normed = residual + tiles * size, *qkv = normed + tiles * size;
-    float *attended = qkv + 3 * tiles * size, *mlp = attended + tiles * size;
+    float *residual = scratch, *normed = residual + tiles * size, *mlp = normed + tiles * size;
     float *rest = mlp + (size_t)MLP_TILES * hidden * TILE, *row[TILE];
     for (int t = 0; t < tiles; t++) {
         const int64_t *piece = index + (size_t)(t / tiles_per_piece) * n;
         rows_of_tile(x, features, piece, n, t % tiles_per_piece * TILE, row);
         gather((const float *const *)row, features, residual + t * size);
         layer_norm(residual + t * size, normed + t * size, features, b->norm1_gain, b->norm1_bias);
-        /* Tokens that pad the piece are zeros after the norm, and take part in the attention. */
+        /* Tokens that pad the piece are zeros after the norm, and take part. */
         for (int i = 0; i < TILE; i++)
             if (!row[i])
                 for (int c = 0; c < features; c++) normed[t * size + (size_t)c * TILE + i] = 0;
-        linear_store(b->qkv, b->qkv_bias, 3 * features, features, normed + t * size,
-                     qkv + 3 * t * size);
     }
-    for (int t = 0; t < tiles; t += tiles_per_piece)
-        attend(qkv + 3 * t * size, attended + t * size, features, b->heads, n, rest);
-    for (int t = 0; t < tiles; t++) {
-        linear_add(b->proj, b->proj_bias, features, features, attended + t * size,
-                   residual + t * size);
+    if (b->mamba)
+        for (int t = 0; t < tiles; t += tiles_per_piece)
+            mix_by_mamba(b->mamba, normed + t * size, residual + t * size, features, n, rest);
+    else
+        mix_by_attention(b, normed, residual, tiles, n, rest);
+    for (int t = 0; t < tiles; t++)
         layer_norm(residual + t * size, normed + t * size, features, b->norm2_gain, b->norm2_bias);
-    }
     for (int first = 0; first < tiles; first += MLP_TILES) {
         const int end = first + MLP_TILES < tiles ? first + MLP_TILES : tiles;
         for (int t = first; t < end; t++)
@@ -64,11 +77,15 @@ static void block_of_pieces(const struct block *b, float *x, const int64_t *inde
 
 static void block(const struct block *b, float *x, int64_t batch, int64_t grid, const int64_t *index,
                   int64_t pieces, int32_t n, int32_t threads) {
-    const int group = n < GROUP_TOKENS ? GROUP_TOKENS / n : 1;
+    int group = n < GROUP_TOKENS ? GROUP_TOKENS / n : 1;
+    while (group > 1 && batch * ((pieces + group - 1) / group) < threads) group--;
     const int64_t groups = (pieces + group - 1) / group;
     const size_t tiles = (size_t)group * ((n + TILE - 1) / TILE);
-    const size_t floats = (tiles * 6 * b->features + (size_t)MLP_TILES * b->hidden) * TILE +
-                          attention_scratch(n, b->features / b->heads);
+    const size_t mixing = b->mamba ? mamba_scratch(b->mamba, n)
+                                   : tiles * 4 * b->features * TILE +
+                                         attention_scratch(n, b->features / b->heads);
+    const size_t floats =
+        (tiles * 2 * b->features + (size_t)MLP_TILES * b->hidden) * TILE + mixing;
 #pragma omp parallel num_threads(threads)
     {
         float *scratch = scratch_of_thread(floats);

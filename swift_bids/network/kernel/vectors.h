@@ -59,6 +59,29 @@ INLINE vec exp2_of(vec x) {
     return ((high * f2 + middle) * f2 + low) * two_to_n;
 }
 
+/* e^x for x <= 0. */
+INLINE vec exp_of_negative(vec x) { return exp2_of(max_of(all(-125.0f), x * 1.4426950408889634f)); }
+
+/* SiLU(x) = x / (1 + e^-x); NaN stays NaN: see max_of. */
+INLINE vec silu_of(vec x) {
+    vec e = exp_of_negative(min_of(x, -x)); /* of -|x|, which does not overflow */
+    ivec positive = x > 0;
+    vec numerator = (vec)((positive & (ivec)all(1)) | (~positive & (ivec)e));
+    return x * numerator / (1 + e);
+}
+
+/* softplus(x) = log(1 + e^x) = max(x, 0) + log(1 + u) with u = e^-|x|, and log(1 + u) = 2 artanh(s)
+ * with s = u / (2 + u) <= 1/3. The polynomial in s^2 for artanh(s) / s has a relative error of
+ * 4e-9. */
+INLINE vec softplus_of(vec x) {
+    vec u = exp_of_negative(min_of(x, -x)), s = u / (2 + u), s2 = s * s;
+    vec p = s2 * 0.1408732831478119f + 0.1398070901632309f;
+    p = p * s2 + 0.20012426376342773f;
+    p = p * s2 + 0.3333315849304199f;
+    p = p * s2 + 1.0f;
+    return max_of(all(0), x) + 2 * s * p;
+}
+
 /* GELU(x) = x Phi(x), with Phi(x) - 1/2 = x P(x^2) / Q(x^2).
  * P and Q are a minimax fit of degree 5 over |x| <= 5.6 with an absolute error of 1e-8; beyond, Phi
  * is 0 or 1 in float32. */

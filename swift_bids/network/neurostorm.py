@@ -1,0 +1,48 @@
+"""The encoder of NeuroSTORM (Wang et al. 2026, Nature Biomedical Engineering).
+
+It is SwiFT with a Mamba in each window instead of attention. The tokens of a window form a sequence
+in C order, time last. The original does not separate the tokens that the shift brings together from
+opposite ends of the grid: the state of the Mamba runs across the seam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from swift_bids.network.block import Block
+from swift_bids.network.mamba import Mamba
+from swift_bids.network.skeleton import Skeleton
+
+
+class NeuroSTORM(Skeleton):
+    """NeuroSTORM's encoder: a Mamba within the windows.
+
+    Parameters
+    ----------
+    arguments
+        As for `swift_bids.network.skeleton.Skeleton`; `num_heads`, `qkv_bias` and `attn_drop_rate`
+        have no effect, but are in the settings of the checkpoints.
+
+    Notes
+    -----
+    `NeuroSTORM(**RELEASED_CONFIG)` is the released network, 5,173,020 parameters.
+    """
+
+    title = "NeuroSTORM"
+
+    @staticmethod
+    def make_block(
+        dim: int,
+        heads: int,
+        *,
+        window: Sequence[int],
+        shifted: bool,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        drop: float,
+        attn_drop: float,
+        drop_path: float,
+    ) -> Block:
+        return Block(
+            {"mamba": Mamba(dim)}, dim, window, shifted, mlp_ratio, drop, drop_path, cut=False
+        )
