@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -187,4 +187,5 @@ def _by_session(runs: Embedded, participants: Embedded, sessions: pd.DataFrame) 
     known = participants.table[["participant_id", *of_participants]]
     rows = rows.merge(known, on="participant_id", how="left")
     new = [c for c in sessions.columns if c in SESSION_KEYS or c not in rows.columns]
-    return Embedded(rows.merge(sessions[new], on=SESSION_KEYS, how="left"), averaged.features)
+    table = rows.merge(sessions[new], on=SESSION_KEYS, how="left")
+    return replace(averaged, table=table)

@@ -34,7 +34,7 @@ def average_runs(runs: Embedded, units: pd.Series) -> Embedded:
     for column in MEANS:
         rows[column] = _weighted(table[[column]].to_numpy(np.float64), weights, codes)[:, 0]
     features = _weighted(runs.features.astype(np.float64), weights, codes)
-    return Embedded(rows, features.astype(np.float32))
+    return Embedded(rows, features.astype(np.float32), runs.label)
 
 
 def _weighted(values: np.ndarray, weights: np.ndarray, codes: np.ndarray) -> np.ndarray:

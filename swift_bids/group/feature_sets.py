@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from swift_bids.group.analysis import Analysis, session_names
+from swift_bids.group.average import average_runs
 from swift_bids.group.baselines import acquisition, motion
 from swift_bids.group.connectivity import collect_connectivity
 from swift_bids.group.positions import collect_positions
@@ -16,6 +17,7 @@ from swift_bids.group.probes.features import Components, ConnectivityMatrices, F
 from swift_bids.group.probes.harmonise import Harmonised
 from swift_bids.group.probes.scores import (
     ACQUISITION,
+    COMPARED,
     CONNECTIVITY,
     EMBEDDING,
     MOTION,
@@ -56,9 +58,12 @@ def collect_features(output_dir: Path, results: GroupResults, analysis: Analysis
     rows = "sessions" if analysis.by_session else "participants"
     units = session_names(runs) if analysis.by_session else runs["participant_id"]
     sets: dict[str, FeatureSet] = {EMBEDDING: Table(analysis.embedded.features.astype(np.float64))}
+    if results.compared is not None:
+        others = average_runs(results.compared.runs, units)
+        sets[COMPARED] = Table(others.features.astype(np.float64))
     omitted: dict[str, str] = {}
     usable = np.ones(len(table), dtype=bool)
-    over_time, problems = collect_positions(output_dir, runs, units)
+    over_time, problems = collect_positions(output_dir, runs, units, results.runs.label)
     results.problems += [p for p in problems if p not in results.problems]
     known = ~np.isnan(over_time).any(axis=(1, 2))
     if (~known).mean() <= _MAX_LACKING:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from swift_bids.group.probes.scores import (
     ACQUISITION,
+    COMPARED,
     CONNECTIVITY,
     DUMMY,
     EMBEDDING,
@@ -27,6 +28,7 @@ from swift_bids.group.similarity import centred
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 _SETS = {
     EMBEDDING: COLOURS[0],
+    COMPARED: COLOURS[2],
     NOT_HARMONISED: COLOURS[5],
     POSITIONS: COLOURS[5],
     TOKENS: COLOURS[2],

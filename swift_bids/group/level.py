@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from swift_bids.base.backbones import NETWORKS
 from swift_bids.base.errors import escape_control_characters, report_problems
 from swift_bids.group.analysis import plan_analyses
 from swift_bids.group.average import average_by_participant
 from swift_bids.group.baselines import motion
 from swift_bids.group.clean import clean_columns
+from swift_bids.group.compare import add_compared
 from swift_bids.group.conditions import compare_conditions, conditions_of
 from swift_bids.group.connectivity import MAX_RUNS, collect_connectivity
 from swift_bids.group.identification import identification
@@ -32,7 +34,7 @@ from swift_bids.group.load import (
 )
 from swift_bids.group.outliers import MIN_RUNS, outliers
 from swift_bids.group.page import write_group_report
-from swift_bids.group.probes.scores import CONNECTIVITY, EMBEDDING, MOTION
+from swift_bids.group.probes.scores import COMPARED, CONNECTIVITY, EMBEDDING, MOTION
 from swift_bids.group.reliability import reliability
 from swift_bids.group.similarity import duplicates, nearest_neighbours
 from swift_bids.group.tables import GroupResults, write_group_tables, write_similarity
@@ -77,6 +79,12 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
         print(json.dumps({"runs": names}, indent=2) if settings.dry_run == "json" else as_text)
         return report_problems(problems)
     n_kinds = check_kinds(runs.table, settings.allow_mixed)
+    compared, of_compared = None, list[str]()
+    if settings.compare is not None:
+        runs, compared, of_compared, unreadable = add_compared(
+            settings.compare, output_dir, runs, run_filter, settings.allow_mixed
+        )
+        problems += unreadable
     if runs.table["random_weights"].any():
         _LOG.warning("RANDOM WEIGHTS: the embeddings in these tables mean nothing")
     listed, descriptions = participants_of(output_dir, dataset)
@@ -90,11 +98,12 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
         runs, participants, list(known.columns[1:]), sessions, settings
     )
     results = GroupResults(runs, participants, n_kinds, problems, settings.recorded, not_done)
-    results.notes = [*notes, *of_sessions, *of_columns]
+    results.notes = [*of_compared, *notes, *of_sessions, *of_columns]
+    results.compared = compared
     for note in results.notes:
         _LOG.warning("%s", note)
     results.missing = _missing(dataset, run_filter, participants)
-    write_dataset_files(output_dir, dataset)
+    write_dataset_files(output_dir, dataset, NETWORKS[runs.label])
     write_participants(output_dir, listed, descriptions)
     with _timed("outliers, neighbours and duplicates"):
         _compare_runs(output_dir, results)
@@ -113,6 +122,8 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
     results.reliability, reason = reliability(runs)
     if reason:
         results.not_done["reliability"] = reason
+    if compared is not None:
+        results.compared_reliability, _ = reliability(compared.runs)
     with _timed("probes"):
         for analysis in analyses:
             probe_targets(output_dir, results, analysis, settings)
@@ -178,6 +189,8 @@ def _identification(
     that have these features."""
     table = results.runs.table
     sets = {EMBEDDING: results.runs.features, MOTION: motion(table)}
+    if results.compared is not None:
+        sets[COMPARED] = results.compared.runs.features
     if results.connectivity is not None and results.connectivity.by_run is not None:
         sets[CONNECTIVITY] = results.connectivity.by_run
     tables = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +13,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from swift_bids.base.backbones import NETWORKS, feature_names
 from swift_bids.base.errors import Problem, UsageError
 from swift_bids.base.files import read_json
-from swift_bids.geometry.resample_time import TR_TOLERANCE
 from swift_bids.group.baselines import MASK
+from swift_bids.group.run_filter import RunFilter
 from swift_bids.inputs.brain_mask import NEAREST
-from swift_bids.inputs.filenames import entities_in, is_in_space, plain
+from swift_bids.inputs.filenames import entities_in
+from swift_bids.outputs.paths import find_outputs
 from swift_bids.outputs.tables import is_reserved
 
 _LOG = logging.getLogger("swift_bids")
 #: Columns in seconds.
 _TRS = ("repetition_time", "model_tr")
-_SIDECAR = "_desc-swift_embedding.json"
 #: Entities with a separate column; `name` contains all entities. The columns have other names than
 #: the entities, because pybids reads the keys of a sidecar as entities of its files.
 _ENTITIES = {"session_id": "ses", "task_id": "task", "run_id": "run"}
@@ -37,6 +39,7 @@ KIND = (
     "normalisation",
     "statistics",
     "robust_normalisation",
+    "quantisation",
     "target_tr",
     "chunk_stride",
     "tail",
@@ -46,7 +49,7 @@ KIND = (
 CANDIDATE_ENTITIES = r"_(?:space|cohort|res|den|echo)-[^_]+"
 #: Embeddings are comparable if their TRs differ by at most this (s), the widest range that
 #: `--target-tr auto` leaves unchanged.
-_MAX_TR_DIFFERENCE = 2 * TR_TOLERANCE
+_MAX_TR_DIFFERENCE = 0.2
 #: Columns of a run that are averaged, and added up, over the runs of a participant.
 MEANS = ("template_share", *MASK, "tsnr", "mean_fd", "censored")
 SUMS = ("n_warnings", "n_chunks")
@@ -61,11 +64,14 @@ class Embedded:
     table
         One row per run (or participant): entities, quality and provenance.
     features
-        (row, 288) float32.
+        (row, feature) float32.
+    label
+        Label of the network, with which the names of the features begin.
     """
 
     table: pd.DataFrame
     features: np.ndarray
+    label: str
 
     @property
     def has_repeats(self) -> bool:
@@ -74,55 +80,10 @@ class Embedded:
 
     @property
     def with_features(self) -> pd.DataFrame:
-        """The table with one more column per feature, `swift000` ... `swift287`."""
-        names = [f"swift{i:03d}" for i in range(self.features.shape[1])]
+        """The table with one more column per feature, such as `swift000` ... `swift287`."""
+        names = feature_names(self.label, self.features.shape[1])
         features = pd.DataFrame(self.features, columns=names, index=self.table.index)
         return pd.concat([self.table, features], axis=1)
-
-
-@dataclass(frozen=True)
-class RunFilter:
-    """Selects the runs of the tables; None selects all.
-
-    Like `swift_bids.inputs.selection.Selection`, but for outputs.
-
-    Attributes
-    ----------
-    participants, excluded, sessions, tasks, runs, spaces, resolutions, echoes
-        Labels without `sub-`, `ses-` and so on; a space may be `NAME:res-2`, a resolution `native`.
-    """
-
-    participants: Sequence[str] | None = None
-    excluded: Sequence[str] | None = None
-    sessions: Sequence[str] | None = None
-    tasks: Sequence[str] | None = None
-    runs: Sequence[str] | None = None
-    spaces: Sequence[str] | None = None
-    resolutions: Sequence[str] | None = None
-    echoes: Sequence[str] | None = None
-
-    def accepts(self, name: str, participant_only: bool = False) -> bool:
-        """Whether a run is selected, or (`participant_only`) its participant."""
-        entities = entities_in(name)
-        participant = entities.get("sub", "")
-        if self.excluded is not None and participant in self.excluded:
-            return False
-        if self.participants is not None and participant not in self.participants:
-            return False
-        if participant_only:
-            return True
-        for labels, entity in ((self.sessions, "ses"), (self.tasks, "task")):
-            if labels is not None and entities.get(entity) not in labels:
-                return False
-        for labels, entity in (
-            (self.runs, "run"),
-            (self.resolutions, "res"),
-            (self.echoes, "echo"),
-        ):
-            number = plain(entities.get(entity, "native"))
-            if labels is not None and number not in map(plain, labels):
-                return False
-        return self.spaces is None or any(is_in_space(entities, space) for space in self.spaces)
 
 
 def collect_runs(output_dir: Path, run_filter: RunFilter) -> tuple[Embedded, list[Problem]]:
@@ -136,12 +97,15 @@ def collect_runs(output_dir: Path, run_filter: RunFilter) -> tuple[Embedded, lis
     rows: list[dict[str, Any]] = []
     features: list[np.ndarray] = []
     problems: list[Problem] = []
-    for sidecar in sorted(output_dir.glob(f"sub-*/**/*{_SIDECAR}")):
-        name = sidecar.name.removesuffix(_SIDECAR)
-        if not run_filter.accepts(name):
-            continue
+    chosen = [
+        output
+        for output in find_outputs(output_dir, "embedding", ".json")
+        if output[0] != output_dir / output[0].name and run_filter.accepts(output[1])
+    ]
+    label = _only_network([label for _, _, label in chosen], output_dir)
+    for sidecar, name, _ in chosen:
         try:
-            row, values = _read(name, sidecar)
+            row, values = _read(name, sidecar, label)
             if features and len(values) != len(features[0]):
                 raise ValueError(
                     f"it has {len(values)} features, other runs have {len(features[0])}"
@@ -153,16 +117,29 @@ def collect_runs(output_dir: Path, run_filter: RunFilter) -> tuple[Embedded, lis
         rows.append(row)
         features.append(values)
     seen = {row["participant_id"] for row in rows}
-    for label in run_filter.participants or ():
-        if f"sub-{label}" not in seen:
-            problems.append(Problem(label, f"sub-{label}", f"has no embedding in {output_dir}"))
+    for wanted in run_filter.participants or ():
+        if f"sub-{wanted}" not in seen:
+            problems.append(Problem(wanted, f"sub-{wanted}", f"has no embedding in {output_dir}"))
     if not rows:
         damaged = f" ({problems[0].reason})" if problems and problems[0].participant else ""
         raise UsageError(
             f"{output_dir} has no embeddings of the requested runs{damaged}; run the participant "
             f"level first"
         )
-    return Embedded(pd.DataFrame(rows), np.stack(features)), problems
+    return Embedded(pd.DataFrame(rows), np.stack(features), label), problems
+
+
+def _only_network(labels: Sequence[str], output_dir: Path) -> str:
+    """Return the label of the network of all runs; raise UsageError if there are several."""
+    counts = Counter(labels)
+    if len(counts) > 1:
+        found = ", ".join(f"{NETWORKS[label].title} ({n} runs)" for label, n in counts.items())
+        raise UsageError(
+            f"{output_dir} contains embeddings of several networks, which have nothing in common: "
+            f"{found}; keep each network in a folder of its own, and compare the folders with "
+            f"--compare"
+        )
+    return next(iter(counts), "")
 
 
 def check_kinds(table: pd.DataFrame, allow_mixed: bool) -> int:
@@ -173,7 +150,7 @@ def check_kinds(table: pd.DataFrame, allow_mixed: bool) -> int:
     UsageError
         There are several kinds, or one run in several spaces, and `allow_mixed` is False.
     """
-    columns = list(KIND)
+    columns = kind_columns(table)
     if np.ptp(table["model_tr"]) > _MAX_TR_DIFFERENCE:  # only with --target-tr native
         columns.append("model_tr")
     kinds = table.groupby(columns, dropna=False, sort=False).size()
@@ -219,6 +196,11 @@ def rename_clashing_columns(participants: pd.DataFrame) -> pd.DataFrame:
     return participants.rename(columns=names)
 
 
+def kind_columns(table: pd.DataFrame) -> list[str]:
+    """Columns of `KIND` that a table of runs has."""
+    return [column for column in KIND if column in table]
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -237,11 +219,11 @@ def mask_of(settings: Mapping[str, Any]) -> str:
     return " ".join(filter(None, parts))
 
 
-def _read(name: str, sidecar: Path) -> tuple[dict[str, Any], np.ndarray]:
+def _read(name: str, sidecar: Path, label: str) -> tuple[dict[str, Any], np.ndarray]:
     metadata = read_json(sidecar)
     with open(sidecar.with_suffix(".tsv"), encoding="utf-8", newline="") as file:
         columns, values = list(csv.reader(file, delimiter="\t"))[:2]
-    n_before = columns.index("swift000")
+    n_before = columns.index(feature_names(label, 1)[0])
     model, settings = metadata["Model"], metadata["Preprocessing"]
     entities = entities_in(name)
     row = {
@@ -255,6 +237,7 @@ def _read(name: str, sidecar: Path) -> tuple[dict[str, Any], np.ndarray]:
         "normalisation": settings["Normalisation"],
         "statistics": settings.get("Statistics", "mask"),
         "robust_normalisation": settings.get("RobustNormalisation", False),
+        **({"quantisation": q} if (q := settings.get("Quantisation")) else {}),
         "repetition_time": metadata["RepetitionTime"],
         "target_tr": settings["TargetTR"],
         "model_tr": settings["ModelRepetitionTime"],

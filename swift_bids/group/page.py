@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from swift_bids import __version__
+from swift_bids.base.backbones import NETWORKS
 from swift_bids.base.files import write_text
 from swift_bids.group.columns import as_target
 from swift_bids.group.figures import (
@@ -81,6 +82,7 @@ def write_group_report(output_dir: Path, results: GroupResults, known: pd.DataFr
     html = ENVIRONMENT.get_template("group.html.j2").render(
         results=results,
         table=table,
+        network=NETWORKS[results.runs.label],
         version=__version__,
         random_weights=bool(table["random_weights"].any()),
         outlier_p=OUTLIER_P,
@@ -94,7 +96,7 @@ def write_group_report(output_dir: Path, results: GroupResults, known: pd.DataFr
         if len(results.reliability)
         else None,
         ratings=[word for _, word in RATINGS],
-        probes_figure=(output_dir / PROBES_FIGURE).read_text(encoding="utf-8")
+        probes_figure=results.file(output_dir, PROBES_FIGURE).read_text(encoding="utf-8")
         if len(results.probes)
         else None,
         sentences=sentences_of(results),

@@ -15,7 +15,7 @@ from swift_bids.outputs.paths import output_path
 
 
 def collect_positions(
-    output_dir: Path, runs: pd.DataFrame, units: pd.Series
+    output_dir: Path, runs: pd.DataFrame, units: pd.Series, label: str
 ) -> tuple[np.ndarray, list[Problem]]:
     """Average the mean and standard deviation of the tokens at each position over runs.
 
@@ -23,6 +23,8 @@ def collect_positions(
     ----------
     runs
         Table of the runs.
+    label
+        Label of the network.
     units
         (run,) participant or session, over whose runs to average, weighted by included chunks.
 
@@ -38,7 +40,7 @@ def collect_positions(
     total = np.zeros((len(names), 2, 0), dtype=np.float32)
     problems = []
     for code, name, n_chunks in zip(codes, runs["name"], runs["n_included"]):
-        file = output_path(output_dir, name, "positions", ".safetensors")
+        file = output_path(output_dir, name, label, "positions", ".safetensors")
         if not file.exists():  # made by an earlier version
             continue
         try:

@@ -10,21 +10,22 @@ import pandas as pd
 
 from swift_bids.base.errors import Problem
 from swift_bids.base.files import write_json, write_text
+from swift_bids.group.compare import Compared
 from swift_bids.group.connectivity import Connectivity
 from swift_bids.group.figures import probes_figure, svg
-from swift_bids.group.load import KIND, Embedded
+from swift_bids.group.load import Embedded, kind_columns
+from swift_bids.group.probes.scores import COMPARED, EMBEDDING
 from swift_bids.group.similarity import FULL_MATRIX, similarity_matrix
 from swift_bids.outputs.provenance import GENERATED_BY
 from swift_bids.outputs.tables import column_descriptions, write_table
 
-RUNS, PARTICIPANTS = "group_desc-swift_embedding.tsv", "group_desc-participants_embedding.tsv"
-RELMAT, NEIGHBOURS = "group_desc-swift_relmat.tsv", "group_desc-neighbours_relmat.tsv"
-IDENTIFICATION, DUPLICATES = (
-    "group_desc-swift_identification.tsv",
-    "group_desc-swift_duplicates.tsv",
-)
-CONDITIONS, RELIABILITY = "group_desc-swift_conditions.tsv", "group_desc-swift_reliability.tsv"
-PROBES, PROBES_FIGURE = "group_desc-swift_probes.tsv", "group_desc-swift_probes.svg"
+#: Tables of one network; `{}` is its label.
+RUNS, RELMAT = "group_desc-{}_embedding.tsv", "group_desc-{}_relmat.tsv"
+IDENTIFICATION, DUPLICATES = "group_desc-{}_identification.tsv", "group_desc-{}_duplicates.tsv"
+CONDITIONS, RELIABILITY = "group_desc-{}_conditions.tsv", "group_desc-{}_reliability.tsv"
+PROBES, PROBES_FIGURE = "group_desc-{}_probes.tsv", "group_desc-{}_probes.svg"
+PARTICIPANTS = "group_desc-participants_embedding.tsv"
+NEIGHBOURS = "group_desc-neighbours_relmat.tsv"
 _ABOUT_CONDITIONS = (
     "Whether runs of different participants are alike if they share a condition of the acquisition"
 )
@@ -59,6 +60,8 @@ class GroupResults:
     conditions
         Whether runs of different participants are alike if they share a condition; empty if no
         condition differs.
+    compared, compared_reliability
+        Embeddings of another folder (`--compare`) and their reliability.
     mask_related
         Target that is associated with the volume of the brain mask -> how.
     """
@@ -77,18 +80,25 @@ class GroupResults:
     probes: pd.DataFrame = field(default_factory=pd.DataFrame)
     conditions: pd.DataFrame = field(default_factory=pd.DataFrame)
     connectivity: Connectivity | None = None
+    compared: Compared | None = None
+    compared_reliability: pd.DataFrame = field(default_factory=pd.DataFrame)
     mask_related: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def file(self, output_dir: Path, name: str) -> Path:
+        """Path of a table or figure of this module."""
+        return output_dir / name.format(self.runs.label)
 
     @property
     def made_by(self) -> dict[str, Any]:
         """Software, kinds of embeddings and settings, as recorded in every sidecar."""
-        columns = ["variant", "weights", "random_weights", *KIND]
+        columns = ["variant", "weights", "random_weights", *kind_columns(self.runs.table)]
         kinds = self.runs.table[columns].drop_duplicates().to_dict("records")
         return {
             "GeneratedBy": [GENERATED_BY],
             "Embeddings": kinds,
             "Settings": self.settings,
+            **({"Compared": self.compared.described} if self.compared else {}),
         }
 
 
@@ -98,16 +108,15 @@ def write_similarity(output_dir: Path, results: GroupResults, neighbours: pd.Dat
     about = {"Description": "Cosine similarity of the runs' embeddings after centring"}
     if len(table) > FULL_MATRIX:
         _write(output_dir, NEIGHBOURS, neighbours, results, about)
-        _remove(output_dir, RELMAT)
+        _remove(results.file(output_dir, RELMAT))
         return
     matrix = similarity_matrix(results.runs.features, table["name"])
     matrix.insert(0, "name", table["name"].to_numpy())
-    write_table(output_dir / RELMAT, matrix)
-    columns = f"name, then the runs in the order of the rows, which is the order of {RUNS}"
-    write_json(
-        (output_dir / RELMAT).with_suffix(".json"), about | {"Columns": columns} | results.made_by
-    )
-    _remove(output_dir, NEIGHBOURS)
+    file, rows = (results.file(output_dir, name) for name in (RELMAT, RUNS))
+    write_table(file, matrix)
+    columns = f"name, then the runs in the order of the rows, which is the order of {rows.name}"
+    write_json(file.with_suffix(".json"), about | {"Columns": columns} | results.made_by)
+    _remove(results.file(output_dir, NEIGHBOURS))
 
 
 def write_group_tables(
@@ -125,21 +134,30 @@ def write_group_tables(
     for name, table, description in (
         (IDENTIFICATION, results.identification, "How well sets of features identify participants"),
         (CONDITIONS, results.conditions, _ABOUT_CONDITIONS),
-        (RELIABILITY, results.reliability, "Intraclass correlation of each feature"),
+        (RELIABILITY, _reliability_of_both(results), "Intraclass correlation of each feature"),
     ):
         if table.empty:
-            _remove(output_dir, name)
+            _remove(results.file(output_dir, name))
         else:
             _write(output_dir, name, table, results, {"Description": description})
     if results.probes.empty:
-        _remove(output_dir, PROBES)
-        (output_dir / PROBES_FIGURE).unlink(missing_ok=True)
+        _remove(results.file(output_dir, PROBES))
+        results.file(output_dir, PROBES_FIGURE).unlink(missing_ok=True)
     else:
         about = {"Description": "How well sets of features predict columns of participants.tsv"}
         if results.connectivity is not None:
             about["Connectivity"] = results.connectivity.note
         _write(output_dir, PROBES, results.probes, results, about)
-        write_text(output_dir / PROBES_FIGURE, svg(probes_figure(results.probes)))
+        write_text(results.file(output_dir, PROBES_FIGURE), svg(probes_figure(results.probes)))
+
+
+def _reliability_of_both(results: GroupResults) -> pd.DataFrame:
+    """The features of the embedding and, with `--compare`, those of the other one."""
+    other = results.compared_reliability
+    if other.empty:
+        return results.reliability
+    tables = {EMBEDDING: results.reliability, COMPARED: other}
+    return pd.concat([table.assign(features=name) for name, table in tables.items()])
 
 
 def _write(
@@ -150,12 +168,13 @@ def _write(
     about: dict[str, Any],
     descriptions: dict[str, Any] | None = None,
 ) -> None:
-    write_table(output_dir / name, table)
+    file = results.file(output_dir, name)
+    write_table(file, table)
     columns = column_descriptions(table.columns, descriptions)
-    write_json((output_dir / name).with_suffix(".json"), about | results.made_by | columns)
+    write_json(file.with_suffix(".json"), about | results.made_by | columns)
 
 
-def _remove(output_dir: Path, name: str) -> None:
+def _remove(table: Path) -> None:
     """Remove the table of an earlier call, which does not match the new tables."""
-    for file in (output_dir / name, (output_dir / name).with_suffix(".json")):
+    for file in (table, table.with_suffix(".json")):
         file.unlink(missing_ok=True)

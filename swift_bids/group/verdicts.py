@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from swift_bids.group.compare import title_of
 from swift_bids.group.figures import METRIC_NAMES
 from swift_bids.group.mask_effects import VOLUME
 from swift_bids.group.outliers import OUTLIER_P
 from swift_bids.group.probes.scores import (
     ACQUISITION,
+    COMPARED,
     CONNECTIVITY,
     EMBEDDING,
     MOTION,
@@ -23,8 +25,8 @@ from swift_bids.group.tables import GroupResults
 
 #: Results with a larger p are called no better than chance.
 _MAX_P = 0.05
-#: Forms of the embedding besides the mean over all tokens.
-_FORMS = (POSITIONS, TOKENS)
+#: Other embeddings besides the mean over all tokens.
+_FORMS = (POSITIONS, TOKENS, COMPARED)
 
 
 def sentences_of(results: GroupResults) -> list[tuple[bool, str]]:
@@ -58,6 +60,7 @@ def sentences_of(results: GroupResults) -> list[tuple[bool, str]]:
             )
         )
     sentences += [(False, f"{note}.") for note in results.notes]
+    sentences += _comparison_sentences(results)
     sentences += _condition_sentences(results)
     sentences += _identification_sentences(results.identification)
     sentences += _reliability_sentences(results.reliability)
@@ -89,6 +92,30 @@ def _condition_sentences(results: GroupResults) -> list[tuple[bool, str]]:
                 )
             )
     return sentences
+
+
+def _comparison_sentences(results: GroupResults) -> list[tuple[bool, str]]:
+    """What `--compare` compares, and how far the two embeddings agree."""
+    compared = results.compared
+    if compared is None:
+        return []
+    sentence = (
+        f"These tables compare {title_of(results.runs)} with {compared.title} of "
+        f"{compared.folder} (compared embedding) on the same {len(results.runs.table)} runs"
+    )
+    if not np.isnan(compared.agreement):
+        sentence += (
+            f"; the similarities of two runs in the two correlate with r = {compared.agreement:.2f}"
+        )
+    medians = [
+        t["icc"].median() for t in (results.reliability, results.compared_reliability) if len(t)
+    ]
+    if len(medians) == 2:
+        sentence += (
+            f"; the median intraclass correlations of their features are {medians[0]:.2f} and "
+            f"{medians[1]:.2f}"
+        )
+    return [(True, sentence + ".")]
 
 
 def _identification_sentences(table: pd.DataFrame) -> list[tuple[bool, str]]:

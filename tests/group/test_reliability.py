@@ -38,7 +38,7 @@ def runs_of(features, sessions):
     table["session_id"] = table["session_id"].astype(str) if sessions else None
     table = table.assign(name=table.index.astype(str), n_included=1)
     table = table.assign(**dict.fromkeys((*MEANS, *SUMS), 1))
-    return Embedded(table, features.reshape(-1, n_features).astype(np.float32))
+    return Embedded(table, features.reshape(-1, n_features).astype(np.float32), "swift")
 
 
 def test_sessions_are_compared_if_there_are_any_and_runs_otherwise():

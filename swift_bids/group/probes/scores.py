@@ -20,6 +20,8 @@ POSITIONS = "positions"
 #: Principal components of the mean and the variation of the tokens over time.
 TOKENS = "tokens"
 CONNECTIVITY, MOTION, ACQUISITION = "connectivity", "motion", "acquisition"
+#: The embedding of `--compare`.
+COMPARED = "compared embedding"
 #: The embedding before harmonisation, in the probe of the site.
 NOT_HARMONISED = "not harmonised"
 
