@@ -1,10 +1,10 @@
-"""swift_bids: fMRIPrep derivatives -> SwiFT embeddings.
+"""swift_bids: fMRIPrep derivatives -> embeddings by SwiFT or NeuroSTORM.
 
-The package imports `SwiFT` and `embed` on first use, so that `swift-bids --help` does not wait for
-torch.
+The package imports what it offers to Python on first use, so that `swift-bids --help` does not wait
+for torch.
 """
 
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,17 @@ __version__ = (
     _VERSION_FILE.read_text().strip() if _VERSION_FILE.is_file() else metadata.version("swift-bids")
 )
 
-__all__ = ["SwiFT", "__version__", "embed"]
+#: Name -> module that contains it.
+_OFFERED = {
+    "NeuroSTORM": "swift_bids.network.neurostorm",
+    "SwiFT": "swift_bids.network.swift",
+    "embed": "swift_bids.api",
+    "from_pretrained": "swift_bids.network.load",
+}
+__all__ = ["NeuroSTORM", "SwiFT", "__version__", "embed", "from_pretrained"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "SwiFT":
-        from swift_bids.network.swift import SwiFT
-
-        return SwiFT
-    if name == "embed":
-        from swift_bids.api import embed
-
-        return embed
+    if name in _OFFERED:
+        return getattr(import_module(_OFFERED[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

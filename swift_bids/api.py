@@ -16,22 +16,17 @@ import torch
 from nibabel.spatialimages import SpatialImage
 from torch import Tensor, nn
 
+from swift_bids.base.backbones import BACKBONES, DEFAULT_VARIANT, QUANTISATIONS, feature_names
 from swift_bids.base.errors import InputError, UsageError
-from swift_bids.geometry.frames import FRAME_OF_VARIANT, FRAMES
+from swift_bids.geometry.frames import FRAMES
 from swift_bids.geometry.grid import is_fsl_grid
-from swift_bids.geometry.resample_time import (
-    CHUNK_VOLUMES,
-    Series,
-    model_repetition_time,
-    refuse_too_short,
-)
+from swift_bids.geometry.resample_time import Series, model_repetition_time, refuse_too_short
 from swift_bids.inputs.bold_reader import open_bold
 from swift_bids.inputs.brain_mask import functional_mask
 from swift_bids.inputs.given_images import given_image
 from swift_bids.inputs.transforms import GridWarp
 from swift_bids.network.device import choose_devices
-from swift_bids.network.given import device_name, network_of
-from swift_bids.network.known_weights import HUB_IDS
+from swift_bids.network.given import device_name, network_of, variant_of
 from swift_bids.network.precision import PRECISIONS
 from swift_bids.steps.aggregate import aggregate
 from swift_bids.steps.bold_points import SPLINE_ORDER
@@ -42,7 +37,12 @@ from swift_bids.steps.embed import ModelInput, embed_chunks
 from swift_bids.steps.locate_warped import locate_warped
 from swift_bids.steps.normalise import normalise
 from swift_bids.steps.volume_signals import Volumes
-from swift_bids.steps.z_scores import METHODS, STATISTICS, check_statistics
+from swift_bids.steps.z_scores import (
+    METHODS,
+    STATISTICS,
+    check_quantisation,
+    check_statistics,
+)
 
 #: Longest TR in s; a larger number is one of milliseconds.
 _MAX_TR = 30
@@ -63,8 +63,10 @@ class ImageEmbedding:
     affine
         Voxel-to-world affine (4, 4) of the 96 x 96 x 96 input, in mm.
     matrix, index, background
-        Components of the network's input: z-scores (volume, brain voxel) float16, flat C-order
-        positions of the voxels in 96^3, and the value of all other voxels.
+        Components of the network's input: z-scores (volume, brain voxel), flat C-order positions
+        of the voxels in 96^3, and the value of all other voxels.
+    variant, frame, quantisation
+        How the network read the image.
     """
 
     chunks: pd.DataFrame
@@ -74,12 +76,16 @@ class ImageEmbedding:
     matrix: np.ndarray
     index: np.ndarray
     background: float
+    variant: str
+    frame: str
+    quantisation: str
 
     def volumes(self, chunk: int) -> Tensor:
         """Return the network's input for one chunk: (1, 1, 96, 96, 96, 20) float32."""
         starts = self.chunks["model_start"].tolist()
-        run = QueuedRun(self.matrix, self.index, starts, self.background)
-        return ModelInput(batch_size=1).fill([run], [run.read_rows(chunk)])
+        n_volumes = BACKBONES[self.variant].network.chunk_volumes
+        run = QueuedRun(self.matrix, self.index, starts, self.background, chunk_volumes=n_volumes)
+        return ModelInput(1, n_volumes=n_volumes).fill([run], [run.read_rows(chunk)])
 
 
 def embed(
@@ -89,15 +95,16 @@ def embed(
     tr: float,
     affine: np.ndarray | None = None,
     weights: str | Path | nn.Module | Mapping[str, Tensor] | None = None,
-    variant: str = "contrastive",
+    variant: str | None = None,
     frame: str = "auto",
     interpolation: str = "cubic",
     normalisation: str = "global",
+    quantisation: str = "auto",
     statistics: str = "mask",
     robust_normalisation: bool = False,
     dummy_scans: int = 0,
     target_tr: str | float = "auto",
-    chunk_stride: int = CHUNK_VOLUMES,
+    chunk_stride: int = 20,
     tail: str = "drop",
     short_runs: str = "skip",
     device: str | int | torch.device | None = "auto",
@@ -105,7 +112,7 @@ def embed(
     batch_size: int | None = None,
     random_weights: bool = False,
 ) -> ImageEmbedding:
-    """Embed a preprocessed BOLD image with the same steps as the app.
+    """Embed a preprocessed BOLD image with the same steps as the app, by SwiFT or NeuroSTORM.
 
     Parameters
     ----------
@@ -118,11 +125,17 @@ def embed(
         Voxel-to-world affine (4, 4) in mm, for arrays.
     weights
         As for `swift_bids.network.given.network_of`; None: the Hub bundle of `variant`.
-    variant, frame
-        `contrastive` or `hcp-sex`; `auto` (the variant's), `hcp` or `ukb`.
+    variant
+        `contrastive`, `hcp-sex` or `neurostorm-mae`. None: that of the weights if they come from
+        `swift_bids.from_pretrained` and are a variant or its Hub bundle, else `contrastive` for
+        SwiFT and `neurostorm-mae` for NeuroSTORM.
+    frame
+        `auto` (the variant's), `hcp`, `ukb` or `neurostorm`.
     dummy_scans
         Volumes to omit at the start.
-    interpolation, normalisation, statistics, robust_normalisation, target_tr, chunk_stride, tail
+    interpolation, normalisation, quantisation, statistics, robust_normalisation
+        Same as the app's flags.
+    target_tr, chunk_stride, tail
         Same as the app's flags.
     short_runs
         Same as the app's flag.
@@ -141,10 +154,11 @@ def embed(
         The images cannot be read, are not on the same grid, or are too short.
     """
     for choice, choices in (
-        (variant, HUB_IDS),
+        (variant or DEFAULT_VARIANT, BACKBONES),
         (frame, ("auto", *FRAMES)),
         (interpolation, SPLINE_ORDER),
         (normalisation, METHODS),
+        (quantisation, QUANTISATIONS),
         (statistics, STATISTICS),
         (tail, TAILS),
         (short_runs, SHORT_RUNS),
@@ -168,9 +182,11 @@ def embed(
             kind = f"it in seconds, {least} to {most}" if is_time else whole
             raise UsageError(f"{name} is {number!r}; give {kind}")
     torch_device = choose_devices(device_name(device))[0][0]
-    source = HUB_IDS[variant] if weights is None else weights
+    source = (variant or DEFAULT_VARIANT) if weights is None else weights
     network = network_of(source, random_weights).to(torch_device)
-    chosen_frame = FRAMES[FRAME_OF_VARIANT[variant] if frame == "auto" else frame]
+    variant = variant_of(network, variant)
+    backbone, quantisation = BACKBONES[variant], check_quantisation(quantisation, variant)
+    chosen_frame = FRAMES[backbone.frame if frame == "auto" else frame]
     with tempfile.TemporaryDirectory() as folder:
         given = [
             given_image(image, name, Path(folder, f"{name}.nii"), affine)
@@ -187,7 +203,8 @@ def embed(
                 located, points = locate_warped(files[0], own_mask, warp, chosen_frame)
                 files[1] = Path(folder, "located.nii")
                 located.to_filename(files[1])
-            series = Series(n_volumes, tr, dummy_scans, model_repetition_time(str(target_tr), tr))
+            model_tr = model_repetition_time(str(target_tr), tr, backbone.time)
+            series = Series.of_run(n_volumes, tr, dummy_scans, model_tr, backbone)
             refuse_too_short(series, short_runs)
             normalised = normalise(
                 files[0],
@@ -200,6 +217,7 @@ def embed(
                 points=points,
                 robust=robust_normalisation,
                 volume_file=Path(folder) / "volumes.npz",
+                quantisation=quantisation,
             )
             chunks = plan_chunks(
                 series,
@@ -225,16 +243,21 @@ def embed(
             network.eval(),
             batch_size,
             precision,
+            chunk_volumes=series.chunk_volumes,
         )
     finally:
         network.train(was_training)
-    embeddings = aggregate(tokens, chunks)
+    embeddings = aggregate(tokens, chunks, backbone.network.label)
+    names = feature_names(backbone.network.label, tokens.shape[1])
     return ImageEmbedding(
         chunks=embeddings.chunks.drop(columns=["mean_fd", "censored", "included"]),
         tokens=tokens,
-        embedding=embeddings.run.filter(regex=r"^swift\d").to_numpy(np.float32)[0],
+        embedding=embeddings.run[names].to_numpy(np.float32)[0],
         affine=chosen_frame.affine,
         matrix=matrix,
         index=index,
         background=normalised.background,
+        variant=variant,
+        frame=chosen_frame.name,
+        quantisation=quantisation,
     )

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from swift_bids.base.backbones import BACKBONES
 from swift_bids.base.errors import Problem, UsageError, report_problems
 from swift_bids.base.files import remove_parts
 from swift_bids.base.locks import exclusive
@@ -21,7 +22,12 @@ from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.query import find_runs
 from swift_bids.inputs.run import Run
 from swift_bids.network.weights import Weights, find_weights
-from swift_bids.outputs.dataset import check_output_dir, participants_of, write_participants
+from swift_bids.outputs.dataset import (
+    check_output_dir,
+    participants_of,
+    refuse_other_network,
+    write_participants,
+)
 from swift_bids.outputs.status_table import STATUS_FILE, write_status
 from swift_bids.reports.write import record_problem, remake_reports, write_reports
 from swift_bids.settings import ParticipantSettings
@@ -56,6 +62,7 @@ def run_participant_level(settings: ParticipantSettings, dataset: Dataset) -> in
     if settings.reports_only:
         problems = remake_reports(output_dir, labels, problems)
         return report_problems(problems, dataset.interpretation)
+    refuse_other_network(output_dir, BACKBONES[settings.embedding.variant].network)
     work_dir = settings.resources.work_dir
     check_work_dir(work_dir, output_dir)
     check_atlas(settings.parcels.atlas)
@@ -89,7 +96,7 @@ def weights_of(settings: ParticipantSettings, work_dir: Path) -> Weights:
     if random and source is None:
         from swift_bids.network.bundles import write_random_bundle
 
-        source = str(write_random_bundle(work_dir / "random_weights"))
+        source = str(write_random_bundle(work_dir / "random_weights", settings.embedding.variant))
     weights = find_weights(source, settings.embedding.variant, random, work_dir)
     _LOG.info("weights: %s (SHA-256 %s)", weights.file, weights.sha256)
     if weights.random:

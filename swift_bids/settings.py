@@ -22,9 +22,11 @@ class EmbeddingSettings:
     Attributes
     ----------
     variant
-        `contrastive` or `hcp-sex`.
+        One of `swift_bids.base.backbones.BACKBONES`.
     frame
-        `hcp` or `ukb`: position of the FSL 2 mm grid in the network's 96^3 input.
+        Position of the FSL 2 mm grid in the network's 96^3 input.
+    quantisation
+        How the z-scores are rounded: `none` (float16) or `int8`.
     normalisation, statistics, dummy_scans, target_tr, chunk_stride, tail, short_runs
         Preprocessing, as the flags of these names accept it.
     robust_normalisation
@@ -37,6 +39,7 @@ class EmbeddingSettings:
 
     variant: str
     frame: str
+    quantisation: str
     normalisation: str
     statistics: str
     robust_normalisation: bool
@@ -177,6 +180,8 @@ class GroupSettings:
         for missing values, and the number of permutations.
     allow_mixed
         Whether embeddings of different kinds may share a table.
+    compare
+        Output folder of another network to compare with.
     processes, dry_run
         CPUs; `text`, `json`, or None.
     recorded
@@ -198,6 +203,7 @@ class GroupSettings:
     missing_codes: Sequence[str]
     permutations: int
     allow_mixed: bool
+    compare: Path | None
     processes: int
     dry_run: str | None
     recorded: dict[str, Any]

@@ -83,9 +83,12 @@ def test_masks_of_booleans(images, data, small, expected):
         ({"device": "gpu"}, "--device gpu: there is no such device; choose auto, cpu, cuda"),
         ({"device": "mps"}, "--device mps: there is no such device; choose auto, cpu, cuda"),
         ({"device": 99}, "--device cuda:99: torch sees"),
-        ({"weights": 5}, "weights is int; give a SwiFT network, its state_dict"),
+        ({"weights": 5}, "weights is int; give a network, its state_dict"),
         ({"weights": {"a": 5}}, "weights is a dictionary, but not a state_dict of tensors"),
-        ({"weights": nn.Linear(2, 2)}, "this Linear contains 0 SwiFT networks; give one"),
+        (
+            {"weights": nn.Linear(2, 2)},
+            "this Linear contains 0 networks of SwiFT or NeuroSTORM; give one",
+        ),
         ({"weights": {"a": torch.zeros(2)}}, "weights: does not say what its network is like"),
         ({"weights": "no/where/x.pt"}, "no such file or folder"),
     ],
@@ -116,7 +119,9 @@ def test_networks_that_cannot_be_used(images, small):
     half = SwiFT(**RELEASED_CONFIG | {"embed_dim": 6, "depths": (1,) * 4, "num_heads": (1,) * 4})
     with pytest.raises(UsageError, match=r"the network is in float16; give network\.float\(\)"):
         embed(*images, tr=0.8, weights=half.half())
-    with pytest.raises(UsageError, match="this ModuleList contains 2 SwiFT networks; give one"):
+    with pytest.raises(
+        UsageError, match="this ModuleList contains 2 networks of SwiFT or NeuroSTORM; give one"
+    ):
         embed(*images, tr=0.8, weights=nn.ModuleList([small, half]))
 
 

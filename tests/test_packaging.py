@@ -23,7 +23,7 @@ def test_data_files_are_in_both_distributions(distributions):
         if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so"
     }
     sources = {name for name in data if name.startswith("swift_bids/network/kernel/")}
-    assert len(sources) == 9
+    assert len(sources) == 10
     in_wheel = set(zipfile.ZipFile(wheel).namelist())
     assert data - sources <= in_wheel
     assert not sources & in_wheel

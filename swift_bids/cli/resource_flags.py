@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from swift_bids.base.backbones import BACKBONES, DEFAULT_VARIANT
 from swift_bids.cli import values as flag_types
 from swift_bids.network.known_weights import HUB_IDS
 from swift_bids.network.precision import PRECISIONS
@@ -16,9 +17,10 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
     network = parser.add_argument_group("network")
     network.add_argument(
         "--variant",
-        choices=tuple(HUB_IDS),
-        default="contrastive",
-        help="released network to use (default: contrastive)",
+        choices=tuple(BACKBONES),
+        default=DEFAULT_VARIANT,
+        help="released network to use: contrastive and hcp-sex are SwiFT, neurostorm-mae is "
+        "NeuroSTORM (default: contrastive)",
     )
     network.add_argument(
         "--weights",
@@ -33,7 +35,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
     )
     network.add_argument(
         "--frame",
-        choices=("auto", "hcp", "ukb"),
+        choices=("auto", "hcp", "ukb", "neurostorm"),
         default="auto",
         help="position of the brain in the network's input (auto: as in the variant's training)",
     )
@@ -81,6 +83,13 @@ def add_group_flags(parser: argparse.ArgumentParser) -> None:
         "--allow-mixed",
         action="store_true",
         help="allow embeddings from different weights, versions or settings in one table",
+    )
+    group.add_argument(
+        "--compare",
+        type=Path,
+        metavar="FOLDER",
+        help="output folder of another network or other settings, whose embeddings of the same "
+        "runs the tables show beside these",
     )
 
 

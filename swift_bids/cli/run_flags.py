@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from swift_bids.base.backbones import QUANTISATIONS
 from swift_bids.cli import values as flag_types
 from swift_bids.inputs.layouts import INPUT_TYPES
 from swift_bids.inputs.parcel_defaults import SIMPLE, STRATEGIES
@@ -136,7 +137,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         metavar="{auto,bold,anat,template,PATH}",
         help="which voxels count as brain. bold: fMRIPrep's functional mask; anat: its anatomical "
         "mask; template: the brain of MNI152NLin6Asym; PATH: a mask in the template, with "
-        "{participant} and {session} for labels (auto: anat for hcp-sex, bold for contrastive; "
+        "{participant} and {session} for labels (auto: anat for hcp-sex, bold for the others; "
         "else the other of the two)",
     )
     data.add_argument(
@@ -184,6 +185,15 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         "deviation and background; in training, all volumes counted",
     )
     data.add_argument(
+        "--quantisation",
+        "--quantization",
+        choices=QUANTISATIONS,
+        default="auto",
+        help="how to round the z-scores. none: to float16, as in the training of SwiFT and of "
+        "NeuroSTORM until May 2026; int8: to 255 values per run, as in that of NeuroSTORM since "
+        "(auto: none)",
+    )
+    data.add_argument(
         "--dummy-scans",
         type=flag_types.auto_or_count,
         default="auto",
@@ -196,8 +206,8 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         type=flag_types.target_tr,
         default="auto",
         metavar="{auto,native,SECONDS}",
-        help="TR at which the network reads a run (auto: interpolates linearly to 0.8 s if the "
-        "run's TR differs from it by 0.1 s or more)",
+        help="TR at which the network reads a run (auto: interpolates linearly to 0.8 s, for SwiFT "
+        "only if the run's TR differs from it by 0.1 s or more)",
     )
     data.add_argument(
         "--atlas",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from swift_bids import __version__
-from swift_bids.geometry.frames import FRAME_OF_VARIANT
+from swift_bids.base.backbones import BACKBONES
 from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.filters import read_filter_file
 from swift_bids.inputs.find_mask import MASKS, masks_in_order
@@ -25,7 +25,7 @@ from swift_bids.settings import (
     Resources,
     WeightsSettings,
 )
-from swift_bids.steps.z_scores import check_statistics
+from swift_bids.steps.z_scores import check_quantisation, check_statistics
 
 #: Arguments of the group level that change a result.
 _RECORDED = (
@@ -44,6 +44,7 @@ _RECORDED = (
     "missing_code",
     "permutations",
     "allow_mixed",
+    "compare",
 )
 
 
@@ -57,13 +58,15 @@ def participant_settings(args: argparse.Namespace, dataset: Dataset) -> Particip
         settings contradict each other.
     """
     check_statistics(args.statistics, args.normalisation)
+    backbone = BACKBONES[args.variant]
     return ParticipantSettings(
         output_dir=args.output_dir,
         participants=_participants(args),
         selection=_selection(args, dataset),
         embedding=EmbeddingSettings(
             variant=args.variant,
-            frame=FRAME_OF_VARIANT[args.variant] if args.frame == "auto" else args.frame,
+            frame=backbone.frame if args.frame == "auto" else args.frame,
+            quantisation=check_quantisation(args.quantisation, args.variant),
             normalisation=args.normalisation,
             statistics=args.statistics,
             robust_normalisation=args.robust_normalisation,
@@ -100,7 +103,8 @@ def participant_settings(args: argparse.Namespace, dataset: Dataset) -> Particip
 
 def group_settings(args: argparse.Namespace) -> GroupSettings:
     """Settings of the group level."""
-    recorded = {n: value for n in _RECORDED if (value := getattr(args, n)) not in (None, False)}
+    given = {n: value for n in _RECORDED if (value := getattr(args, n)) not in (None, False)}
+    recorded = {n: str(v.absolute()) if isinstance(v, Path) else v for n, v in given.items()}
     return GroupSettings(
         output_dir=args.output_dir,
         participants=_participants(args),
@@ -117,6 +121,7 @@ def group_settings(args: argparse.Namespace) -> GroupSettings:
         missing_codes=args.missing_code or (),
         permutations=args.permutations,
         allow_mixed=args.allow_mixed,
+        compare=args.compare,
         processes=args.nprocs,
         dry_run=args.dry_run,
         recorded=recorded,
@@ -169,6 +174,7 @@ def _selection(args: argparse.Namespace, dataset: Dataset) -> Selection:
         from_raw=args.from_raw,
         template_warp=args.template_warp,
         template_xfm=check_template_xfm(args.template_xfm),
+        variant=args.variant,
         masks=masks_in_order(args.mask, args.variant),
         motion_needed=args.max_censored < 1,
         ica_fix=args.ica_fix,

@@ -65,13 +65,13 @@ def run_weights(argv: Sequence[str]) -> int:
 
 def verify_weights(source: str, revision: str | None = None) -> None:
     """Check weights as a run would, and print configuration, digests and provenance."""
-    from swift_bids.network.swift import SwiFT
+    from swift_bids.network.load import class_with
 
     is_file = Path(source).is_file() and not source.endswith(INDEX)
     if is_file:  # first, since a damaged file cannot be read
         print_digests(Path(source))
     weights = find_weights(source, random=None, revision=revision)
-    backbone = read_backbone(weights.file, SwiFT)
+    backbone = read_backbone(weights.file, class_with)
     file = split_choice(weights.file)[0]
     if not is_file:
         print_digests(*files_of(file))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import tomli_w
 
+from swift_bids.base.backbones import BACKBONES
 from swift_bids.base.errors import OutputError, Problem
 from swift_bids.base.files import write_text
 from swift_bids.base.signals import defer_signals
@@ -113,7 +114,9 @@ def embed_runs(
     names, steps = [run.name for run in todo], call.work_dir / WORKFLOW_NAME
     with ExitStack() as stack:
         try:
-            write_dataset_files(call.output_dir, dataset)
+            write_dataset_files(
+                call.output_dir, dataset, BACKBONES[settings.embedding.variant].network
+            )
             write_citations(call.output_dir, described_runs(todo, provenance))
             for participant in {run.participant for run in todo}:
                 text = tomli_w.dumps(settings.arguments)
@@ -278,7 +281,7 @@ def _workflow_maker(
 def _written_at(run: Run, output_dir: Path) -> tuple[int, int] | None:
     """Modification time and inode of a run's last output; None if it does not exist."""
     try:
-        about = output_path(output_dir, run.name, "embedding", ".json").stat()
+        about = output_path(output_dir, run.name, run.label, "embedding", ".json").stat()
     except OSError:
         return None
     return about.st_mtime_ns, about.st_ino
@@ -288,6 +291,6 @@ def _problems(
     runs: Sequence[Run], reason: str, output_dir: Path, crash_file: Path | None = None
 ) -> Iterator[Problem]:
     for run in runs:
-        earlier = output_path(output_dir, run.name, "embedding", ".json").exists()
+        earlier = output_path(output_dir, run.name, run.label, "embedding", ".json").exists()
         kept = "; its embedding from an earlier call is still there" if earlier else ""
         yield Problem(run.participant, run.name, reason + kept, crash_file)

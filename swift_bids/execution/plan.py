@@ -41,7 +41,12 @@ def plan_execution(
     # This machine need not have a GPU: the network's jobs look for one on theirs.
     requested = ("cpu", "float32") if remote else (resources.device, precision)
     devices, kernel, notes = in_worker(
-        resources.processes, check_network, weights.file, *requested, resources.compiled
+        resources.processes,
+        check_network,
+        weights.file,
+        settings.embedding.variant,
+        *requested,
+        resources.compiled,
     )
     if remote and resources.device.startswith("cuda"):
         devices = [resources.device]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from swift_bids.base.backbones import BACKBONES
 from swift_bids.base.errors import InputError, Problem, UsageError, some_of
 from swift_bids.geometry.frames import MODEL_SHAPE
 from swift_bids.geometry.motion import PARAMETERS
-from swift_bids.geometry.resample_time import CHUNK_VOLUMES
 from swift_bids.inputs.confounds import read_confounds
 from swift_bids.inputs.run import Run
 from swift_bids.steps.denoise import lacking, used_confounds
@@ -57,7 +57,7 @@ def _check_columns(run: Run, strategy: str) -> None:
 
 
 def check_network(
-    weights_file: str, device: str, precision: str, compiled: bool
+    weights_file: str, variant: str, device: str, precision: str, compiled: bool
 ) -> tuple[list[str], str, list[str]]:
     """Check that the network can be loaded and can run on the device at this precision.
 
@@ -67,8 +67,8 @@ def check_network(
     ----------
     weights_file
         A file that `swift_bids.network.checkpoint.read_backbone` accepts.
-    device, precision, compiled
-        `--device`, `--precision`, and whether torch.compile compiles the network.
+    variant, device, precision, compiled
+        `--variant`, `--device`, `--precision`, and whether torch.compile compiles the network.
 
     Returns
     -------
@@ -87,15 +87,24 @@ def check_network(
     from swift_bids.network.checkpoint import read_backbone
     from swift_bids.network.compiled import kernel_name
     from swift_bids.network.device import choose_devices
+    from swift_bids.network.load import class_with
     from swift_bids.network.precision import at_precision
-    from swift_bids.network.swift import SwiFT
 
-    backbone = read_backbone(weights_file, SwiFT)
+    backbone = read_backbone(weights_file, class_with)
+    network = BACKBONES[variant].network
+    if backbone.network.title != network.title:
+        fitting = [v for v, b in BACKBONES.items() if b.network.title == backbone.network.title]
+        raise UsageError(
+            f"{weights_file}: these are weights of {backbone.network.title}, but --variant "
+            f"{variant} is {network.title}; use --variant {' or '.join(fitting)}"
+        )
     shape = [backbone.config["in_chans"], *backbone.config["img_size"]]
-    if shape != [1, *MODEL_SHAPE, CHUNK_VOLUMES]:
+    expected = [1, *MODEL_SHAPE, network.chunk_volumes]
+    if shape != expected:
         raise UsageError(
             f"{weights_file}: the input of this network has {' x '.join(map(str, shape))} values, "
-            f"not 1 x 96 x 96 x 96 x 20 as for the released networks; use weights for this shape"
+            f"not {' x '.join(map(str, expected))} as for the released networks; use weights for "
+            f"this shape"
         )
     notes = []
     if backbone.unused:

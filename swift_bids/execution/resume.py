@@ -71,7 +71,7 @@ def reason_to_rerun(
     parcels
         SHA-256 of the `--atlas` file, and `--confounds-strategy`.
     """
-    sidecar = output_path(output_dir, run.name, "embedding", ".json")
+    sidecar = output_path(output_dir, run.name, run.label, "embedding", ".json")
     try:
         recorded = read_json(sidecar)
     except FileNotFoundError:

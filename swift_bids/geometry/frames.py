@@ -26,7 +26,7 @@ class Frame:
     Attributes
     ----------
     name
-        `hcp` or `ukb`.
+        One of `FRAMES`.
     kept
         Range (start, stop) of FSL voxels along x, y, z that the crop keeps.
     offset
@@ -56,10 +56,9 @@ FRAMES = {
     "hcp": Frame("hcp", ((8, 83), (8, 101), (0, 81)), (3, -6, 8)),
     # The SwiFT loader for UK Biobank pads x 3/2 and z 3/2, and crops y by 7/6.
     "ukb": Frame("ukb", ((0, 91), (7, 103), (0, 91)), (3, -7, 3)),
+    # NeuroSTORM keeps the middle 96 voxels of y, starting with 6, and pads as SwiFT does.
+    "neurostorm": Frame("neurostorm", ((0, 91), (6, 102), (0, 91)), (3, -6, 3)),
 }
-#: The default frame of each released variant. `contrastive` was trained on HCP, ABCD and UK
-#: Biobank, `hcp-sex` on HCP.
-FRAME_OF_VARIANT = {"contrastive": "ukb", "hcp-sex": "hcp"}
 
 
 def space_note(space: str) -> str | None:

@@ -1,8 +1,7 @@
 """Volumes of a BOLD run in time -> the series of volumes that the network reads.
 
-A chunk is 20 volumes, so its duration depends on the TR. The network was trained at 0.72 s (HCP),
-0.735 s (UK Biobank) and 0.8 s (ABCD). Like published evaluations, the app interpolates runs with
-another TR linearly to 0.8 s.
+A chunk has a fixed number of volumes, so its duration depends on the TR. The app interpolates runs
+linearly to a TR at which the network was trained (`swift_bids.base.backbones.TimeRule`).
 """
 
 from __future__ import annotations
@@ -12,13 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from swift_bids.base.backbones import Backbone, TimeRule
 from swift_bids.base.errors import InputError
 
-#: Volumes of one chunk, the network's T.
-CHUNK_VOLUMES = 20
-#: With `--target-tr auto`, runs are resampled to this TR in s unless theirs is closer to it than
-#: this tolerance (Brainmarks, arXiv:2510.13768).
-TARGET_TR, TR_TOLERANCE = 0.8, 0.1
 #: Positions closer than this, in volumes, are equal: TRs such as 0.2667 s are rounded fractions.
 _POSITION_TOLERANCE = 1e-3
 
@@ -35,34 +30,96 @@ class Series:
         Index of the first used volume (the number of dummy scans).
     model_tr
         TR of the series in s.
+    chunk_volumes
+        Volumes of a chunk.
+    centred
+        As for `swift_bids.base.backbones.TimeRule`; the TR of the series is then only close to
+        `model_tr`.
+    clipped
+        Whether negative values become 0, and values of 0 take part in the interpolation, as in the
+        training of NeuroSTORM.
     """
 
     n_volumes: int
     repetition_time: float
     first_volume: int
     model_tr: float
+    chunk_volumes: int = 20
+    centred: bool = False
+    clipped: bool = False
+
+    @classmethod
+    def of_run(
+        cls,
+        n_volumes: int,
+        repetition_time: float,
+        first_volume: int,
+        model_tr: float,
+        backbone: Backbone,
+    ) -> Series:
+        """Build the series that a network reads."""
+        return cls(
+            n_volumes,
+            repetition_time,
+            first_volume,
+            model_tr,
+            backbone.network.chunk_volumes,
+            backbone.time.centred,
+            backbone.clipped,
+        )
 
     @property
     def resampled(self) -> bool:
         return self.model_tr != self.repetition_time
 
     @property
+    def interpolation(self) -> str:
+        """How the volumes of the series were made, for sidecars."""
+        if not self.resampled:
+            return "none"
+        return "linear, at the middles of equal parts of the run" if self.centred else "linear"
+
+    @property
+    def n_used(self) -> int:
+        """Number of used volumes."""
+        return max(0, self.n_volumes - self.first_volume)
+
+    @property
     def step(self) -> float:
         """Step from one volume of the series to the next, in volumes of the BOLD file."""
+        if self.centred and self.resampled and self.n_used:
+            return self.n_used / self.length
         return self.model_tr / self.repetition_time
+
+    @property
+    def volume_duration(self) -> float:
+        """Duration of a volume of the series in s."""
+        return self.step * self.repetition_time if self.centred else self.model_tr
 
     @property
     def length(self) -> int:
         """Number of volumes of the series; the last is at or before the run's last volume."""
-        return self.length_until(self.n_volumes - self.first_volume - 1)
+        if self.centred and self.resampled:
+            n_fitting = round(self.n_used * self.repetition_time / self.model_tr)
+            return max(n_fitting, 1) if self.n_used else 0
+        return self.length_until(self.n_used - 1)
 
     def length_until(self, volume: int) -> int:
         """Return how many volumes of the series lie at or before used volume number `volume`
         (from 0)."""
-        return int((volume + 0.999 * _POSITION_TOLERANCE) / self.step) + 1 if volume >= 0 else 0
+        if volume < 0:
+            return 0
+        if self.centred and self.resampled:
+            if volume >= self.n_used - 1:
+                return self.length
+            return max(0, int((volume + 0.5) / self.step + 0.5))
+        return int((volume + 0.999 * _POSITION_TOLERANCE) / self.step) + 1
 
     def positions(self, start: int, stop: int) -> np.ndarray:
         """Return the positions of volumes start to stop of the series, in used volumes from 0."""
+        if self.centred and self.resampled:
+            centres = (np.arange(start, stop) + 0.5) * self.step - 0.5
+            return centres.clip(0, self.n_used - 1)
         positions = np.arange(start, stop) * self.step
         nearest = positions.round()
         return np.where(np.abs(positions - nearest) < _POSITION_TOLERANCE, nearest, positions)
@@ -74,7 +131,7 @@ class Series:
         return self.first_volume + int(first), self.first_volume + int(np.ceil(last)) + 1
 
 
-def model_repetition_time(target: str, repetition_time: float) -> float:
+def model_repetition_time(target: str, repetition_time: float, rule: TimeRule) -> float:
     """Return the TR in s at which the network reads a run.
 
     Parameters
@@ -83,14 +140,15 @@ def model_repetition_time(target: str, repetition_time: float) -> float:
         `--target-tr`: `auto`, `native` or seconds.
     repetition_time
         The run's TR in s.
+    rule
+        What `auto` means for the network.
     """
     if target == "native":
         return repetition_time
-    wanted = TARGET_TR if target == "auto" else float(target)
+    wanted = rule.target_tr if target == "auto" else float(target)
     distance = round(abs(repetition_time - wanted), 6)  # 0.9 - 0.8 is a little less than 0.1
-    if target == "auto":
-        return repetition_time if distance < TR_TOLERANCE else wanted
-    return wanted if distance else repetition_time
+    tolerance = rule.tolerance if target == "auto" else 0.0
+    return repetition_time if distance < tolerance or not distance else wanted
 
 
 def refuse_too_short(series: Series, short_runs: str) -> None:
@@ -99,7 +157,7 @@ def refuse_too_short(series: Series, short_runs: str) -> None:
     Parameters
     ----------
     short_runs
-        `--short-runs`: `skip` rejects a series of fewer than 20 volumes, `pad` only an empty one.
+        `--short-runs`: `skip` rejects a series shorter than a chunk, `pad` only an empty one.
 
     Raises
     ------
@@ -107,32 +165,46 @@ def refuse_too_short(series: Series, short_runs: str) -> None:
         The run is too short.
     """
     length = series.length
-    if length >= CHUNK_VOLUMES or (short_runs == "pad" and length > 0):
+    if length >= series.chunk_volumes or (short_runs == "pad" and length > 0):
         return
     remedy = "; use --short-runs pad to fill it up by reflection" if length > 0 else ""
     omitted = f", and {series.first_volume} are omitted as dummy scans"
     left = f", which leaves {length} at the network's TR of {series.model_tr:g} s"
     raise InputError(
         f"the run has {series.n_volumes} volumes{omitted * (series.first_volume > 0)}"
-        f"{left * series.resampled}, but the network needs {CHUNK_VOLUMES}, so it is too short to "
-        f"embed{remedy}"
+        f"{left * series.resampled}, but the network needs {series.chunk_volumes}, so it is too "
+        f"short to embed{remedy}"
     )
 
 
 def resample(blocks: Iterable[np.ndarray], series: Series) -> Iterator[np.ndarray]:
-    """Interpolate the used volumes of a run linearly to the TR of the series.
+    """Interpolate the used volumes of a run linearly to the TR of the series, and clip them.
 
     Parameters
     ----------
     blocks
         Float32 (volume, voxel) blocks of the BOLD file, starting with its first volume. A value is
-        NaN if there is no signal; values interpolated from NaN are NaN too.
+        NaN if there is no signal, and infinite if it must not be used; values interpolated from
+        either are NaN. For a clipped series, no signal is 0, which is interpolated; a result of
+        exactly 0 is NaN.
 
     Yields
     ------
     numpy.ndarray
         Float32 (volume, voxel) blocks of the series, `series.length` volumes in all.
     """
+    if not series.clipped:
+        yield from _interpolated(blocks, series)
+        return
+    filled = (np.where(np.isnan(block), np.float32(0), block) for block in blocks)
+    for rows in _interpolated(filled, series):
+        without_signal = (rows == 0) | ~np.isfinite(rows)
+        rows[rows < 0] = 0
+        rows[without_signal] = np.nan
+        yield rows
+
+
+def _interpolated(blocks: Iterable[np.ndarray], series: Series) -> Iterator[np.ndarray]:
     first = 0  # index of the block's first volume in the BOLD file
     n_yielded = 0  # volumes of the series so far
     previous = None  # the last volume of the previous block
@@ -156,5 +228,6 @@ def resample(blocks: Iterable[np.ndarray], series: Series) -> Iterator[np.ndarra
             fraction = (part - low).astype(np.float32)
             rows = used[low]
             between = np.flatnonzero(fraction)
-            rows[between] += fraction[between, None] * (used[low[between] + 1] - rows[between])
+            with np.errstate(invalid="ignore"):  # an infinite value minus itself
+                rows[between] += fraction[between, None] * (used[low[between] + 1] - rows[between])
             yield rows

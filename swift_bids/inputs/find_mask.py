@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from swift_bids.base.backbones import BACKBONES
 from swift_bids.base.errors import InputError, UsageError
 from swift_bids.geometry.frames import TRAINING_SPACE
 from swift_bids.inputs.brain_mask import TEMPLATE_MASK, BrainMask
@@ -32,7 +33,7 @@ def masks_in_order(mask: str, variant: str) -> tuple[str, ...]:
     mask
         `--mask`.
     variant
-        Decides `auto`: `hcp-sex` was trained with anatomical masks, `contrastive` with both kinds.
+        Decides `auto`, by the masks of its training data.
 
     Raises
     ------
@@ -40,7 +41,7 @@ def masks_in_order(mask: str, variant: str) -> tuple[str, ...]:
         The path of a mask does not exist, or contains an unknown placeholder.
     """
     if mask == "auto":
-        return ("anat", "bold") if variant == "hcp-sex" else ("bold", "anat")
+        return BACKBONES[variant].masks
     if mask in MASKS:
         return (mask,)
     unknown = set(re.findall(r"\{(.*?)\}", mask)) - set(_PLACEHOLDERS)

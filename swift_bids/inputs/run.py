@@ -10,6 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from swift_bids.base.backbones import BACKBONES, DEFAULT_VARIANT
 from swift_bids.base.errors import InputError
 from swift_bids.geometry.frames import TRAINING_SPACE
 from swift_bids.geometry.grid import is_fsl_grid
@@ -66,6 +67,8 @@ class Run:
         preprocessed one that is not on the grid of the training data; None if it is.
     denoising
         What has cleaned the data beyond preprocessing: `none` or `ICA-FIX`.
+    variant
+        Variant of the network that reads the run.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Run:
     transforms: Transforms | FslWarp | GridWarp | None = None
     denoising: str = "none"
     dummy_scans_from: str = "table"
+    variant: str = DEFAULT_VARIANT
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Run:
@@ -114,7 +118,18 @@ class Run:
     @property
     def series(self) -> Series:
         """The series of volumes that the network reads."""
-        return Series(self.n_volumes, self.repetition_time, self.first_volume, self.model_tr)
+        return Series.of_run(
+            self.n_volumes,
+            self.repetition_time,
+            self.first_volume,
+            self.model_tr,
+            BACKBONES[self.variant],
+        )
+
+    @property
+    def label(self) -> str:
+        """Label of the network, which is the `desc` of its outputs."""
+        return BACKBONES[self.variant].network.label
 
 
 def complete_run(
@@ -188,7 +203,10 @@ def complete_run(
             "n_volumes": n_volumes,
             "first_volume": first_volume,
             "dummy_scans_from": dummy_scans_from,
-            "model_tr": model_repetition_time(selection.target_tr, repetition_time),
+            "model_tr": model_repetition_time(
+                selection.target_tr, repetition_time, BACKBONES[selection.variant].time
+            ),
+            "variant": selection.variant,
             "transforms": transforms,
             "warnings": tuple(warnings),
         }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from swift_bids.base.backbones import DEFAULT_VARIANT
 from swift_bids.geometry.frames import TRAINING_SPACE
 from swift_bids.inputs.filenames import (
     FoundFile,
@@ -60,6 +61,8 @@ class Selection:
     template_warp, template_xfm
         `--template-warp` and `--template-xfm`: whether and with which file to warp runs in another
         template to that of the training data.
+    variant
+        Variant of the network, which decides what `--target-tr auto` means.
     masks
         Masks that a run may have, from `swift_bids.inputs.find_mask.masks_in_order`.
     motion_needed
@@ -85,6 +88,7 @@ class Selection:
     from_raw: bool = False
     template_warp: str = "auto"
     template_xfm: Path | None = None
+    variant: str = DEFAULT_VARIANT
     masks: tuple[str, ...] = ("bold", "anat")
     motion_needed: bool = False
     ica_fix: str = "auto"

@@ -70,11 +70,12 @@ class _NormaliseInput(BaseInterfaceInputSpec):
     method = traits.Enum(*METHODS, usedefault=True)
     statistics = traits.Enum(*STATISTICS, usedefault=True, desc="voxels that decide")
     robust = traits.Bool(False, usedefault=True, desc="leave faulty volumes out")
+    quantisation = traits.Enum("none", "int8", usedefault=True)
     atlas = File(exists=True, mandatory=True, desc="image of parcels")
 
 
 class _NormaliseOutput(TraitedSpec):
-    matrix = File(exists=True, desc="(volume of the series, brain voxel) float16 .npy")
+    matrix = File(exists=True, desc="(volume of the series, brain voxel) z-scores, .npy")
     statistics = traits.Dict(desc="fields of Normalisation")
     parcels = File(exists=True, desc="(used volume of the BOLD file, parcel) means, .npy")
     volumes = File(exists=True, desc="fields of Volumes, .npz")
@@ -102,6 +103,7 @@ class Normalise(Step):
             BoldPoints.load(self.inputs.points) if isdefined(self.inputs.points) else None,
             self.inputs.robust,
             volumes,
+            self.inputs.quantisation,
         )
         self._results |= {
             "matrix": matrix,

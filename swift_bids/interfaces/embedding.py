@@ -36,7 +36,7 @@ from swift_bids.steps.parcels import read_atlas
 from swift_bids.steps.volume_signals import Volumes
 
 if TYPE_CHECKING:
-    from swift_bids.network.swift import SwiFT
+    from swift_bids.network.skeleton import Skeleton
 
 #: File to which the embed node writes one line per finished chunk, for the progress bar.
 PROGRESS_FILE = "chunks_done"
@@ -51,6 +51,7 @@ class _EmbedInput(BaseInterfaceInputSpec):
     device = traits.Str(mandatory=True)
     batch_size = traits.Range(low=1, desc="unset: as many chunks as fit")
     precision = traits.Enum(*PRECISIONS, usedefault=True)
+    chunk_volumes = traits.Range(low=1, value=20, usedefault=True)
     compiled = traits.Bool(False, usedefault=True, desc="run the network with torch.compile")
     threads = traits.Range(low=1, mandatory=True, nohash=True)
     use_gpu = traits.Bool(False, usedefault=True, desc="whether a job of a cluster needs a GPU")
@@ -86,6 +87,7 @@ class Embed(Step):
             starts,
             self.inputs.statistics["background"],
             on_chunk,
+            self.inputs.chunk_volumes,
         )
 
     def _embed_here(self, starts: list[int], on_chunk: Callable[[], object]) -> np.ndarray:
@@ -109,6 +111,7 @@ class Embed(Step):
             self.inputs.batch_size if isdefined(self.inputs.batch_size) else None,
             self.inputs.precision,
             on_chunk,
+            self.inputs.chunk_volumes,
         )
 
 
@@ -142,7 +145,7 @@ class Aggregate(Step):
 
     def _run_step(self, folder: Path) -> None:
         run = Run.from_dict(self.inputs.run)
-        sidecar = output_path(self.inputs.output_dir, run.name, "embedding", ".json")
+        sidecar = output_path(self.inputs.output_dir, run.name, run.label, "embedding", ".json")
         # the outputs must not be a mixture of two calls
         with exclusive(sidecar.parent, run.name):
             sidecar.unlink(missing_ok=True)  # without it the run counts as unfinished
@@ -156,7 +159,7 @@ class Aggregate(Step):
         statistics = Normalisation(**self.inputs.statistics)
         volumes = Volumes.load(self.inputs.volumes)
         of_volumes = volume_table(run, volumes)
-        embeddings = aggregate(tokens, pd.read_csv(self.inputs.chunks, sep="\t"))
+        embeddings = aggregate(tokens, pd.read_csv(self.inputs.chunks, sep="\t"), run.label)
         files = draw_run(
             self.inputs.output_dir,
             run,
@@ -194,11 +197,11 @@ class Aggregate(Step):
 
 
 @lru_cache(maxsize=1)
-def load_network(file: str, sha256: str, device: str, compiled: bool) -> SwiFT:
+def load_network(file: str, sha256: str, device: str, compiled: bool) -> Skeleton:
     """Load the network, and keep it for all runs that this process embeds."""
-    from swift_bids.network.swift import SwiFT
+    from swift_bids.network.load import network_from_file
 
-    network = SwiFT.from_file(file, device)
+    network = network_from_file(file, device)
     if compiled:
         network.compile()
     return network

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from swift_bids import __version__
+from swift_bids.base.backbones import NETWORKS, Network, feature_names
 from swift_bids.base.errors import UsageError
 from swift_bids.base.files import read_json, write_json, write_text
 from swift_bids.inputs.dataset import Dataset, made_by_this_app, read_description, resolved
@@ -40,12 +41,12 @@ logs
 group*
 """
 _README = """\
-SwiFT embeddings of fMRI runs, made by swift_bids {version}.
+{title} embeddings of fMRI runs, made by swift_bids {version}.
 
 sub-XX.html shows the network's input and output for each run of a participant. The files of a run
-are named after its BOLD file, with desc-swift, in the subfolder that BIDS gives it:
+are named after its BOLD file, with desc-{label}, in the subfolder that BIDS gives it:
 
-- timeseries.tsv   one row per chunk of 20 volumes: its time, motion, and features swift000-287
+- timeseries.tsv   one row per chunk of 20 volumes: its time, motion, and features {first}-{last}
 - embedding.tsv    one row: the mean of the included chunks
 - tokens.safetensors  the network's whole output, (chunk, feature, x, y, z, t)
 - qc.json          coverage of the brain, normalisation, motion
@@ -53,7 +54,7 @@ are named after its BOLD file, with desc-swift, in the subfolder that BIDS gives
 In the same folder, desc-volumes_timeseries.tsv has one row per volume of the BOLD file: its signal,
 motion and faults. seg-*_desc-denoised_timeseries.tsv contains the mean signals of parcels, which
 the group level uses as a baseline. group.html shows the results of the group level;
-group_desc-swift_embedding.tsv has one row per run, group_desc-participants_embedding.tsv one per
+group_desc-{label}_embedding.tsv has one row per run, group_desc-participants_embedding.tsv one per
 participant. The .json file of each table describes its columns and records weights and settings.
 """
 
@@ -76,6 +77,34 @@ def check_output_dir(output_dir: str | Path, dataset: Dataset) -> Path:
             f"a folder that you can write to"
         ) from error
     return output_dir
+
+
+def refuse_other_network(output_dir: Path, network: Network) -> None:
+    """Raise UsageError if the folder contains embeddings of another network."""
+    name = read_description(output_dir).get("Name")
+    for other in NETWORKS.values():
+        if other != network and name == _name(other):
+            raise UsageError(
+                f"output_dir {output_dir} contains embeddings of {other.title}; choose another "
+                f"folder for those of {network.title} (the group level compares the two with "
+                f"--compare)"
+            )
+
+
+def _name(network: Network) -> str:
+    """Name of the dataset, by which `refuse_other_network` recognises the network."""
+    return f"{network.title} embeddings"
+
+
+def _readme(network: Network) -> str:
+    names = feature_names(network.label, network.token_shape[0])
+    return _README.format(
+        title=network.title,
+        label=network.label,
+        first=names[0],
+        last=names[-1].removeprefix(network.label),
+        version=__version__,
+    )
 
 
 def _check_place(output_dir: Path, dataset: Dataset) -> None:
@@ -102,7 +131,7 @@ def _check_place(output_dir: Path, dataset: Dataset) -> None:
         )
 
 
-def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
+def write_dataset_files(output_dir: Path, dataset: Dataset, network: Network) -> None:
     """Write dataset_description.json, README.md, .bidsignore, and descriptions.tsv and .json."""
     # runs of several cohorts may be in one output folder
     earlier = read_description(output_dir).get("DatasetLinks")
@@ -112,7 +141,7 @@ def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
         links[RAW_DATASET] = _link(dataset.raw, output_dir)
     authors = dataset.description.get("Authors") or []
     description: dict[str, Any] = {
-        "Name": "SwiFT embeddings",
+        "Name": _name(network),
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "License": str(dataset.description.get("License") or "n/a"),
@@ -123,10 +152,10 @@ def write_dataset_files(output_dir: Path, dataset: Dataset) -> None:
         "DatasetLinks": links,
     }
     write_json(output_dir / "dataset_description.json", description)
-    write_text(output_dir / "README.md", _README.format(version=__version__))
+    write_text(output_dir / "README.md", _readme(network))
     write_text(output_dir / ".bidsignore", _BIDSIGNORE)
     meanings = {
-        "desc-swift": "Output of the SwiFT backbone, made by swift_bids",
+        f"desc-{network.label}": f"Output of the {network.title} backbone, made by swift_bids",
         "desc-volumes": "Signals and faults of every volume, made by swift_bids",
         "desc-denoised": "Mean signals of parcels without trend and confounds, made by swift_bids",
         "desc-participants": "One row per participant, the mean over its runs",

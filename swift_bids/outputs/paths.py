@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from swift_bids.base.backbones import NETWORKS
 from swift_bids.inputs.filenames import entities_in
 
 
-def output_path(output_dir: str | Path, run_name: str, suffix: str, extension: str) -> Path:
-    """Path of an output: the name of the BOLD file with `desc-swift` and another suffix.
+def output_path(
+    output_dir: str | Path, run_name: str, label: str, suffix: str, extension: str
+) -> Path:
+    """Path of an output: the name of the BOLD file with `desc-<label of the network>` and another
+    suffix.
 
     The name keeps every entity of the BOLD file, so two inputs never share an output.
     """
-    return run_folder(output_dir, run_name) / f"{run_name}_desc-swift_{suffix}{extension}"
+    return run_folder(output_dir, run_name) / f"{run_name}_desc-{label}_{suffix}{extension}"
+
+
+def find_outputs(folder: Path, suffix: str, extension: str) -> list[tuple[Path, str, str]]:
+    """Find the outputs of a kind in a folder: (file, name of the run, label of the network)."""
+    found = []
+    for label in NETWORKS:
+        end = f"_desc-{label}_{suffix}{extension}"
+        found += [(file, file.name.removesuffix(end), label) for file in folder.rglob(f"*{end}")]
+    return sorted(found)
 
 
 def run_folder(output_dir: str | Path, run_name: str) -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from swift_bids import __version__
+from swift_bids.base.backbones import BACKBONES
 from swift_bids.geometry.frames import space_note
-from swift_bids.geometry.resample_time import CHUNK_VOLUMES
 from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.run import Run
 from swift_bids.inputs.transforms import FslWarp, GridWarp
@@ -71,6 +71,11 @@ class Provenance:
             input_type=dataset.input_type,
         )
 
+    @property
+    def label(self) -> str:
+        """Label of the network, which is the `desc` of its outputs."""
+        return BACKBONES[self.settings.variant].network.label
+
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Provenance:
         """Build a `Provenance` from the output of `dataclasses.asdict`."""
@@ -115,7 +120,7 @@ def run_metadata(run: Run, provenance: Provenance, normalisation: Normalisation)
         **resampling_metadata(run),
         "DummyScansRemoved": run.first_volume,
         "ModelRepetitionTime": run.model_tr,
-        "TemporalInterpolation": "linear" if run.series.resampled else "none",
+        "TemporalInterpolation": run.series.interpolation,
     }
     return {
         "Sources": source_uris(run, provenance),
@@ -161,10 +166,11 @@ def resampling_metadata(run: Run) -> dict[str, Any]:
 def settings_metadata(provenance: Provenance) -> dict[str, Any]:
     """Software, network and settings of a call, as recorded in the sidecars of all its runs."""
     settings, weights = provenance.settings, provenance.weights
+    backbone = BACKBONES[settings.variant]
     return {
         "GeneratedBy": [GENERATED_BY],
         "Model": {
-            "Name": "SwiFT",
+            "Name": backbone.network.title,
             "Variant": settings.variant,
             "Weights": weights.name,
             **({"WeightsRevision": weights.revision} if weights.revision else {}),
@@ -185,10 +191,12 @@ def settings_metadata(provenance: Provenance) -> dict[str, Any]:
             "TargetTR": settings.target_tr,
             "FDThreshold": settings.fd_threshold,
             "MaxCensored": settings.max_censored,
-            "ChunkVolumes": CHUNK_VOLUMES,
+            "ChunkVolumes": backbone.network.chunk_volumes,
             "ChunkStride": settings.chunk_stride,
             "Tail": settings.tail,
             "ShortRuns": settings.short_runs,
+            **({"NegativeValues": "set to 0"} if backbone.clipped else {}),
+            **({"Quantisation": settings.quantisation} if len(backbone.quantisations) > 1 else {}),
         },
     }
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from swift_bids.base.backbones import BACKBONES, TimeRule
 from swift_bids.geometry.frames import TRAINING_SPACE, space_note
-from swift_bids.geometry.resample_time import CHUNK_VOLUMES, TARGET_TR, TR_TOLERANCE
 from swift_bids.inputs.run import Run
 from swift_bids.inputs.transforms import GridWarp
 from swift_bids.outputs.mask_quality import Verdict, mask_verdicts
+from swift_bids.outputs.time_quality import chunk_verdicts, motion_verdict, timing_verdict
 from swift_bids.outputs.volume_quality import volume_verdicts
 from swift_bids.outputs.volumes import describe_faults
 from swift_bids.steps.aggregate import Embeddings
@@ -76,7 +77,7 @@ def quality(
             ),
         },
         "DiffersFromTraining": {
-            "TR": round(abs(run.model_tr - TARGET_TR), 6) >= TR_TOLERANCE,
+            "TR": _differs(run.model_tr, BACKBONES[run.variant].time),
             "TemporalInterpolation": run.series.resampled,
             "Space": space_note(run.space_of_input) is not None,
             "Grid": isinstance(run.transforms, GridWarp),
@@ -87,6 +88,11 @@ def quality(
         },
         "InputWarnings": list(run.warnings),
     }
+
+
+def _differs(model_tr: float, rule: TimeRule) -> bool:
+    distance = round(abs(model_tr - rule.target_tr), 6)
+    return distance > 0 and distance >= rule.tolerance
 
 
 def verdicts_of(qc: Mapping[str, Any]) -> list[Verdict]:
@@ -106,7 +112,7 @@ def verdicts_of(qc: Mapping[str, Any]) -> list[Verdict]:
     preprocessing = qc["Preprocessing"]
     # version 0.5.0 did not name the mask
     kind = preprocessing.get("BrainMask", "functional")
-    verdicts = [*mask_verdicts(qc["Coverage"], kind), _timing(qc)]
+    verdicts = [*mask_verdicts(qc["Coverage"], kind), timing_verdict(qc)]
     if preprocessing.get("HeadMotionCorrected"):
         verdicts.append((True, _resampling(preprocessing)))
     if warp := preprocessing.get("WarpedWith"):
@@ -126,8 +132,8 @@ def verdicts_of(qc: Mapping[str, Any]) -> list[Verdict]:
     verdicts += _signal(normalised, qc["Coverage"]["n_voxels"], qc["Volumes"], n_empty)
     if faults:
         verdicts += volume_verdicts(faults, qc["Volumes"], normalised["robust"])
-    verdicts.append(_motion(qc))
-    verdicts += _chunks(qc["Chunks"], qc["Volumes"])
+    verdicts.append(motion_verdict(qc))
+    verdicts += chunk_verdicts(qc["Chunks"], qc["Volumes"], preprocessing["ChunkVolumes"])
     return verdicts + [(False, w[0].upper() + w[1:] + ".") for w in qc["InputWarnings"]]
 
 
@@ -143,22 +149,6 @@ def _resampling(preprocessing: Mapping[str, Any]) -> str:
     return (
         f"Resampled once from the raw BOLD ({interpolation}); corrected for {corrected}"
         f"{missing and f', but not for {missing}'}."
-    )
-
-
-def _timing(qc: Mapping[str, Any]) -> Verdict:
-    tr, model_tr = qc["RepetitionTime"], qc["Preprocessing"]["ModelRepetitionTime"]
-    sentence = f"TR {tr:g} s"
-    if tr != model_tr:
-        sentence += f", interpolated linearly to {model_tr:g} s"
-    if model_tr > tr:
-        sentence += f" (signals above {1 / (2 * model_tr):.2g} Hz alias to lower frequencies)"
-    if not qc["DiffersFromTraining"]["TR"]:
-        return True, f"{sentence}; the training data had 0.72 to 0.8 s."
-    return False, (
-        f"{sentence}; the network was trained at 0.72 to 0.8 s, so a chunk of {CHUNK_VOLUMES} "
-        f"volumes spans {CHUNK_VOLUMES * model_tr:g} s here instead of 14 to 16 s. Use "
-        f"--target-tr auto to resample the run to {TARGET_TR} s."
     )
 
 
@@ -232,66 +222,6 @@ def _signal(
                 few,
                 f"{normalised['n_constant']:,} brain voxels do not change over time; they {fate}"
                 + ("." if few else ". Check the mask and the field of view."),
-            )
-        )
-    return verdicts
-
-
-def _motion(qc: Mapping[str, Any]) -> Verdict:
-    motion = qc["Motion"]
-    if motion["mean_fd"] is None:
-        reason = (
-            "the confounds table has no framewise displacement. Check how it was made."
-            if motion["confounds"]
-            else "there is no confounds table and no motion file. Keep fMRIPrep's "
-            "desc-confounds_timeseries.tsv, or the motion file of your pipeline, where it was."
-        )
-        return False, f"Head motion is unknown: {reason}"
-    if motion["mean_fd"] == 0:
-        return False, (
-            "Head motion is unknown: framewise displacement is 0 in all volumes. They were aligned "
-            "before their motion was estimated."
-        )
-    # without empty and repeated volumes, which have their own sentence
-    moving = max(0.0, motion["censored"] - motion.get("not_measured", 0.0))
-    calm = motion["mean_fd"] <= 0.25 and moving <= 0.2
-    return calm, (
-        f"Mean framewise displacement {motion['mean_fd']:.2f} mm, {moving:.0%} of the volumes "
-        f"above {qc['Preprocessing']['FDThreshold']:g} mm"
-        + (
-            "."
-            if calm
-            else "; head motion affects the embeddings. --max-censored excludes the worst chunks; "
-            "in statistics, use mean_fd as a covariate."
-        )
-    )
-
-
-def _chunks(chunks: Mapping[str, Any], volumes: Mapping[str, int]) -> list[Verdict]:
-    complete = chunks["included"] == chunks["total"]
-    sentence = (
-        f"{chunks['included']} of {chunks['total']} chunks are included in the embedding; "
-        f"{volumes['used']} of {volumes['total']} volumes used, {volumes['dummy']} dummy scans and "
-        f"{volumes['unused']} other volumes omitted"
-    )
-    if not complete:
-        sentence += (
-            ". Too many volumes of the grey chunks are censored (--max-censored); a mean of few "
-            "is noisy"
-        )
-    verdicts = [(complete, sentence + ".")]
-    if volumes["padded"]:
-        short = volumes["series"] < CHUNK_VOLUMES
-        advice = (
-            "compare this run with other short runs only"
-            if short
-            else "--tail drop or overlap avoids this"
-        )
-        verdicts.append(
-            (
-                False,
-                f"{volumes['padded']} volumes of the last chunk are reflections of earlier ones, "
-                f"because the run ends before the chunk does; {advice}.",
             )
         )
     return verdicts

@@ -23,7 +23,7 @@ from swift_bids.steps.volume_signals import Volumes
 TOKENS = "Output of the network for every chunk, before pooling"
 POSITIONS = (
     "Mean and standard deviation of the tokens over the volumes of all included chunks, for each "
-    "of the 2 x 2 x 2 positions"
+    "of the {} positions"
 )
 
 
@@ -47,7 +47,7 @@ def write_run(
     Parameters
     ----------
     tokens
-        (chunk, 288, 2, 2, 2, 20) float32, or None to omit the file (`--no-tokens`).
+        (chunk, feature, x, y, z, t) float32, or None to omit the file (`--no-tokens`).
     fingerprints
         BIDS URI of each input file -> its fingerprint; recorded in embedding.json.
     others
@@ -57,7 +57,7 @@ def write_run(
     files = [*others]
 
     def path(suffix: str, extension: str) -> Path:
-        files.append(output_path(output_dir, run.name, suffix, extension))
+        files.append(output_path(output_dir, run.name, run.label, suffix, extension))
         return files[-1]
 
     def described(table: pd.DataFrame) -> dict[str, Any]:
@@ -76,10 +76,15 @@ def write_run(
 
     if tokens is None:  # tokens of an earlier call do not match the new tables
         for extension in (".json", ".safetensors"):
-            output_path(output_dir, run.name, "tokens", extension).unlink(missing_ok=True)
+            output_path(output_dir, run.name, run.label, "tokens", extension).unlink(
+                missing_ok=True
+            )
     else:
         write_array("tokens", tokens, "chunk, feature, x, y, z, t", TOKENS)
-    write_array("positions", embeddings.positions, "statistic, feature, x, y, z", POSITIONS)
+    grid = " x ".join(map(str, embeddings.positions.shape[2:]))
+    write_array(
+        "positions", embeddings.positions, "statistic, feature, x, y, z", POSITIONS.format(grid)
+    )
     qc = common | quality(embeddings, normalisation, coverage, volumes, run)
     qc["Warnings"] = [sentence for good, sentence in verdicts_of(qc) if not good]
     write_json(path("qc", ".json"), qc)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib import resources
@@ -12,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from swift_bids.base.backbones import network_of_feature
 from swift_bids.base.files import write_text
 
 #: Keys of our sidecars that do not describe a column.
@@ -21,6 +21,7 @@ _KEYS = (
     "Embeddings",
     "Settings",
     "Connectivity",
+    "Compared",
     "FaultyVolumes",
     "Sources",
     "InputFingerprint",
@@ -46,7 +47,7 @@ def write_table(path: Path, table: pd.DataFrame, digits: int = 10) -> None:
 
 def is_reserved(name: str) -> bool:
     """Whether swift_bids itself uses this name for a column or for a key of a sidecar."""
-    return name in (*_columns(), *_KEYS) or re.fullmatch(r"swift\d{3}", name) is not None
+    return name in (*_columns(), *_KEYS) or network_of_feature(name) is not None
 
 
 @lru_cache(maxsize=1)
@@ -65,15 +66,16 @@ def column_descriptions(
         Descriptions of other columns, from participants.json.
     """
     known = dict(inherited or {}) | _columns()
-    feature = "Feature {} of the SwiFT embedding, mean over the 2 x 2 x 2 x 20 tokens"
+    feature = "Feature {} of the {} embedding, mean over the {} tokens"
     from_input = {
         "Description": "Copied from the input's participants.tsv; participants.json does not "
         "describe this column"
     }
 
     def describe(column: str) -> Any:
-        if re.fullmatch(r"swift\d{3}", column):
-            return {"Description": feature.format(int(column[5:]))}
+        if network := network_of_feature(column):
+            number = int(column.removeprefix(network.label))
+            return {"Description": feature.format(number, network.title, network.tokens)}
         of_input = column.removeprefix("participants_")
         if of_input != column and of_input in (inherited or {}):
             return dict(inherited or {})[of_input]

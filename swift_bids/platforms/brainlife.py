@@ -21,7 +21,7 @@ from swift_bids.base.errors import InputError
 from swift_bids.base.files import read_json, write_json
 from swift_bids.cli.main import main as run_app
 from swift_bids.inputs.raw_header import load_header
-from swift_bids.outputs.paths import output_path
+from swift_bids.outputs.paths import find_outputs, output_path, run_folder
 from swift_bids.outputs.quality import verdicts_of
 
 #: Parameters of config.json that are flags of the app with the same name.
@@ -52,7 +52,7 @@ def main(folder: Path) -> int:
         return code
     embedding = folder / "embedding"
     embedding.mkdir(exist_ok=True)
-    for file in sorted(output_path(output, name, "embedding", ".tsv").parent.iterdir()):
+    for file in sorted(run_folder(output, name).iterdir()):
         shutil.copy(file, embedding)
     (folder / "html").mkdir(exist_ok=True)
     shutil.copy(output / f"{name.split('_')[0]}.html", folder / "html" / "index.html")
@@ -134,8 +134,9 @@ def _flags(config: dict[str, Any]) -> list[str]:
 
 def _products(output: Path, name: str) -> list[dict[str, Any]]:
     """Messages from the verdicts of the run, and a figure of its chunks."""
-    qc = read_json(output_path(output, name, "qc", ".json"))
-    chunks = pd.read_csv(output_path(output, name, "timeseries", ".tsv"), sep="\t")
+    ((qc_file, _, label),) = find_outputs(output, "qc", ".json")
+    qc = read_json(qc_file)
+    chunks = pd.read_csv(output_path(output, name, label, "timeseries", ".tsv"), sep="\t")
     products: list[dict[str, Any]]
     products = [_message("info" if good else "warning", text) for good, text in verdicts_of(qc)]
     if qc["Model"]["RandomWeights"]:

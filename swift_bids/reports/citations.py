@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from swift_bids import __version__
+from swift_bids.base.backbones import BACKBONES
 from swift_bids.base.files import write_text
 from swift_bids.outputs.provenance import CODE_URL
 
@@ -58,13 +59,6 @@ _ICA_FIX = {
         "doi:10.1016/j.neuroimage.2014.03.034"
     ),
 }
-_OURS = {
-    "SwiFT, a 4D Swin Transformer for functional MRI": (
-        "Kim P. Y., Kwon J., Joo S., Bae S., Lee D., Jung Y., Yoo S., Cha J., Moon T. (2023). "
-        "SwiFT: Swin 4D fMRI Transformer. Advances in Neural Information Processing Systems 36. "
-        "arXiv:2307.05916"
-    ),
-}
 _MOTION = {
     "Framewise displacement": (
         "Power J. D. et al. (2012). Spurious but systematic correlations in functional "
@@ -78,18 +72,20 @@ _MOTION = {
 }
 
 
-def references(preprocessing: Mapping[str, Any]) -> dict[str, str]:
+def references(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Return what each work is cited for -> the work.
 
     Parameters
     ----------
-    preprocessing
-        The entry `Preprocessing` of a sidecar.
+    metadata
+        Content of a sidecar, with `Model` and `Preprocessing`.
     """
+    preprocessing = metadata["Preprocessing"]
+    reason, work = BACKBONES[metadata["Model"]["Variant"]].network.work
     cleaned = _ICA_FIX if preprocessing.get("Denoising") == "ICA-FIX" else {}
     # outputs of version 0.5.0 do not name the layout of their input
     pipeline = _PIPELINES[preprocessing.get("InputType", "fmriprep")]
-    return {**_OURS, **pipeline, **cleaned, **_MOTION}
+    return {reason: work, **pipeline, **cleaned, **_MOTION}
 
 
 _CITATION = """\
@@ -125,7 +121,7 @@ def write_citations(output_dir: Path, described: Sequence[tuple[str, Mapping[str
     for name, settings in described:
         text = environment.get_template("methods.j2").render(qc=settings).strip()
         paragraphs.append(f"Runs such as {name}: {text}" if len(described) > 1 else text)
-        works |= references(settings["Preprocessing"])
+        works |= references(settings)
     text = _CITATION.format(
         methods="\n\n".join(paragraphs),
         version=__version__,

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from swift_bids import __version__
 from swift_bids.base.errors import Problem
 from swift_bids.base.files import read_json, write_json, write_text
-from swift_bids.outputs.paths import figure_path
+from swift_bids.outputs.paths import figure_path, find_outputs
 from swift_bids.outputs.quality import verdicts_of
 from swift_bids.reports.citations import references
 from swift_bids.reports.runs_together import (
@@ -62,16 +62,16 @@ def write_participant_report(
     """
     runs: list[dict[str, Any]] = []
     problems = list(problems)
-    for file in sorted((output_dir / f"sub-{participant}").rglob("*_desc-swift_qc.json")):
+    for file, name, label in find_outputs(output_dir / f"sub-{participant}", "qc", ".json"):
         try:
-            run = _run_section(output_dir, file)
+            run = _run_section(output_dir, file, name, label)
             # check that it has everything that the page shows
             _page(participant, [run], [])
             runs.append(run)
         # a file that is damaged, edited or from another version can contain anything
         except Exception as error:
             reason = f"{file} is damaged or from another version ({error!r}); embed the run again"
-            problems.append(Problem(participant, file.name.split("_desc-")[0], reason))
+            problems.append(Problem(participant, name, reason))
     page = output_dir / f"sub-{participant}.html"
     write_text(page, _page(participant, runs, problems))
     return page, sum(run["n_warnings"] > 0 for run in runs)
@@ -88,7 +88,7 @@ def _page(participant: str, runs: Sequence[dict[str, Any]], problems: Sequence[P
         for number, text in entries
     }
     for run in runs:
-        cited |= references(run["qc"]["Preprocessing"])
+        cited |= references(run["qc"])
     return ENVIRONMENT.get_template("participant.html.j2").render(
         participant=participant,
         runs=runs,
@@ -99,6 +99,7 @@ def _page(participant: str, runs: Sequence[dict[str, Any]], problems: Sequence[P
         differences=differences_between_runs([run["mean_tokens"] for run in runs]),
         methods=_methods(runs),
         problems=problems,
+        network=" and ".join(dict.fromkeys(run["qc"]["Model"]["Name"] for run in runs)) or "SwiFT",
         random_weights=any(run["qc"]["Model"]["RandomWeights"] for run in runs),
         version=__version__,
         references=cited.values(),
@@ -157,9 +158,8 @@ def _methods(runs: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], list[
     return list(groups.values())
 
 
-def _run_section(output_dir: Path, qc_file: Path) -> dict[str, Any]:
+def _run_section(output_dir: Path, qc_file: Path, name: str, label: str) -> dict[str, Any]:
     qc = read_json(qc_file)
-    name = qc_file.name.removesuffix("_desc-swift_qc.json")
     figures = {
         figure: base64.b64encode(path.read_bytes()).decode()
         for figure in ("input", "carpetplot", "chunks")
@@ -171,12 +171,12 @@ def _run_section(output_dir: Path, qc_file: Path) -> dict[str, Any]:
         "qc": qc,
         "figures": figures,
         "displacement": displacement_of(output_dir, name),
-        "mean_tokens": mean_tokens_of(output_dir, name),
+        "mean_tokens": mean_tokens_of(output_dir, name, label),
         "verdicts": verdicts,
         "n_warnings": sum(not good for good, _ in verdicts),
         "files": [
             str(file.relative_to(output_dir))
-            for desc in ("swift", "volumes")
+            for desc in (label, "volumes")
             for file in sorted(qc_file.parent.glob(f"{name}_desc-{desc}_*"))
             if file.suffix != ".json"
         ],

@@ -49,9 +49,9 @@ def displacement_of(output_dir: Path, name: str) -> np.ndarray | None:
     return None if np.isnan(values).all() else np.nan_to_num(values)
 
 
-def mean_tokens_of(output_dir: Path, name: str) -> np.ndarray | None:
+def mean_tokens_of(output_dir: Path, name: str, label: str) -> np.ndarray | None:
     """Mean tokens of a run, (feature, x, y, z); None if its file is missing or damaged."""
-    file = output_path(output_dir, name, "positions", ".safetensors")
+    file = output_path(output_dir, name, label, "positions", ".safetensors")
     try:
         return load_file(file)["positions"][0].astype(np.float64)
     except (OSError, KeyError, SafetensorError):  # of an earlier version, or damaged

@@ -78,7 +78,7 @@ def _is_out_of_date(output_dir: Path, run: Run) -> bool:
     """Whether the page is older than the run: the call that embedded the run ended before it wrote
     the page."""
     page = output_dir / f"sub-{run.participant}.html"
-    last = output_path(output_dir, run.name, "embedding", ".json")
+    last = output_path(output_dir, run.name, run.label, "embedding", ".json")
     return not page.exists() or page.stat().st_mtime_ns < last.stat().st_mtime_ns
 
 

@@ -10,7 +10,6 @@ import pandas as pd
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from swift_bids.geometry.frames import FSL_SHAPE, MODEL_SHAPE
-from swift_bids.geometry.resample_time import CHUNK_VOLUMES
 from swift_bids.sensitivity.read import RunVoxels, smoothed
 from swift_bids.steps.voxel_statistics import VoxelMoments
 from swift_bids.steps.z_scores import STATISTICS, ZScores, core_voxels
@@ -18,7 +17,7 @@ from swift_bids.steps.z_scores import STATISTICS, ZScores, core_voxels
 #: Changes of the mask whose effect is divided into parts.
 _DIVIDED = ("mask eroded by one voxel", "mask dilated by one voxel", "template mask")
 #: Network for the z-scores (volume, brain voxel) of a run, positions in 96^3, starts of chunks and
-#: the background: returns tokens (chunk, 288, 2, 2, 2, 20).
+#: the background: returns tokens (chunk, feature, x, y, z, t).
 Network = Callable[[np.ndarray, np.ndarray, list[int], float], np.ndarray]
 
 
@@ -110,7 +109,7 @@ def _row(
 
 
 def pooled(tokens: np.ndarray) -> np.ndarray:
-    """The embedding (288,) of tokens (chunk, 288, 2, 2, 2, 20)."""
+    """The embedding (feature,) of tokens (chunk, feature, x, y, z, t)."""
     return tokens.mean(axis=(0, 2, 3, 4, 5))
 
 
@@ -137,5 +136,6 @@ def _tokens(
     columns = np.flatnonzero(columns)[inside]
     matrix = z_scores.apply(input_.values[:, columns])
     index = np.ravel_multi_index(tuple(places), MODEL_SHAPE)
-    starts = list(range(0, len(matrix) - CHUNK_VOLUMES + 1, CHUNK_VOLUMES))
+    n_volumes = voxels.chunk_volumes
+    starts = list(range(0, len(matrix) - n_volumes + 1, n_volumes))
     return network(matrix, index, starts, background)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from swift_bids.base.backbones import BACKBONES
 from swift_bids.base.errors import UsageError
 from swift_bids.base.files import write_atomically, write_json
 from swift_bids.geometry.frames import FRAMES
-from swift_bids.geometry.resample_time import CHUNK_VOLUMES
 from swift_bids.group.load import mask_of
 from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.filenames import entities_in
@@ -24,9 +24,9 @@ from swift_bids.inputs.query import find_runs
 from swift_bids.inputs.run import Run
 from swift_bids.inputs.selection import Selection
 from swift_bids.network.device import choose_devices
-from swift_bids.network.swift import SwiFT
+from swift_bids.network.load import network_from_file
 from swift_bids.network.weights import Weights
-from swift_bids.outputs.dataset import check_output_dir, write_dataset_files
+from swift_bids.outputs.dataset import check_output_dir, refuse_other_network, write_dataset_files
 from swift_bids.outputs.paths import figure_path, output_path
 from swift_bids.outputs.provenance import (
     Provenance,
@@ -89,16 +89,19 @@ def run_sensitivity(settings: ParticipantSettings, dataset: Dataset, name: str) 
     if settings.embedding.normalisation != "global":
         raise UsageError("sensitivity works only with --normalisation global")
     output_dir = check_output_dir(settings.output_dir, dataset)
+    network_read = BACKBONES[settings.embedding.variant].network
+    refuse_other_network(output_dir, network_read)
     run = _choose_run(dataset, name, settings.selection)
     frame = FRAMES[settings.embedding.frame]
-    n_chunks = min(MAX_CHUNKS, run.series.length // CHUNK_VOLUMES)
+    chunk_volumes = run.series.chunk_volumes
+    n_chunks = min(MAX_CHUNKS, run.series.length // chunk_volumes)
     if n_chunks == 0:
-        raise UsageError(f"{run.name}: is shorter than a chunk of {CHUNK_VOLUMES} volumes")
+        raise UsageError(f"{run.name}: is shorter than a chunk of {chunk_volumes} volumes")
     torch.set_num_threads(settings.resources.threads or settings.resources.processes)
     with tempfile.TemporaryDirectory() as folder:
         weights = weights_of(settings, Path(folder))
         device = choose_devices(settings.resources.device)[0][0]
-        network = SwiFT.from_file(weights.file, device)
+        network = network_from_file(weights.file, device)
         others = _with_other_masks(dataset, run, settings.selection)
         voxels = read_run(run, others, frame, n_chunks, Path(folder))
         embed = partial(
@@ -106,6 +109,7 @@ def run_sensitivity(settings: ParticipantSettings, dataset: Dataset, name: str) 
             network=network,
             batch_size=settings.resources.batch_size,
             precision=settings.embedding.precision,
+            chunk_volumes=chunk_volumes,
         )
         tables = []
         for table in measure(voxels, embed):
@@ -124,7 +128,7 @@ def run_sensitivity(settings: ParticipantSettings, dataset: Dataset, name: str) 
     if apart.empty:
         _LOG.info("embed other runs to see how far apart runs and participants are")
     provenance = Provenance.of_call(settings.embedding, weights, device.partition(":")[0], dataset)
-    write_dataset_files(output_dir, dataset)
+    write_dataset_files(output_dir, dataset, network_read)
     file = _write(output_dir, run, provenance, pd.concat([*tables, apart]), n_chunks)
     _LOG.info("table: %s", file)
     return 0
@@ -183,7 +187,7 @@ def _write(
     write_atomically(
         figure, lambda f: draw.savefig(f, format="png", dpi=100, metadata={"Software": None})
     )
-    file = output_path(output_dir, run.name, "sensitivity", ".tsv")
+    file = output_path(output_dir, run.name, run.label, "sensitivity", ".tsv")
     write_table(file, table)
     about = {
         "Description": "How far changes of the preprocessing move tokens and embedding of the run, "

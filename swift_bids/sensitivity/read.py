@@ -13,7 +13,7 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 
 from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE, Frame
 from swift_bids.geometry.grid import template_brain
-from swift_bids.geometry.resample_time import CHUNK_VOLUMES, Series, resample
+from swift_bids.geometry.resample_time import resample
 from swift_bids.inputs.bold_reader import brain_rows, open_bold
 from swift_bids.inputs.brain_mask import NEAREST, BrainMask
 from swift_bids.inputs.mask import inside_of, mask_voxels
@@ -41,12 +41,15 @@ class RunVoxels:
         Always contains `chosen`, that of the run.
     masks
         Name -> bool (91, 109, 91). Always contains `chosen`, that of the run.
+    chunk_volumes
+        Volumes of a chunk.
     """
 
     frame: Frame
     index: np.ndarray
     readings: dict[str, np.ndarray]
     masks: dict[str, np.ndarray]
+    chunk_volumes: int = 20
 
 
 def read_run(
@@ -92,7 +95,7 @@ def read_run(
     readings = {}
     for name, way in ways.items():
         index, readings[name] = _read(replace(way, mask=everywhere), frame, n_chunks, folder)
-    return RunVoxels(frame, index, readings, masks)
+    return RunVoxels(frame, index, readings, masks, run.series.chunk_volumes)
 
 
 def _on_fsl_grid(run: Run, frame: Frame) -> np.ndarray:
@@ -104,9 +107,8 @@ def _read(run: Run, frame: Frame, n_chunks: int, folder: Path) -> tuple[np.ndarr
     """Positions of the voxels of a run's mask, and their values in the first chunks."""
     located, points = locate_run(run.bold, run.mask, run.transforms, frame)
     index = mask_voxels(located, str(run.mask.file), frame).fsl_index
-    length = min(n_chunks * CHUNK_VOLUMES, run.series.length)
+    length = min(n_chunks * run.series.chunk_volumes, run.series.length)
     stop = run.series.source(0, length)[1]
-    series = Series(stop, run.repetition_time, run.first_volume, run.model_tr)
     blocks, n_read = [], 0
     with ExitStack() as stack:
         bold = stack.enter_context(open_bold(run.bold))
@@ -120,7 +122,7 @@ def _read(run: Run, frame: Frame, n_chunks: int, folder: Path) -> tuple[np.ndarr
             if n_read >= stop:
                 break
     values = np.concatenate(blocks)[:stop]
-    return index, np.concatenate(list(resample([values], series)))[:length]
+    return index, np.concatenate(list(resample([values], run.series)))[:length]
 
 
 def smoothed(values: np.ndarray, index: np.ndarray, fwhm: float) -> np.ndarray:

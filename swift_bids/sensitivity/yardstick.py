@@ -13,7 +13,8 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 
 from swift_bids.base.errors import UsageError
-from swift_bids.group.load import CANDIDATE_ENTITIES, RunFilter, collect_runs
+from swift_bids.group.load import CANDIDATE_ENTITIES, collect_runs
+from swift_bids.group.run_filter import RunFilter
 from swift_bids.outputs.paths import output_path
 from swift_bids.sensitivity.changes import distance
 
@@ -47,7 +48,9 @@ def yardstick(output_dir: Path, like: Mapping[str, Any], n_chunks: int) -> pd.Da
     same = (runs.table[list(like)] == pd.Series(like)).all(axis=1)
     twice = runs.table["name"].str.replace(CANDIDATE_ENTITIES, "", regex=True).duplicated()
     table = runs.table[same & ~twice].head(_MAX_RUNS)
-    tokens = {row: _tokens(output_dir, name, n_chunks) for row, name in table["name"].items()}
+    tokens = {
+        row: _tokens(output_dir, name, runs.label, n_chunks) for row, name in table["name"].items()
+    }
     pairs = []
     for a, b in combinations(table.index, 2):
         same_person = table["participant_id"][a] == table["participant_id"][b]
@@ -68,9 +71,9 @@ def yardstick(output_dir: Path, like: Mapping[str, Any], n_chunks: int) -> pd.Da
     return pd.DataFrame(pairs).groupby("change", sort=True).median().reset_index()
 
 
-def _tokens(output_dir: Path, name: str, n_chunks: int) -> np.ndarray | None:
+def _tokens(output_dir: Path, name: str, label: str, n_chunks: int) -> np.ndarray | None:
     """The tokens of a run's first chunks, or None."""
-    file = output_path(output_dir, name, "tokens", ".safetensors")
+    file = output_path(output_dir, name, label, "tokens", ".safetensors")
     if not file.exists():
         return None
     try:

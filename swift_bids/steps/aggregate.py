@@ -1,8 +1,8 @@
 """Tokens + chunk table -> one embedding per chunk and one per run.
 
 A chunk's embedding is the mean of its 2 x 2 x 2 x 20 tokens; a run's embedding is the mean over its
-included chunks. The original classifier averages in the same way before its head, and so do
-published evaluations of the network.
+included chunks. The original classifier of SwiFT averages in the same way before its head, and so
+do published evaluations of both networks.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+
+from swift_bids.base.backbones import feature_names
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Embeddings:
     ----------
     chunks
         The chunk table with `distance` (cosine distance of a chunk from the run's embedding) and
-        one column per feature, `swift000` ... `swift287`.
+        one column per feature, such as `swift000` ... `swift287`.
     run
         One row: chunk counts, mean FD and the mean embedding of the included chunks.
     similarity
@@ -37,7 +39,7 @@ class Embeddings:
     positions: np.ndarray
 
 
-def aggregate(tokens: np.ndarray, chunks: pd.DataFrame) -> Embeddings:
+def aggregate(tokens: np.ndarray, chunks: pd.DataFrame, label: str) -> Embeddings:
     """Average tokens within chunks and chunks within the run.
 
     Parameters
@@ -46,11 +48,13 @@ def aggregate(tokens: np.ndarray, chunks: pd.DataFrame) -> Embeddings:
         (chunk, C, x, y, z, t) float32.
     chunks
         The table from `swift_bids.steps.chunk.plan_chunks`, one row per chunk.
+    label
+        Label of the network, with which the names of the features begin.
     """
     pooled = tokens.mean(axis=(2, 3, 4, 5), dtype=np.float64)  # (chunk, C)
     included = chunks["included"].to_numpy(dtype=bool)
     mean = pooled[included].mean(axis=0)
-    names = [f"swift{i:03d}" for i in range(pooled.shape[1])]
+    names = feature_names(label, pooled.shape[1])
     run = {
         "n_chunks": len(chunks),
         "n_included": int(included.sum()),

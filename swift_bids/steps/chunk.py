@@ -1,4 +1,5 @@
-"""Timing of a run's volumes + confounds -> the table of its chunks (20 volumes each)."""
+"""Timing of a run's volumes + confounds -> the table of its chunks (20 volumes each, for both
+networks)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from swift_bids.base.errors import InputError
-from swift_bids.geometry.resample_time import CHUNK_VOLUMES, Series, refuse_too_short
+from swift_bids.geometry.resample_time import Series, refuse_too_short
 from swift_bids.settings import EmbeddingSettings
 from swift_bids.steps.volume_faults import Faults
 
@@ -22,7 +23,7 @@ def plan_chunks(
     faults: Faults | None = None,
     fd_threshold: float = 0.5,
     max_censored: float = 1.0,
-    stride: int = CHUNK_VOLUMES,
+    stride: int = 20,
     tail: str = "drop",
     short_runs: str = "skip",
 ) -> pd.DataFrame:
@@ -71,8 +72,8 @@ def plan_chunks(
         The run has too few volumes, or too many of them are censored in every chunk.
     """
     first = _chunk_starts(series, stride, tail, short_runs)
-    padded = np.maximum(0, first + CHUNK_VOLUMES - series.length)
-    used = [series.source(a, a + CHUNK_VOLUMES - p) for a, p in zip(first, padded)]
+    padded = np.maximum(0, first + series.chunk_volumes - series.length)
+    used = [series.source(a, a + series.chunk_volumes - p) for a, p in zip(first, padded)]
     mean_fd, censored = np.full((2, len(first)), np.nan)
     faults = faults or Faults.none(series.n_volumes)
     is_censored = faults.not_measured
@@ -96,8 +97,8 @@ def plan_chunks(
         {
             "start": [start for start, _ in used],
             "stop": [stop for _, stop in used],
-            "onset": series.first_volume * series.repetition_time + first * series.model_tr,
-            "duration": (CHUNK_VOLUMES - padded) * series.model_tr,
+            "onset": series.first_volume * series.repetition_time + first * series.volume_duration,
+            "duration": (series.chunk_volumes - padded) * series.volume_duration,
             "model_start": first,
             "padded": padded,
             "mean_fd": mean_fd,
@@ -120,25 +121,25 @@ def count_chunks(series: Series, settings: EmbeddingSettings) -> int:
     )
 
 
-def chunk_rows(start: int, length: int) -> np.ndarray:
-    """Return the 20 volume numbers of the chunk that begins at `start` of a series of `length`.
+def chunk_rows(start: int, length: int, chunk_volumes: int) -> np.ndarray:
+    """Return the volume numbers of the chunk that begins at `start` of a series of `length`.
 
     Beyond its end, the series is reflected (`numpy.pad`): the volumes before the last follow in
     reverse order. Repeating the last volume instead would remove all change between volumes.
     """
-    n_missing = max(0, start + CHUNK_VOLUMES - length)
+    n_missing = max(0, start + chunk_volumes - length)
     mode: Literal["reflect", "edge"] = "reflect" if length > 1 else "edge"
-    return np.pad(np.arange(length), (0, n_missing), mode=mode)[start : start + CHUNK_VOLUMES]
+    return np.pad(np.arange(length), (0, n_missing), mode=mode)[start : start + chunk_volumes]
 
 
 def _chunk_starts(series: Series, stride: int, tail: str, short_runs: str) -> np.ndarray:
     """Return the first volume of every chunk, counted in the series."""
     refuse_too_short(series, short_runs)
-    length = series.length
-    if length < CHUNK_VOLUMES:
+    length, chunk_volumes = series.length, series.chunk_volumes
+    if length < chunk_volumes:
         return np.array([0])
-    first = np.arange(0, length - CHUNK_VOLUMES + 1, stride)
+    first = np.arange(0, length - chunk_volumes + 1, stride)
     following = first[-1] + stride
-    if tail == "drop" or first[-1] + CHUNK_VOLUMES == length or following >= length:
+    if tail == "drop" or first[-1] + chunk_volumes == length or following >= length:
         return first
-    return np.append(first, length - CHUNK_VOLUMES if tail == "overlap" else following)
+    return np.append(first, length - chunk_volumes if tail == "overlap" else following)

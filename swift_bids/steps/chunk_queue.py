@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swift_bids.geometry.resample_time import CHUNK_VOLUMES
 from swift_bids.steps.chunk import chunk_rows
 from swift_bids.steps.normalise import MatrixFile
 
@@ -21,16 +20,18 @@ class QueuedRun:
     Parameters
     ----------
     matrix
-        (volume, brain voxel) float16 z-scores, in memory or in a file.
+        (volume, brain voxel) z-scores, float16 or float32, in memory or in a file.
     index
         (brain voxel,) flat C-order positions in 96^3.
     starts
-        First volume (row of the matrix) of every chunk of 20. If the matrix ends before the chunk
+        First volume (row of the matrix) of every chunk. If the matrix ends before the chunk
         does, `swift_bids.steps.chunk.chunk_rows` fills the chunk up.
     background
         z-score outside the brain.
     on_chunk
         Called after each chunk (progress).
+    chunk_volumes
+        Volumes of a chunk.
 
     Attributes
     ----------
@@ -45,8 +46,9 @@ class QueuedRun:
         starts: Sequence[int],
         background: float,
         on_chunk: Callable[[], object] = lambda: None,
+        chunk_volumes: int = 20,
     ):
-        self.starts, self.background = starts, background
+        self.starts, self.background, self.chunk_volumes = starts, background, chunk_volumes
         self.error: Exception | None = None
         self._matrix, self._on_chunk = matrix, on_chunk
         self._index = torch.from_numpy(np.asarray(index, dtype=np.int64))
@@ -61,17 +63,19 @@ class QueuedRun:
         return self._index_on_device
 
     def read_rows(self, chunk: int, pinned: bool = False) -> Tensor:
-        """Read the rows of a chunk, (20, brain voxel) float16.
+        """Read the rows of a chunk, (volume, brain voxel) in the type of the matrix.
 
         Copies from pinned memory to a GPU overlap with its work; the index map is pinned, too.
         """
         if pinned and not self._index.is_pinned():
             self._index = self._index.pin_memory()
-        numbers = chunk_rows(self.starts[chunk], self._matrix.shape[0])
+        n_volumes, n_voxels = self._matrix.shape
+        numbers = chunk_rows(self.starts[chunk], n_volumes, self.chunk_volumes)
         first = numbers.min()
-        shape = (CHUNK_VOLUMES, self._matrix.shape[1])
-        rows = torch.empty(shape, dtype=torch.float16, pin_memory=pinned)
-        rows.numpy()[:] = self._matrix[first : numbers.max() + 1][numbers - first]
+        values = self._matrix[first : numbers.max() + 1]
+        kind = torch.float32 if values.dtype == np.float32 else torch.float16
+        rows = torch.empty((len(numbers), n_voxels), dtype=kind, pin_memory=pinned)
+        rows.numpy()[:] = values[numbers - first]
         return rows
 
     def add(self, chunk: int, tokens: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Matrix + index map + chunk table -> tokens (chunk, 288, 2, 2, 2, 20).
+"""Matrix + index map + chunk table -> tokens (chunk, feature, x, y, z, t).
 
 The rows of the matrix are copied to the device as they are (float16, 9 MB per chunk). The device
 scatters them into the 96^3 input. While the network processes one batch, a thread reads the next
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from swift_bids.base.errors import InputError
 from swift_bids.geometry.frames import MODEL_SHAPE
-from swift_bids.geometry.resample_time import CHUNK_VOLUMES
 from swift_bids.network.precision import at_precision
 from swift_bids.steps.chunk_queue import ChunkQueue, QueuedRun
 from swift_bids.steps.normalise import MatrixFile
@@ -42,12 +41,13 @@ def embed_chunks(
     batch_size: int | None = None,
     precision: str = "float32",
     on_chunk: Callable[[], object] = lambda: None,
+    chunk_volumes: int = 20,
 ) -> np.ndarray:
     """Run the network over the chunks of one run.
 
     Parameters
     ----------
-    matrix, index, starts, background, on_chunk
+    matrix, index, starts, background, on_chunk, chunk_volumes
         As for `swift_bids.steps.chunk_queue.QueuedRun`.
     network, batch_size, precision
         As for `Embedder`.
@@ -55,7 +55,7 @@ def embed_chunks(
     Returns
     -------
     numpy.ndarray
-        (chunk, C, x, y, z, t) float32 tokens; (chunk, 288, 2, 2, 2, 20) for the released network.
+        (chunk, C, x, y, z, t) float32 tokens; (chunk, 288, 2, 2, 2, 20) for the released networks.
 
     Raises
     ------
@@ -64,7 +64,8 @@ def embed_chunks(
     UsageError
         The device does not support this precision.
     """
-    run, queue = QueuedRun(matrix, index, starts, background, on_chunk), ChunkQueue()
+    run = QueuedRun(matrix, index, starts, background, on_chunk, chunk_volumes)
+    queue = ChunkQueue()
     queue.put(run)
     queue.close()
     Embedder(network, batch_size, precision).embed(queue)
@@ -80,15 +81,17 @@ class ModelInput:
         Largest number of chunks in a batch.
     device
         Device of the network.
+    n_volumes
+        Volumes of a chunk.
 
     Notes
     -----
     Time is the innermost axis in memory, as the network reads it.
     """
 
-    def __init__(self, batch_size: int, device: torch.device | str = "cpu"):
+    def __init__(self, batch_size: int, device: torch.device | str = "cpu", n_volumes: int = 20):
         self.batch_size = batch_size
-        shape = (batch_size, math.prod(MODEL_SHAPE), CHUNK_VOLUMES)  # (B, X * Y * Z, T)
+        shape = (batch_size, math.prod(MODEL_SHAPE), n_volumes)  # (B, X * Y * Z, T)
         self._voxels = torch.empty(shape, dtype=torch.float32, device=device)
         self._runs: list[QueuedRun | None] = [None] * batch_size
 
@@ -105,7 +108,7 @@ class ModelInput:
             values = values.to(device, non_blocking=True).T.to(torch.float32)
             volumes.index_copy_(0, run.index_on(device), values)
         self._runs[: len(runs)] = runs
-        return self._voxels[: len(runs)].view(len(runs), 1, *MODEL_SHAPE, CHUNK_VOLUMES)
+        return self._voxels[: len(runs)].view(len(runs), 1, *MODEL_SHAPE, self._voxels.shape[2])
 
 
 #: A run, the number of one of its chunks, and the rows of that chunk.
@@ -225,7 +228,9 @@ class Embedder:
         # Not in the except block: there, the traceback still holds references to the tensors.
         if launched is not None:
             if not self._measured:
-                self._batch_size, self._measured = batch_that_fits(self._device), True
+                n_volumes = batch[0][0].chunk_volumes
+                self._batch_size = batch_that_fits(self._device, n_volumes)
+                self._measured = True
             return launched
         self._input = None
         if self._is_gpu:
@@ -254,7 +259,7 @@ class Embedder:
         runs, chunks, rows = zip(*batch)
         if self._input is None or self._input.batch_size < len(batch):
             self._input = None  # its memory is free before the larger one is allocated
-            self._input = ModelInput(len(batch), self._device)
+            self._input = ModelInput(len(batch), self._device, len(rows[0]))
         tokens = self._network(self._input.fill(runs, rows)).float()
         if not self._is_gpu:
             return _Launched(runs, chunks, tokens)
@@ -272,10 +277,10 @@ class Embedder:
             torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def batch_that_fits(device: torch.device) -> int:
+def batch_that_fits(device: torch.device, n_volumes: int) -> int:
     """Return how many chunks fit in a GPU's free memory, once one has been through the network."""
     free, _ = torch.cuda.mem_get_info(device)
     per_chunk = torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
-    per_chunk += math.prod(MODEL_SHAPE) * CHUNK_VOLUMES * 4  # its input stays allocated
+    per_chunk += math.prod(MODEL_SHAPE) * n_volumes * 4  # its input stays allocated
     reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return max(1, min(MAX_BATCH, int(_MEMORY_SHARE * (free + reserved) / per_chunk)))

@@ -24,7 +24,6 @@ import numpy as np
 from torch import nn
 
 from swift_bids.base.errors import InputError
-from swift_bids.geometry.resample_time import CHUNK_VOLUMES
 from swift_bids.steps.chunk_queue import ChunkQueue, QueuedRun
 from swift_bids.steps.embed import MAX_BATCH, Embedder
 from swift_bids.steps.normalise import MatrixFile
@@ -56,7 +55,7 @@ def serve(
     """
     with _exit_after_error():
         embedder, queue = Embedder(load_network(), batch_size, precision), ChunkQueue()
-        first = QueuedRun(np.zeros((CHUNK_VOLUMES, 1), np.float16), np.zeros(1), [0], 0.0)
+        first = QueuedRun(np.zeros((1, 1), np.float16), np.zeros(1), [0], 0.0)
         queue.put(first)
         queue.close()
         embedder.embed(queue)
@@ -85,6 +84,7 @@ def embed_in_worker(
     starts: Sequence[int],
     background: float,
     on_chunk: Callable[[], object],
+    chunk_volumes: int = 20,
 ) -> np.ndarray:
     """Let a worker embed a run; the same as `swift_bids.steps.embed.embed_chunks`.
 
@@ -94,7 +94,7 @@ def embed_in_worker(
         Path of the workers' socket.
     matrix, index
         Files with the (volume, brain voxel) matrix and the index map.
-    starts, background, on_chunk
+    starts, background, on_chunk, chunk_volumes
         As for `swift_bids.steps.chunk_queue.QueuedRun`.
 
     Raises
@@ -108,6 +108,7 @@ def embed_in_worker(
         "index": str(index),
         "starts": list(starts),
         "background": background,
+        "chunk_volumes": chunk_volumes,
     }
     # A worker that is killed may have embedded several runs: each of them tries again alone, so
     # that only the run that needs too much fails.
@@ -179,7 +180,14 @@ def _embed(connection: Connection, queue: ChunkQueue, request: dict[str, Any]) -
         connection.send_bytes(_STARTED)
         try:
             matrix, index = MatrixFile(request["matrix"]), np.load(request["index"])
-            run = QueuedRun(matrix, index, request["starts"], request["background"], report)
+            run = QueuedRun(
+                matrix,
+                index,
+                request["starts"],
+                request["background"],
+                report,
+                request["chunk_volumes"],
+            )
             queue.put(run)
             tokens = run.tokens()
         except (InputError, OSError, ValueError) as error:

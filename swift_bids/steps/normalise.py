@@ -94,6 +94,7 @@ def normalise(
     points: BoldPoints | None = None,
     robust: bool = False,
     volume_file: str | Path | None = None,
+    quantisation: str = "none",
 ) -> Normalisation:
     """Write the z-scored brain voxels of a run and return its statistics.
 
@@ -107,8 +108,8 @@ def normalise(
     series
         The volumes to use, and the TR to interpolate them to.
     matrix_file
-        `.npy` to write: float16 (volume of the series, brain voxel), columns in the order of
-        `swift_bids.geometry.grid.BrainVoxels`.
+        `.npy` to write: (volume of the series, brain voxel), columns in the order of
+        `swift_bids.geometry.grid.BrainVoxels`; float16, or float32 with `quantisation`.
     method
         `global`: one mean and one unbiased standard deviation over all voxels and volumes, as the
         network was trained. `voxel+global`: first each voxel over time, then all together.
@@ -123,6 +124,8 @@ def normalise(
         `--robust-normalisation`: whether the statistics leave faulty volumes out.
     volume_file
         `.npz` to write: what `swift_bids.steps.volume_signals.Volumes` holds.
+    quantisation
+        `none`, or `int8`: z-scores as NeuroSTORM's training stored them since May 2026.
 
     Raises
     ------
@@ -146,10 +149,10 @@ def normalise(
                 f"{mask_file}: contains no signal in the inner part of the template's brain; use "
                 f"--statistics mask"
             )
-        z_scores = ZScores(moments, method, core)
+        z_scores = ZScores(moments, method, core, quantisation == "int8")
         with open(matrix_file, "wb") as file:
             shape = (series.length, len(moments.mean))
-            header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+            header = {"descr": z_scores.kind.str, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for block in resample(kept.pop_all(), series):
                 file.write(z_scores.apply(block).data)
@@ -162,7 +165,7 @@ def normalise(
         statistics=statistics,
         mean=mean,
         std=std,
-        background=float(np.float16(z_scores.background)),
+        background=float(z_scores.background),
         intensity=moments.overall()[0],
         z_percentiles=tuple(np.percentile(z_of_mean_volume, [1, 50, 99]).tolist()),
         negative=float((moments.mean < 0).mean()),
@@ -184,11 +187,13 @@ def _moments_without(
     """Statistics of the series over time without the faulty volumes, bool (volume of the BOLD
     file,), and those that would be interpolated from them."""
 
+    missing = np.inf if series.clipped else np.nan  # see `resample`
+
     def rows() -> Iterator[np.ndarray]:
         start = 0
         for block in kept:
             block = block.copy()
-            block[faulty[start : start + len(block)]] = np.nan
+            block[faulty[start : start + len(block)]] = missing
             start += len(block)
             yield block
 
@@ -214,5 +219,5 @@ class MatrixFile:
         self.shape = np.load(file, mmap_mode="r").shape
 
     def __getitem__(self, volumes: slice) -> np.ndarray:
-        """Read some volumes, float16 (volume, brain voxel)."""
+        """Read some volumes, (volume, brain voxel)."""
         return np.array(np.load(self._file, mmap_mode="r")[volumes])

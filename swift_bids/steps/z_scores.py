@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from swift_bids.base.backbones import BACKBONES
 from swift_bids.base.errors import UsageError
 from swift_bids.geometry.grid import template_brain
 from swift_bids.steps.voxel_statistics import VoxelMoments
@@ -37,6 +38,23 @@ def check_statistics(statistics: str, method: str) -> None:
         )
 
 
+def check_quantisation(quantisation: str, variant: str) -> str:
+    """Return the quantisation to use; raise UsageError if the variant was not trained with it.
+
+    Parameters
+    ----------
+    quantisation
+        `--quantisation`: `auto`, `none` or `int8`.
+    """
+    choices = BACKBONES[variant].quantisations
+    if quantisation not in ("auto", *choices):
+        raise UsageError(
+            f"--quantisation {quantisation}: {BACKBONES[variant].network.title} ({variant}) was "
+            f"trained without it; leave it out, or choose another --variant"
+        )
+    return choices[0] if quantisation == "auto" else quantisation
+
+
 @lru_cache(maxsize=1)
 def core_voxels() -> np.ndarray:
     """Return the inner part of the template's brain, bool (voxel of the FSL grid,) in C order."""
@@ -56,6 +74,8 @@ class ZScores:
         One of `METHODS`.
     core
         bool (brain voxel,): the voxels that decide, with `--statistics core`; None: all of them.
+    quantised
+        Whether to round to multiples of the largest value / 127, as stored in int8.
 
     Attributes
     ----------
@@ -64,16 +84,26 @@ class ZScores:
     background
         z-score of everything outside the brain: the smallest z-score inside it, or a constant with
         `--statistics core`.
+    kind
+        Type of the z-scores: float16, or float32 if they are quantised.
     """
 
-    def __init__(self, moments: VoxelMoments, method: str, core: np.ndarray | None = None):
+    def __init__(
+        self,
+        moments: VoxelMoments,
+        method: str,
+        core: np.ndarray | None = None,
+        quantised: bool = False,
+    ):
         self.mean, self.std = moments.overall(core)
         if core is not None:
             self.mean, self.std = _MEAN_OF_CORE * self.mean, _STD_OF_CORE * self.std
         if method == "global":
             lowest = _BACKGROUND
+            known = moments.count > 0
             if core is None:
-                lowest = (moments.low[moments.count > 0].min() - self.mean) / self.std
+                lowest = (moments.low[known].min() - self.mean) / self.std
+            highest = (moments.high[known].max() - self.mean) / self.std
             self._center, self._spread = np.float32(self.mean), np.float32(self.std)
         else:
             # Each voxel then has mean 0 and sum of squares count - 1, so the global standard
@@ -83,13 +113,21 @@ class ZScores:
             std = moments.std * np.sqrt((count - 1).sum() / (count.sum() - 1))
             centers, spreads = moments.mean, np.where(varies, std, np.nan)
             lowest = ((moments.low - centers)[varies] / spreads[varies]).min()
+            highest = ((moments.high - centers)[varies] / spreads[varies]).max()
             self._center, self._spread = np.float32(centers), np.float32(spreads)
-        self.background = np.float32(lowest)
+        self._unit = np.float32(max(abs(lowest), abs(highest)) / 127) if quantised else None
+        self.kind = np.dtype("<f4" if quantised else "<f2")
+        self.background = self._stored(np.array([lowest], np.float32))[0]
 
     def apply(self, rows: np.ndarray) -> np.ndarray:
-        """Return the float16 z-scores of a float32 (volume, voxel) block, which is overwritten; NaN
-        becomes background."""
+        """Return the z-scores of a float32 (volume, voxel) block, which is overwritten; NaN becomes
+        background."""
         rows -= self._center
         rows /= self._spread
         rows[np.isnan(rows)] = self.background
-        return rows.astype("<f2")
+        return self._stored(rows)
+
+    def _stored(self, z_scores: np.ndarray) -> np.ndarray:
+        if self._unit is None:
+            return z_scores.astype(self.kind)
+        return (z_scores / self._unit).round().clip(-127, 127) * self._unit

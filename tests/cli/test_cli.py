@@ -56,6 +56,8 @@ FLAGS = {
     "--slice-timing": ("on", "on"),
     "--interpolation": ("linear", "linear"),
     "--mask": ("anat", "anat"),
+    "--quantisation": ("int8", "int8"),
+    "--compare": ("x", Path("x")),
     "--statistics": ("core", "core"),
     "--robust-normalisation": (None, True),
     "--template-warp": ("off", "off"),
@@ -119,7 +121,7 @@ FLAGS = {
 def test_every_flag_has_a_case_in_FLAGS():
     long = {flag for a in build_parser()._actions for flag in a.option_strings if flag[:2] == "--"}
     other_names = {"--nthreads", "--n-cpus", "--nipype-plugin-file"}
-    other_names |= {"--normalization", "--robust-normalization", "--harmonize"}
+    other_names |= {"--normalization", "--robust-normalization", "--harmonize", "--quantization"}
     assert long - {"--help", "--version", "--config-file"} - other_names == set(FLAGS)
 
 

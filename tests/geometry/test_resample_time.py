@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from swift_bids.base.backbones import BACKBONES
 from swift_bids.base.errors import InputError
 from swift_bids.geometry.resample_time import (
     Series,
@@ -29,7 +31,7 @@ from swift_bids.geometry.resample_time import (
     ],
 )
 def test_model_repetition_time(target, tr, read_at):
-    assert model_repetition_time(target, tr) == read_at
+    assert model_repetition_time(target, tr, BACKBONES["contrastive"].time) == read_at
 
 
 def test_native_series():
@@ -102,3 +104,62 @@ def test_more_dummy_scans_than_volumes():
     """The message used to say that 15 of 10 volumes were dummy scans."""
     with pytest.raises(InputError, match="has 10 volumes, and 15 are omitted as dummy scans, but"):
         refuse_too_short(Series(10, 0.8, 15, 0.8), "pad")
+
+
+@pytest.mark.parametrize(("n", "tr"), [(52, 0.72), (21, 2.0), (40, 0.8), (7, 2.5), (300, 0.735)])
+@pytest.mark.parametrize("first", [0, 3])
+@pytest.mark.parametrize("block", [1, 5, 1000])
+def test_centred_series_are_interpolated_as_by_torch(n, tr, first, block):
+    """NeuroSTORM's preprocessing: interpolate(mode="linear", align_corners=False)."""
+    series = Series(n, tr, first, 0.8, centred=True)
+    rows = np.random.default_rng(0).standard_normal((n, 4)).astype(np.float32)
+    n_new = round((n - first) * tr / 0.8)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(rows[first:].T[None]), size=n_new, mode="linear", align_corners=False
+    )[0].T
+    blocks = [rows[start : start + block].copy() for start in range(0, n, block)]
+    found = np.concatenate(list(resample(blocks, series)))
+    assert len(found) == series.length == n_new
+    np.testing.assert_allclose(found, expected, atol=1e-4)  # positions of torch are in float32
+    assert series.volume_duration == pytest.approx((n - first) * tr / n_new)
+    start, stop = series.source(0, n_new)
+    assert (start, stop) == (first, n)
+
+
+def test_clipped_series_interpolate_zeros_and_set_negative_values_to_0():
+    series = Series(4, 0.8, 0, 0.4, clipped=True)
+    rows = np.array([[2, 2, np.nan], [np.nan, -4, np.nan], [2, 2, np.nan], [1, np.inf, 1]])
+    found = np.concatenate(list(resample([rows.astype(np.float32)], series)))
+    nan = np.nan
+    expected = [
+        [2, 2, nan],
+        [1, 0, nan],
+        [nan, 0, nan],  # a recorded 0 is no signal, -4 becomes 0
+        [1, 0, nan],
+        [2, 2, nan],
+        [1.5, nan, 0.5],  # nothing is interpolated from what must not be used
+        [1, nan, 1],
+    ]
+    np.testing.assert_array_equal(found, np.array(expected, np.float32))
+
+
+def test_clipping_leaves_the_caller_its_blocks():
+    block = np.array([[1.0, -1.0], [np.nan, 2.0]], np.float32)
+    kept = block.copy()
+    for series in (Series(2, 0.8, 0, 0.8, clipped=True), Series(2, 0.8, 0, 0.4, clipped=True)):
+        list(resample([block], series))
+        np.testing.assert_array_equal(block, kept)
+
+
+@pytest.mark.parametrize(
+    ("variant", "target", "tr", "expected"),
+    [
+        ("contrastive", "auto", 0.72, 0.72),
+        ("neurostorm-mae", "auto", 0.72, 0.8),
+        ("neurostorm-mae", "auto", 0.8, 0.8),
+        ("neurostorm-mae", "native", 0.72, 0.72),
+        ("neurostorm-mae", "1.5", 0.8, 1.5),
+    ],
+)
+def test_the_network_decides_what_auto_means(variant, target, tr, expected):
+    assert model_repetition_time(target, tr, BACKBONES[variant].time) == expected

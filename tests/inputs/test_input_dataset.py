@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from swift_bids.base.backbones import SWIFT
 from swift_bids.base.errors import UsageError
 from swift_bids.inputs.dataset import find_derivatives
 from swift_bids.outputs.dataset import check_output_dir, write_dataset_files
@@ -79,7 +80,7 @@ def test_dataset_links_are_relative(tmp_path, monkeypatch):
     monkeypatch.setenv("SWIFT_BIDS_CONTAINER", "docker")
     root = folder(tmp_path / "fmriprep", DatasetType="derivative", License="CC0")
     raw = folder(tmp_path / "raw", Authors=["A", "B"], License="PDDL")
-    write_dataset_files(tmp_path / "out", find_derivatives(raw, root))
+    write_dataset_files(tmp_path / "out", find_derivatives(raw, root), SWIFT)
     written = json.loads((tmp_path / "out" / "dataset_description.json").read_text())
     assert written["DatasetLinks"] == {"fmriprep": "../fmriprep", "raw": "../raw"}
     assert written["GeneratedBy"][0]["Container"]["Type"] == "docker"

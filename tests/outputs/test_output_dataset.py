@@ -103,7 +103,7 @@ def test_the_citation_describes_the_settings(written):
     assert "random" not in text
     assert "were interpolated linearly to 0.8 s. Intensities were z-scored with one mean" in text
     bibliography = (written / "first" / "logs" / "CITATION.bib").read_text()
-    assert bibliography.count("@") == 9
+    assert bibliography.count("@") == 10
 
 
 def test_pybids_and_bids2table_find_the_outputs(written):

@@ -19,9 +19,11 @@ from swift_bids.steps.chunk import plan_chunks
 
 def test_output_names_keep_every_entity_of_the_bold_file():
     run = "sub-1_ses-b_task-a_acq-x_ce-c_rec-r_dir-AP_run-2_echo-1_part-mag_space-S_cohort-3_res-2"
-    file = output_path("/out", run, "embedding", ".tsv")
+    file = output_path("/out", run, "swift", "embedding", ".tsv")
     assert file == Path(f"/out/sub-1/ses-b/func/{run}_desc-swift_embedding.tsv")
-    assert output_path("/out", "sub-1_task-a", "qc", ".json").parent == Path("/out/sub-1/func")
+    assert output_path("/out", "sub-1_task-a", "swift", "qc", ".json").parent == Path(
+        "/out/sub-1/func"
+    )
     figure = figure_path("/out", "sub-1_ses-b_task-a", "input")
     assert figure == Path("/out/sub-1/figures/sub-1_ses-b_task-a_desc-input_bold.png")
 
@@ -94,7 +96,7 @@ def test_chunks_average_tokens_and_runs_average_included_chunks():
     moved = np.full(60, 0.2)
     moved[20:40] = 0.9
     plan = plan_chunks(Series(60, 1.0, 0, 1.0), moved, max_censored=0.5)
-    done = aggregate(tokens, plan)
+    done = aggregate(tokens, plan, "swift")
     expected = tokens.astype(float).mean(axis=(2, 3, 4, 5))
     features = [f"swift{i:03d}" for i in range(4)]
     np.testing.assert_allclose(done.chunks[features], expected, rtol=1e-6)

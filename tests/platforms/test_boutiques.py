@@ -31,7 +31,7 @@ def test_the_descriptor_has_every_flag():
     flags = {i.get("command-line-flag") for i in descriptor()["inputs"]} - {None}
     long = {flag for a in build_parser()._actions for flag in a.option_strings if flag[:2] == "--"}
     other_names = {"--nthreads", "--n-cpus", "--help", "--version"}
-    other_names |= {"--normalization", "--robust-normalization", "--harmonize"}
+    other_names |= {"--normalization", "--robust-normalization", "--harmonize", "--quantization"}
     other_names |= {"--nipype-plugin-file"}
     assert flags == long - other_names
 

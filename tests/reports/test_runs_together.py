@@ -26,7 +26,7 @@ def motion_in(folder, names, thresholds):
 
 
 def differences_in(folder, names):
-    return differences_between_runs([mean_tokens_of(folder, name) for name in names])
+    return differences_between_runs([mean_tokens_of(folder, name, "swift") for name in names])
 
 
 def test_runs_are_listed_by_session():

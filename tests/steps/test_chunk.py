@@ -103,10 +103,10 @@ def test_stride_and_tail(length, stride, tail, first):
 
 
 def test_a_short_chunk_is_filled_up_by_reflection():
-    assert chunk_rows(0, 20).tolist() == list(range(20))
-    assert chunk_rows(40, 45).tolist() == [40, 41, 42, 43, 44, *range(43, 28, -1)]
-    assert chunk_rows(0, 4).tolist() == [0, 1, 2, 3, 2, 1] * 3 + [0, 1]
-    assert chunk_rows(0, 1).tolist() == [0] * 20
+    assert chunk_rows(0, 20, 20).tolist() == list(range(20))
+    assert chunk_rows(40, 45, 20).tolist() == [40, 41, 42, 43, 44, *range(43, 28, -1)]
+    assert chunk_rows(0, 4, 20).tolist() == [0, 1, 2, 3, 2, 1] * 3 + [0, 1]
+    assert chunk_rows(0, 1, 20).tolist() == [0] * 20
 
 
 @pytest.mark.parametrize(("volumes", "dummies"), [(19, 0), (24, 5), (0, 0)])

@@ -116,7 +116,7 @@ def test_batch_size_from_free_memory(monkeypatch, free, expected):
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: int(1.1 * gb))
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: int(0.1 * gb))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: int(0.1 * gb))
-    assert batch_that_fits(torch.device("cuda")) == expected
+    assert batch_that_fits(torch.device("cuda"), 20) == expected
 
 
 def test_the_cpu_is_chosen_without_a_warning():
