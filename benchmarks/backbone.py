@@ -1,12 +1,13 @@
 """Time the backbone and the original forward pass alternately in one process.
 
     python -m benchmarks.backbone --reference reference_forward.pt
+    python -m benchmarks.backbone --networks
 
 The reference is a TorchScript trace of the original network. The benchmark loads its weights into
 our network, so both do the same work, and prints their largest difference next to the times. For
 memory, each network runs in a separate process, and the loaded network and its input do not count.
 `--precision` prints how far each number format is from float32, on the CPU and on a GPU if there is
-one.
+one. `--networks` times SwiFT and NeuroSTORM in turn, in each way to run them on this CPU.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from swift_bids.network.compiled import kernel
+from swift_bids.network.neurostorm import NeuroSTORM
 from swift_bids.network.precision import PRECISIONS, at_precision
 from swift_bids.network.released import RELEASED_CONFIG
 from swift_bids.network.swift import SwiFT
@@ -104,14 +106,36 @@ def print_precisions(network: SwiFT, volumes: torch.Tensor) -> None:
             )
 
 
+def print_networks(rounds: int) -> None:
+    """Print the time of both networks for each way to run them, and their ratio."""
+    generator = torch.Generator().manual_seed(0)
+    volumes = torch.randn(1, 1, 96, 96, 96, 20, generator=generator)
+    swift, neurostorm = (kind(**RELEASED_CONFIG).eval() for kind in (SwiFT, NeuroSTORM))
+    print("runs in    SwiFT, s  NeuroSTORM, s  ratio (median of pairs)")
+    for path in ["torch", *available_kernels()]:
+        os.environ["SWIFT_BIDS_KERNEL"] = path
+        with torch.inference_mode():
+            pairs = [
+                (seconds(swift, volumes), seconds(neurostorm, volumes)) for _ in range(rounds + 1)
+            ][1:]  # the first is the warm-up
+        first, second = (statistics.median(times) for times in zip(*pairs))
+        ratio = statistics.median(b / a for a, b in pairs)
+        print(f"{path:9}  {first:8.3f}  {second:13.3f}  {ratio:23.2f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.backbone", description=__doc__)
-    parser.add_argument("--reference", required=True, help="traced original forward pass")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--reference", help="traced original forward pass of SwiFT")
+    what.add_argument("--networks", action="store_true", help="time both networks")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--precision", action="store_true", help="also compare the number formats")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.networks:
+        print_networks(args.rounds)
+        return
 
     reference, ours, volumes = load(args.reference)
     paths = ["torch", *available_kernels()]

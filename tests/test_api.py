@@ -86,7 +86,7 @@ def test_the_examples_in_docs_python_md_run(demo, tmp_path, monkeypatch):
     torch.manual_seed(0)
     names: dict = {}
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.S)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         exec(block, names)
     run = names["run"]

@@ -39,35 +39,38 @@ def selective_scan(x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor) ->
         y, (window, token, channel), without the skip connection D x.
     """
     if x.is_cpu and not torch.is_grad_enabled():
-        parts = zip(*(tensor.split(_WINDOWS) for tensor in (x, delta, b, c)))
-        return torch.cat([_step_by_step(x, delta, a, b, c) for x, delta, b, c in parts])
+        return _step_by_step(x, delta, a, b, c)
     return _in_segments(x, delta, a, b, c)
 
 
 def _step_by_step(x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """Scan in order, in place. States come before channels, which fill the vectors."""
-    windows, tokens, channels = x.shape
+    """Scan in order, some windows and steps at a time. States come before channels, which fill the
+    vectors of the processor."""
     a = a.T[:, None].contiguous()  # (state, 1, channel)
-    delta = delta.transpose(0, 1).contiguous()  # (token, window, channel)
-    x = (delta * x.transpose(0, 1)).unsqueeze(1)
-    delta = delta.unsqueeze(1)
-    # (token, state, window, 1)
-    b, c = (tensor.permute(1, 2, 0).unsqueeze(-1).contiguous() for tensor in (b, c))
-    y = x.new_empty(tokens, windows, channels)
-    # Used again and again: new memory costs more than the arithmetic.
-    state = x.new_zeros(len(a), windows, channels)
-    decays, states = x.new_empty(2, min(_STEPS, tokens), *state.shape)
-    for start in range(0, tokens, _STEPS):
-        part = slice(start, start + _STEPS)
-        decay, within = (memory[: tokens - start] for memory in (decays, states))
-        torch.mul(delta[part], a, out=decay).exp_()
-        torch.mul(x[part], b[part], out=within)
-        before = state
-        for now, factor in zip(within, decay):
-            before = now.addcmul_(before, factor)
-        state.copy_(before)
-        torch.sum(within.mul_(c[part]), dim=1, out=y[part])
-    return y.transpose(0, 1)
+    y = torch.empty_like(x)
+    windows, tokens = min(_WINDOWS, len(x)), min(_STEPS, x.shape[1])
+    # Used again and again: memory that is new costs more than the arithmetic.
+    state = x.new_empty(len(a), windows, x.shape[2])
+    memory = x.new_empty(2, tokens, *state.shape)
+    parts = (tensor.split(windows) for tensor in (x, delta, b, c, y))
+    for part_x, part_delta, part_b, part_c, part_y in zip(*parts):
+        steps = part_delta.transpose(0, 1).contiguous()  # (token, window, channel)
+        inputs = (steps * part_x.transpose(0, 1)).unsqueeze(1)
+        steps = steps.unsqueeze(1)
+        # (token, state, window, 1)
+        part_b, part_c = (t.permute(1, 2, 0).unsqueeze(-1).contiguous() for t in (part_b, part_c))
+        used = state[:, : len(part_x)].zero_()
+        for start in range(0, len(steps), tokens):
+            now = slice(start, start + tokens)
+            decay, states = memory[:, : len(steps[now]), :, : len(part_x)]
+            torch.mul(steps[now], a, out=decay).exp_()
+            torch.mul(inputs[now], part_b[now], out=states)
+            before = used
+            for after, factor in zip(states, decay):
+                before = after.addcmul_(before, factor)
+            used.copy_(before)
+            part_y[:, now] = states.mul_(part_c[now]).sum(1).transpose(0, 1)
+    return y
 
 
 def _in_segments(x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
