@@ -1,5 +1,6 @@
 """The GPU check goes on after a stage fails, and its figures are those of the network."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -22,6 +23,8 @@ def test_a_stage_that_fails_stops_no_other(tmp_path):
     assert "absent.pt" in results["speed"]["error"]
     version = (ROOT / "version").read_text().strip()
     assert results["device"]["app"] == f"swift_bids {version}"
-    for case in ("tiny", "tiny_windowed", "full"):
-        assert 0 < results["parity"][f"{case} float32"] <= 1e-5
-        assert 1e-3 < results["parity"][f"{case} bf16"] < 5e-2
+    for network, case in itertools.product(
+        ("SwiFT", "NeuroSTORM"), ("tiny", "tiny_windowed", "full")
+    ):
+        assert 0 < results["parity"][f"{network} {case} float32"] <= 1e-5
+        assert 1e-3 < results["parity"][f"{network} {case} bf16"] < 5e-2

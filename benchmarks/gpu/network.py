@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -21,11 +22,17 @@ import torch
 
 from benchmarks.backbone import deviation
 from benchmarks.gpu.stage import ROOT, Stage
+from swift_bids.network.neurostorm import NeuroSTORM
 from swift_bids.network.precision import PRECISIONS, at_precision
+from swift_bids.network.released import RELEASED_CONFIG
 from swift_bids.network.swift import SwiFT
 from swift_bids.steps.embed import embed_chunks
 
-PARITY = ROOT / "tests" / "data" / "parity"
+#: Network -> folder with its reference.
+DATA = {
+    SwiFT: ROOT / "tests" / "data" / "parity",
+    NeuroSTORM: ROOT / "tests" / "data" / "neurostorm",
+}
 #: Largest deviation from the reference that rounding in float32 explains.
 EXACT = 1e-5
 
@@ -48,20 +55,28 @@ def device(stage: Stage) -> None:
     done.check_returncode()
 
 
-def parity(stage: Stage) -> None:
-    """Deviation from the original's outputs, max-abs over max-abs, in every number format."""
-    spec = importlib.util.spec_from_file_location("recipe", PARITY / "recipe.py")
+def recipe_of(kind: type) -> Any:
+    """How weights and inputs of a reference are made (recipe.py in its folder)."""
+    spec = importlib.util.spec_from_file_location("recipe", DATA[kind] / "recipe.py")
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
+    return recipe
+
+
+def parity(stage: Stage) -> None:
+    """Deviation from the original's outputs, max-abs over max-abs, in every number format."""
+    make_input = recipe_of(SwiFT).make_input
     exact = True
-    for case in ("tiny", "tiny_windowed", "full"):
-        config, inputs, expected = recipe.load_case(case)
-        shapes = json.loads((PARITY / f"{case}.json").read_text())["parameters"]
+    cases = itertools.product((SwiFT, NeuroSTORM), ("tiny", "tiny_windowed", "full"))
+    for kind, case in cases:
+        recipe = recipe_of(kind)
+        config, inputs, expected, *_ = recipe.load_case(case)
+        shapes = json.loads((DATA[kind] / f"{case}.json").read_text())["parameters"]
         state = recipe.make_state_dict(shapes, inputs["weights_seed"])
-        network = SwiFT(**config).eval()
+        network = kind(**config).eval()
         network.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
         network.to(stage.device)
-        volumes = torch.from_numpy(recipe.make_input(inputs["shape"], inputs["input_seed"]))
+        volumes = torch.from_numpy(make_input(inputs["shape"], inputs["input_seed"]))
         volumes = volumes.to(stage.device)
         for precision in (*PRECISIONS, "tf32"):
             if precision in ("tf32", "fp16") and not stage.is_gpu:
@@ -73,7 +88,7 @@ def parity(stage: Stage) -> None:
             with torch.inference_mode(), context:
                 output = network(volumes)
             off = deviation(output, torch.from_numpy(expected))
-            stage.add(f"{case} {precision}", off)
+            stage.add(f"{kind.title} {case} {precision}", off)
             exact &= precision != "float32" or off <= EXACT
     if not exact:
         raise SystemExit(f"float32 deviates from the original by more than {EXACT:g}")
@@ -83,6 +98,7 @@ def speed(stage: Stage) -> None:
     """Chunks per second of our network and of the original, and memory per chunk."""
     ours = stage.network()
     networks: dict[str, torch.nn.Module] = {"ours": ours}
+    networks["NeuroSTORM"] = NeuroSTORM(**RELEASED_CONFIG).eval().to(stage.device)
     if stage.reference:
         networks["original"] = load_reference(stage.reference, stage.device)
     for name, network in networks.items():

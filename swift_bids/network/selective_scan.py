@@ -19,6 +19,8 @@ SEGMENT = 16
 #: Steps whose decays and inputs are computed together on a CPU, and the windows that go through
 #: them together; with 16 states of 72 channels, they take 4.7 MB.
 _STEPS, _WINDOWS = 16, 64
+#: Most values of one array of states; five such arrays of 256 MB exist at the same time.
+_MAX_VALUES = 2**26
 
 
 def selective_scan(x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
@@ -40,7 +42,9 @@ def selective_scan(x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor) ->
     """
     if x.is_cpu and not torch.is_grad_enabled():
         return _step_by_step(x, delta, a, b, c)
-    return _in_segments(x, delta, a, b, c)
+    windows = max(1, _MAX_VALUES // (x.shape[1] * a.numel()))
+    parts = zip(*(tensor.split(windows) for tensor in (x, delta, b, c)))
+    return torch.cat([_in_segments(x, delta, a, b, c) for x, delta, b, c in parts])
 
 
 def _step_by_step(x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:

@@ -77,9 +77,9 @@ def find_weights(
     ----------
     source
         `--weights`: a Hub id (`@` and a revision may follow), a folder or a file (`@` and the name
-        of one of its networks may follow). None selects the
-        bundle of `variant`: from the folder in `SWIFT_BIDS_WEIGHTS` if it contains the bundle
-        (container images with weights set this variable), else from the Hub.
+        of one of its networks may follow). None selects the bundle of `variant`. A released bundle
+        comes from the folder in `SWIFT_BIDS_WEIGHTS` if it is there (container images with weights
+        set this variable), else from the Hub.
     variant
         `contrastive` or `hcp-sex`.
     random
@@ -94,7 +94,8 @@ def find_weights(
         The weights do not exist, cannot be read, differ from the registry, or are random without
         `random`.
     """
-    source = source or _bundle_in_container(HUB_IDS[variant]) or HUB_IDS[variant]
+    source = source or HUB_IDS[variant]
+    source = _bundle_in_container(source) or source
     # Absolute, because every node runs in its own folder. Links are not resolved: in the Hub's
     # cache and in DataLad datasets they point to folders without config.json.
     path, choice = split_choice(os.path.abspath(Path(source).expanduser()))
@@ -138,8 +139,10 @@ def find_weights(
 def _bundle_in_container(hub_id: str) -> str | None:
     """Return a bundle in the folder `SWIFT_BIDS_WEIGHTS`, which `weights fetch --to` filled."""
     folder = os.environ.get("SWIFT_BIDS_WEIGHTS")
-    bundle = Path(folder, hub_id.rpartition("/")[2]) if folder else None
-    return str(bundle) if bundle is not None and bundle.exists() else None
+    if not folder or hub_id not in REGISTRY:
+        return None
+    bundle = Path(folder, hub_id.rpartition("/")[2])
+    return str(bundle) if bundle.exists() else None
 
 
 def hub_file(

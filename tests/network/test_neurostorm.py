@@ -78,8 +78,21 @@ def test_both_scans_equal_the_sequential_formula(tokens, kind, limit):
 def test_windows_in_several_parts(monkeypatch):
     values = scan_input(40, torch.float64, windows=7)
     monkeypatch.setattr(selective_scan, "_WINDOWS", 3)
+    monkeypatch.setattr(selective_scan, "_MAX_VALUES", 3 * 40 * 5 * 16)
     with torch.inference_mode():
         assert deviation(selective_scan.selective_scan(*values), sequential(*values)) <= 1e-10
+    assert deviation(selective_scan.selective_scan(*values), sequential(*values)) <= 1e-10
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("kind", "limit"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_the_scan_on_a_gpu(kind, limit):
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA GPU")
+    values = scan_input(256, kind, windows=40)
+    with torch.inference_mode():
+        found = selective_scan.selective_scan(*[tensor.cuda() for tensor in values])
+    assert deviation(found.cpu(), sequential(*values)) <= limit
 
 
 @pytest.mark.parametrize("step", [1e-4, 10.0, 1000.0])
