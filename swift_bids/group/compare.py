@@ -13,6 +13,7 @@ from swift_bids.base.errors import Problem, UsageError
 from swift_bids.group.figures import evenly_spaced
 from swift_bids.group.load import Embedded, check_kinds, collect_runs, kind_columns
 from swift_bids.group.run_filter import RunFilter
+from swift_bids.group.similarity import centred
 
 #: Most runs whose similarities are correlated: 2,000 runs make two million pairs.
 _MAX_FOR_AGREEMENT = 2000
@@ -109,17 +110,10 @@ def agreement(runs: Embedded, others: Embedded) -> float:
     if len(chosen) < 3:
         return float("nan")
     pairs = np.triu_indices(len(chosen), 1)
-    first, second = (_similarity(e.features[chosen])[pairs] for e in (runs, others))
-    with np.errstate(invalid="ignore", divide="ignore"):  # identical runs have no similarity
+    rows = (centred(embedded.features[chosen].astype(np.float64)) for embedded in (runs, others))
+    first, second = ((r @ r.T)[pairs] for r in rows)
+    with np.errstate(invalid="ignore", divide="ignore"):  # of runs that are all identical
         return float(np.corrcoef(first, second)[0, 1])
-
-
-def _similarity(features: np.ndarray) -> np.ndarray:
-    rows = features.astype(np.float64)
-    rows -= rows.mean(axis=0)
-    with np.errstate(invalid="ignore"):
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows @ rows.T
 
 
 def _rows(embedded: Embedded, rows: np.ndarray) -> Embedded:

@@ -28,7 +28,7 @@ from swift_bids.group.similarity import centred
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 _SETS = {
     EMBEDDING: COLOURS[0],
-    COMPARED: COLOURS[2],
+    COMPARED: COLOURS[6],
     NOT_HARMONISED: COLOURS[5],
     POSITIONS: COLOURS[5],
     TOKENS: COLOURS[2],

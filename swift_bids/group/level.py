@@ -85,8 +85,6 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
             settings.compare, output_dir, runs, run_filter, settings.allow_mixed
         )
         problems += unreadable
-    if runs.table["random_weights"].any():
-        _LOG.warning("RANDOM WEIGHTS: the embeddings in these tables mean nothing")
     listed, descriptions = participants_of(output_dir, dataset)
     known, notes = clean_columns(rename_clashing_columns(listed), settings.missing_codes)
     participants = average_by_participant(runs)
@@ -100,6 +98,8 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
     results = GroupResults(runs, participants, n_kinds, problems, settings.recorded, not_done)
     results.notes = [*of_compared, *notes, *of_sessions, *of_columns]
     results.compared = compared
+    if results.any_random_weights:
+        _LOG.warning("RANDOM WEIGHTS: the embeddings in these tables mean nothing")
     for note in results.notes:
         _LOG.warning("%s", note)
     results.missing = _missing(dataset, run_filter, participants)
@@ -188,9 +188,10 @@ def _identification(
     """Identify participants by embeddings, functional connectivity and motion, each for the runs
     that have these features."""
     table = results.runs.table
-    sets = {EMBEDDING: results.runs.features, MOTION: motion(table)}
+    sets = {EMBEDDING: results.runs.features}
     if results.compared is not None:
         sets[COMPARED] = results.compared.runs.features
+    sets[MOTION] = motion(table)
     if results.connectivity is not None and results.connectivity.by_run is not None:
         sets[CONNECTIVITY] = results.connectivity.by_run
     tables = []

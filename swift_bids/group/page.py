@@ -84,7 +84,7 @@ def write_group_report(output_dir: Path, results: GroupResults, known: pd.DataFr
         table=table,
         network=NETWORKS[results.runs.label],
         version=__version__,
-        random_weights=bool(table["random_weights"].any()),
+        random_weights=results.any_random_weights,
         outlier_p=OUTLIER_P,
         max_for_tangent=MAX_FOR_TANGENT,
         map=_map(output_dir, results, known, points),

@@ -85,6 +85,12 @@ class GroupResults:
     mask_related: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def any_random_weights(self) -> bool:
+        """Whether a network with random weights made any of the embeddings."""
+        of_compared = [self.compared.runs] if self.compared else []
+        return any(e.table["random_weights"].any() for e in (self.runs, *of_compared))
+
     def file(self, output_dir: Path, name: str) -> Path:
         """Path of a table or figure of this module."""
         return output_dir / name.format(self.runs.label)

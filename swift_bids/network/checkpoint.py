@@ -28,10 +28,8 @@ from swift_bids.network.stored_weights import (
 if TYPE_CHECKING:
     import torch
 
-    from swift_bids.network.skeleton import Skeleton
-
 #: Chooses the class of a network by the names of its tensors.
-Choice = Callable[[Iterable[str]], "type[Skeleton]"]
+Choice = Callable[[Iterable[str]], type[Any]]
 #: A tensor that every backbone has; what is before it in a name is the name of the network.
 _LANDMARK = "patch_embed.fc.weight"
 #: Modules of the backbone; what else a network contains does not affect the embedding.
@@ -65,7 +63,7 @@ class BackboneWeights:
         networks fit every tensor.
     """
 
-    network: type[Skeleton]
+    network: type[Any]
     config: dict[str, Any]
     state: dict[str, torch.Tensor]
     about: dict[str, Any]

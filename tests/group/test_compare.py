@@ -73,7 +73,7 @@ def test_the_tables_show_both_on_the_same_runs(both, compared):
     assert runs["name"].tolist() == other.table["name"].tolist()
     found = table_of(both, "swift", "group_desc-swift_identification.tsv")
     rank1 = found[found["metric"] == "rank1"].set_index("features")["value"]
-    assert list(rank1.index) == ["embedding", "motion", "compared embedding"]
+    assert list(rank1.index) == ["embedding", "compared embedding", "motion"]
     assert rank1["embedding"] > rank1["motion"]
     probes = table_of(both, "swift", "group_desc-swift_probes.tsv")
     planted = probes[(probes["target"] == "planted") & (probes["metric"] == "auroc")]
