@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Define the flags, with hyphens; `parse_arguments` also accepts underscores."""
     parser = argparse.ArgumentParser(
         prog="swift-bids",
-        description="SwiFT (4D Swin Transformer) embeddings of preprocessed fMRI.",
+        description="Embeddings of preprocessed fMRI by SwiFT or NeuroSTORM.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

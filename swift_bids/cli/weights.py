@@ -17,7 +17,7 @@ ACTIONS = ("fetch", "convert", "verify")
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `swift-bids weights`."""
     parser = argparse.ArgumentParser(
-        prog="swift-bids weights", description="Fetch, convert and verify weights of SwiFT."
+        prog="swift-bids weights", description="Fetch, convert and verify weights of the networks."
     )
     actions = parser.add_subparsers(dest="action", required=True)
     fetch = actions.add_parser("fetch", help="download bundles ahead of time")
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="*",
         default=list(HUB_IDS.values()),
         metavar="ID",
-        help="Hub ids (default: all released weights)",
+        help="Hub ids (default: the bundle of each variant)",
     )
     fetch.add_argument("--revision", help="branch, tag or commit (default: the registered one)")
     fetch.add_argument(

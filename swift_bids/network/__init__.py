@@ -1,1 +1,1 @@
-"""The SwiFT network and its weights."""
+"""The networks, SwiFT and NeuroSTORM, and their weights."""

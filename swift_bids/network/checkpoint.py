@@ -123,6 +123,8 @@ def check_backbone(
 
     network = choose(tensors)
     arguments = dict(RELEASED_CONFIG if config is None else config)
+    if absent := [k for k in RELEASED_CONFIG if k not in arguments and k not in network.unused]:
+        raise UsageError(f"{name}: the network's settings lack {', '.join(absent)}")
     try:
         with torch.device("meta"):  # names and shapes only
             expected = network(**arguments).state_dict()
@@ -192,23 +194,21 @@ def _has_settings(file: Path) -> bool:
 
 def _config_of(file: Path, stored: Stored | None) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     beside = file.parent / "config.json"
-    about: dict[str, Any] = {}
-    if stored is None:
-        if not beside.exists():
-            raise UsageError(f"{file}: there is no config.json beside it; add it")
-        where, (arguments, about) = beside, read_config_file(beside)
-    else:
-        where, found = file, read_settings(stored.settings, file) or {}
+    if stored is not None:
+        found = read_settings(stored.settings, file) or {}
         if any(key in found for key in RELEASED_CONFIG):
-            arguments = found
-        elif beside.exists():
-            where, (arguments, about) = beside, read_config_file(beside)
-        else:
-            return None, about
-    absent = [key for key in RELEASED_CONFIG if key not in arguments]
-    if absent:
-        raise UsageError(f"{where}: the network's settings lack {', '.join(absent)}")
-    return {key: arguments[key] for key in RELEASED_CONFIG}, about
+            return _known_settings(found), {}
+        if not beside.exists():
+            return None, {}
+    elif not beside.exists():
+        raise UsageError(f"{file}: there is no config.json beside it; add it")
+    arguments, about = read_config_file(beside)
+    return _known_settings(arguments), about
+
+
+def _known_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that make a network; a training has many others."""
+    return {key: arguments[key] for key in RELEASED_CONFIG if key in arguments}
 
 
 def _choose_network(

@@ -8,6 +8,7 @@ opposite ends of the grid: the state of the Mamba runs across the seam.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from swift_bids.network.block import Block
 from swift_bids.network.mamba import Mamba
@@ -29,6 +30,12 @@ class NeuroSTORM(Skeleton):
     """
 
     title = "NeuroSTORM"
+    unused = frozenset({"num_heads"})
+
+    def __init__(
+        self, *, depths: Sequence[int], num_heads: Sequence[int] | None = None, **arguments: Any
+    ):
+        super().__init__(depths=depths, num_heads=num_heads or [1] * len(depths), **arguments)
 
     @staticmethod
     def make_block(

@@ -138,6 +138,8 @@ class Skeleton(nn.Module, ABC):
 
     #: Name of the network, for messages and sidecars.
     title: ClassVar[str]
+    #: Settings that have no effect and may be missing.
+    unused: ClassVar[frozenset[str]] = frozenset()
     #: Variant as which its weights were loaded; None if unknown.
     variant: str | None = None
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: End of the name of the index of weights in several files.
 INDEX = ".index.json"
 #: What to do about a file that cannot be used.
-_REMEDY = "give an original SwiFT checkpoint or a Hub bundle"
+_REMEDY = "give an original checkpoint or a Hub bundle"
 #: How a file begins -> what it is instead of weights, and what to do.
 _NOT_WEIGHTS = (
     (b"version https://git-lfs", "is a pointer of Git LFS, not the weights; run git lfs pull"),

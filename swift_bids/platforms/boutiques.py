@@ -45,7 +45,7 @@ def descriptor() -> dict[str, Any]:
     keys = " ".join(_key(name) for name in names)
     return {
         "name": "swift_bids",
-        "description": "SwiFT (4D Swin Transformer) embeddings of fMRIPrep derivatives",
+        "description": "SwiFT or NeuroSTORM embeddings of fMRIPrep derivatives",
         "author": "The swift_bids developers",
         "url": CODE_URL,
         "tool-version": __version__,

@@ -65,6 +65,15 @@ def test_a_bundle_with_names_of_jax_and_the_decoder(tmp_path, tiny):
     assert same(network, state)
 
 
+def test_the_number_of_heads_is_not_needed(tmp_path, tiny, reference_state):
+    """A Mamba has none; attention has, and they are not visible in the weights."""
+    config = {key: value for key, value in tiny[0].items() if key != "num_heads"}
+    assert same(from_pretrained(write_bundle(tmp_path / "a", tiny[1], config)), tiny[1])
+    swift = write_bundle(tmp_path / "b", reference_state("tiny"), config)
+    with pytest.raises(UsageError, match="the network's settings lack num_heads"):
+        from_pretrained(swift)
+
+
 @pytest.mark.parametrize("ratio", ["0.5", "0.8"])
 def test_bundles_are_found_by_name(tmp_path, monkeypatch, tiny, ratio):
     """In the folder of a container; the variant is that of the bundle."""
