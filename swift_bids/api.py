@@ -16,7 +16,13 @@ import torch
 from nibabel.spatialimages import SpatialImage
 from torch import Tensor, nn
 
-from swift_bids.base.backbones import BACKBONES, DEFAULT_VARIANT, QUANTISATIONS, feature_names
+from swift_bids.base.backbones import (
+    BACKBONES,
+    CHUNK_VOLUMES,
+    DEFAULT_VARIANT,
+    QUANTISATIONS,
+    feature_names,
+)
 from swift_bids.base.errors import InputError, UsageError
 from swift_bids.geometry.frames import FRAMES
 from swift_bids.geometry.grid import is_fsl_grid
@@ -104,7 +110,7 @@ def embed(
     robust_normalisation: bool = False,
     dummy_scans: int = 0,
     target_tr: str | float = "auto",
-    chunk_stride: int = 20,
+    chunk_stride: int = CHUNK_VOLUMES,
     tail: str = "drop",
     short_runs: str = "skip",
     device: str | int | torch.device | None = "auto",

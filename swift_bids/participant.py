@@ -44,6 +44,7 @@ def run_participant_level(settings: ParticipantSettings, dataset: Dataset) -> in
         The command cannot run at all.
     """
     participants = settings.participants
+    refuse_other_network(settings.output_dir, BACKBONES[settings.embedding.variant].network)
     labels, problems = dataset.choose(
         participants.labels, participants.excluded, participants.batch
     )
@@ -62,7 +63,6 @@ def run_participant_level(settings: ParticipantSettings, dataset: Dataset) -> in
     if settings.reports_only:
         problems = remake_reports(output_dir, labels, problems)
         return report_problems(problems, dataset.interpretation)
-    refuse_other_network(output_dir, BACKBONES[settings.embedding.variant].network)
     work_dir = settings.resources.work_dir
     check_work_dir(work_dir, output_dir)
     check_atlas(settings.parcels.atlas)

@@ -17,6 +17,8 @@ from swift_bids.base.errors import UsageError
 from swift_bids.geometry.frames import FSL_AFFINE
 from swift_bids.steps.chunk_queue import QueuedRun
 from swift_bids.steps.embed import ModelInput
+from swift_bids.steps.voxel_statistics import VoxelMoments
+from swift_bids.steps.z_scores import ZScores
 from swift_bids.workflow import WORKFLOW_NAME
 
 NAME = f"sub-1_task-a_{SPACE}"
@@ -128,10 +130,52 @@ def test_the_sidecar_says_what_made_it(finished):
     assert "neurostorm000-287" in (finished / "none" / "README.md").read_text()
 
 
+def test_demeaned_data(tmp_path, neurostorm_bundle):
+    """Half of the values become 0, which the page says."""
+    rng = np.random.default_rng(0)
+    data = rng.normal(0, 100, (23, 28, 23, 22)).round().astype(np.int16)
+    write_derivative(tmp_path / "in", "sub-1_task-a", data=data, shape=(23, 28, 23))
+    call = (tmp_path / "in", tmp_path / "out", "participant", "--variant", "neurostorm-mae")
+    call += ("--weights", neurostorm_bundle, "--dummy-scans", "0", "--no-tokens")
+    assert run_app(*call, "--target-tr", "native").returncode == 0
+    (file,) = (tmp_path / "out").rglob("*_qc.json")
+    qc = json.loads(file.read_text())
+    assert 0.4 < qc["Normalised"]["negative"] < 0.6
+    assert "the network reads negative values as 0" in " ".join(qc["Warnings"])
+    assert "have been demeaned or filtered" in " ".join(qc["Warnings"])
+    text = (tmp_path / "out" / "logs" / "CITATION.md").read_text()
+    assert "Negative values were set to 0." in text
+    (bold,) = (tmp_path / "in").rglob("*_bold.nii.gz")
+    nib.Nifti1Image(-abs(data) - 1, nib.load(bold).affine).to_filename(bold)
+    done = run_app(*call, "--interpolation", "linear")  # splines overshoot
+    assert done.returncode == 1
+    assert "no value within the brain mask is above 0" in done.stdout + done.stderr
+
+
+def test_quantisation_covers_all_values(tmp_path):
+    """Also where the background is a constant, and where faulty volumes are left out."""
+    moments = VoxelMoments(4)
+    rows = np.array([[1, 2, 3, -40], [2, 3, 5, 60]], np.float32)
+    moments.add(rows)
+    core = np.array([True, True, True, False])
+    exact = ZScores(moments, "global", core)
+    rounded = ZScores(moments, "global", core, limits=moments)
+    step = float(np.abs(exact.apply(rows.copy())).max()) / 127
+    found, expected = rounded.apply(rows.copy()), exact.apply(rows.copy()).astype(np.float32)
+    assert np.abs(found - expected).max() <= 0.51 * step
+    assert found.dtype == np.float32
+    assert rounded.background == pytest.approx(-4, abs=0.51 * step)
+    voxelwise = ZScores(moments, "voxel+global", limits=moments)
+    assert np.abs(voxelwise.apply(rows.copy())).max() < 2
+
+
 def test_another_network_is_refused(finished, neurostorm_bundle, small_bundle):
     done = run_app(finished / "in", finished / "none", "participant", "--weights", small_bundle)
     assert done.returncode == 2
     assert "contains embeddings of NeuroSTORM; choose another folder" in done.stderr
+    done = run_app(finished / "in", finished / "none", "participant", "--dry-run")
+    assert done.returncode == 2
+    assert "contains embeddings of NeuroSTORM" in done.stderr
     done = run_app(finished / "in", finished / "new", "participant", "--weights", neurostorm_bundle)
     assert done.returncode == 2
     assert "weights of NeuroSTORM, but --variant contrastive is SwiFT; use --variant" in done.stderr

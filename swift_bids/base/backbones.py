@@ -83,6 +83,8 @@ class Backbone:
     quantisations: tuple[str, ...]
 
 
+#: Volumes of a chunk of both networks; the default of functions that take it.
+CHUNK_VOLUMES = 20
 SWIFT = Network(
     title="SwiFT",
     label="swift",
@@ -92,7 +94,7 @@ SWIFT = Network(
         "SwiFT: Swin 4D fMRI Transformer. Advances in Neural Information Processing Systems 36. "
         "arXiv:2307.05916",
     ),
-    chunk_volumes=20,
+    chunk_volumes=CHUNK_VOLUMES,
     token_shape=(288, 2, 2, 2),
 )
 NEUROSTORM = Network(
@@ -104,7 +106,7 @@ NEUROSTORM = Network(
         "et al. (2026). Towards a general-purpose foundation model for functional MRI analysis. "
         "Nature Biomedical Engineering",
     ),
-    chunk_volumes=20,
+    chunk_volumes=CHUNK_VOLUMES,
     token_shape=(288, 2, 2, 2),
 )
 #: Runs at the TRs of the training data (HCP 0.72 s, UK Biobank 0.735 s, ABCD 0.8 s) stay as they

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swift_bids.base.backbones import Backbone, TimeRule
+from swift_bids.base.backbones import CHUNK_VOLUMES, Backbone, TimeRule
 from swift_bids.base.errors import InputError
 
 #: Positions closer than this, in volumes, are equal: TRs such as 0.2667 s are rounded fractions.
@@ -44,7 +44,7 @@ class Series:
     repetition_time: float
     first_volume: int
     model_tr: float
-    chunk_volumes: int = 20
+    chunk_volumes: int = CHUNK_VOLUMES
     centred: bool = False
     clipped: bool = False
 

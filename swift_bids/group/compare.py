@@ -87,20 +87,19 @@ def add_compared(
     """
     if folder.resolve() == output_dir.resolve():
         raise UsageError(f"--compare {folder}: is the output folder itself; give another one")
+    folder = folder.resolve()
     others, problems = collect_runs(folder, run_filter)
-    check_kinds(others.table, allow_mixed)
     place = {name: row for row, name in enumerate(others.table["name"])}
     kept = runs.table["name"].isin(place).to_numpy()
     if not kept.any():
         raise UsageError(f"--compare {folder}: contains none of the runs of {output_dir}")
     shared = _rows(runs, np.flatnonzero(kept))
     same = _rows(others, np.array([place[name] for name in shared.table["name"]]))
+    check_kinds(same.table, allow_mixed, f"--compare {folder}: ")
     n_left_out = len(kept) - kept.sum() + len(place) - kept.sum()
     notes = []
     if n_left_out:
-        notes.append(
-            f"--compare: {n_left_out} runs are in only one of the two folders and were left out"
-        )
+        notes.append(f"--compare: {n_left_out} run(s) in only one of the two folders were left out")
     return shared, Compared(folder, same, agreement(shared, same)), notes, problems
 
 

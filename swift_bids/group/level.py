@@ -71,20 +71,21 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
         settings.resolutions,
         settings.echoes,
     )
+    compared, of_compared = None, list[str]()
     with _timed("reading"):
         runs, problems = collect_runs(output_dir, run_filter)
+        everybody = set(runs.table["participant_id"])
+        if settings.compare is not None:
+            runs, compared, of_compared, unreadable = add_compared(
+                settings.compare, output_dir, runs, run_filter, settings.allow_mixed
+            )
+            problems += unreadable
     if settings.dry_run:
         names = list(runs.table["name"])
         as_text = "\n".join(map(escape_control_characters, names))
         print(json.dumps({"runs": names}, indent=2) if settings.dry_run == "json" else as_text)
         return report_problems(problems)
     n_kinds = check_kinds(runs.table, settings.allow_mixed)
-    compared, of_compared = None, list[str]()
-    if settings.compare is not None:
-        runs, compared, of_compared, unreadable = add_compared(
-            settings.compare, output_dir, runs, run_filter, settings.allow_mixed
-        )
-        problems += unreadable
     listed, descriptions = participants_of(output_dir, dataset)
     known, notes = clean_columns(rename_clashing_columns(listed), settings.missing_codes)
     participants = average_by_participant(runs)
@@ -102,7 +103,7 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
         _LOG.warning("RANDOM WEIGHTS: the embeddings in these tables mean nothing")
     for note in results.notes:
         _LOG.warning("%s", note)
-    results.missing = _missing(dataset, run_filter, participants)
+    results.missing = _missing(dataset, run_filter, everybody)
     write_dataset_files(output_dir, dataset, NETWORKS[runs.label])
     write_participants(output_dir, listed, descriptions)
     with _timed("outliers, neighbours and duplicates"):
@@ -210,9 +211,8 @@ def _identification(
     return pd.concat(tables, ignore_index=True)
 
 
-def _missing(dataset: Dataset, run_filter: RunFilter, participants: Embedded) -> list[str]:
+def _missing(dataset: Dataset, run_filter: RunFilter, embedded: set[str]) -> list[str]:
     """Labels of participants of the input that were selected and have no embedding."""
-    embedded = set(participants.table["participant_id"])
     unknown = set(run_filter.excluded or ()) - set(dataset.participants)
     if unknown:
         _LOG.warning(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from swift_bids.base.backbones import NETWORKS, feature_names
+from swift_bids.base.backbones import BACKBONES, NETWORKS, feature_names
 from swift_bids.base.errors import Problem, UsageError
 from swift_bids.base.files import read_json
 from swift_bids.group.baselines import MASK
@@ -49,7 +49,7 @@ KIND = (
 CANDIDATE_ENTITIES = r"_(?:space|cohort|res|den|echo)-[^_]+"
 #: Embeddings are comparable if their TRs differ by at most this (s), the widest range that
 #: `--target-tr auto` leaves unchanged.
-_MAX_TR_DIFFERENCE = 0.2
+_MAX_TR_DIFFERENCE = 2 * max(backbone.time.tolerance for backbone in BACKBONES.values())
 #: Columns of a run that are averaged, and added up, over the runs of a participant.
 MEANS = ("template_share", *MASK, "tsnr", "mean_fd", "censored")
 SUMS = ("n_warnings", "n_chunks")
@@ -97,11 +97,8 @@ def collect_runs(output_dir: Path, run_filter: RunFilter) -> tuple[Embedded, lis
     rows: list[dict[str, Any]] = []
     features: list[np.ndarray] = []
     problems: list[Problem] = []
-    chosen = [
-        output
-        for output in find_outputs(output_dir, "embedding", ".json")
-        if output[0] != output_dir / output[0].name and run_filter.accepts(output[1])
-    ]
+    found = find_outputs(output_dir, "embedding", ".json")
+    chosen = [output for output in found if run_filter.accepts(output[1])]
     label = _only_network([label for _, _, label in chosen], output_dir)
     for sidecar, name, _ in chosen:
         try:
@@ -133,7 +130,7 @@ def _only_network(labels: Sequence[str], output_dir: Path) -> str:
     """Return the label of the network of all runs; raise UsageError if there are several."""
     counts = Counter(labels)
     if len(counts) > 1:
-        found = ", ".join(f"{NETWORKS[label].title} ({n} runs)" for label, n in counts.items())
+        found = ", ".join(f"{NETWORKS[label].title} ({n} run(s))" for label, n in counts.items())
         raise UsageError(
             f"{output_dir} contains embeddings of several networks, which have nothing in common: "
             f"{found}; keep each network in a folder of its own, and compare the folders with "
@@ -142,8 +139,13 @@ def _only_network(labels: Sequence[str], output_dir: Path) -> str:
     return next(iter(counts), "")
 
 
-def check_kinds(table: pd.DataFrame, allow_mixed: bool) -> int:
+def check_kinds(table: pd.DataFrame, allow_mixed: bool, source: str = "") -> int:
     """Check that all embeddings can be compared; return the number of kinds.
+
+    Parameters
+    ----------
+    source
+        What messages name first, such as a folder.
 
     Raises
     ------
@@ -157,7 +159,7 @@ def check_kinds(table: pd.DataFrame, allow_mixed: bool) -> int:
     twice = table["name"].str.replace(CANDIDATE_ENTITIES, "", regex=True).duplicated(keep=False)
     if twice.any() and not allow_mixed:
         raise UsageError(
-            f"{twice.sum()} runs exist in several spaces, resolutions or echoes, such as "
+            f"{source}{twice.sum()} runs exist in several spaces, resolutions or echoes, such as "
             f"{', '.join(table['name'][twice][:2])}; choose with --space, --res or --echo-idx, or "
             f"use all with --allow-mixed"
         )
@@ -175,11 +177,13 @@ def check_kinds(table: pd.DataFrame, allow_mixed: bool) -> int:
     )
     if not allow_mixed:
         raise UsageError(
-            f"the embeddings are of {len(kinds)} kinds that cannot be compared ({differences}); "
-            f"embed all runs with the same settings, select runs (--space, --task-id, ...), or use "
-            f"all with --allow-mixed"
+            f"{source}the embeddings are of {len(kinds)} kinds that cannot be compared "
+            f"({differences}); embed all runs with the same settings, select runs (--space, "
+            f"--task-id, ...), or use all with --allow-mixed"
         )
-    _LOG.warning("MIXED: %d kinds of embeddings in one table (%s)", len(kinds), differences)
+    _LOG.warning(
+        "%sMIXED: %d kinds of embeddings in one table (%s)", source, len(kinds), differences
+    )
     return len(kinds)
 
 

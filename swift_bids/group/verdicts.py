@@ -25,8 +25,8 @@ from swift_bids.group.tables import GroupResults
 
 #: Results with a larger p are called no better than chance.
 _MAX_P = 0.05
-#: Other embeddings besides the mean over all tokens.
-_FORMS = (POSITIONS, TOKENS, COMPARED)
+#: Forms of the embedding besides the mean over all tokens.
+_FORMS = (POSITIONS, TOKENS)
 
 
 def sentences_of(results: GroupResults) -> list[tuple[bool, str]]:
@@ -213,6 +213,17 @@ def _mask_sentences(results: GroupResults) -> list[tuple[bool, str]]:
     return sentences
 
 
+def _against_compared(row: pd.Series) -> str:
+    """How the compared embedding does; `gain` is that of the embedding over it."""
+    if row["gain_low"] > 0:
+        difference = "clearly worse"
+    elif row["gain_high"] < 0:
+        difference = "clearly better"
+    else:
+        difference = "no clear difference"
+    return f"from the {COMPARED} {row['value']:.2f}, {difference}"
+
+
 def _too_few_permutations(row: pd.Series) -> bool:
     return bool(np.isnan(row["p"]) or 1 / (1 + row["n_permutations"]) > _MAX_P)
 
@@ -234,6 +245,8 @@ def _probe_sentences(probes: pd.DataFrame) -> list[tuple[bool, str]]:
         finer = [f"{name} {rows.loc[name, 'value']:.2f}" for name in _FORMS if name in rows.index]
         if finer:
             found += f"; from {', from '.join(finer)}"
+        if COMPARED in rows.index:
+            found += f"; {_against_compared(rows.loc[COMPARED])}"
         if _too_few_permutations(own):
             sentence = f"{target}: there are too few permutations to rule out chance ({found})"
         elif own["p"] > _MAX_P:

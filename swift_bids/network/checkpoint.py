@@ -91,7 +91,7 @@ def read_backbone(source: str | Path, choose: Choice) -> BackboneWeights:
     file, choice = split_choice(source)
     stored = read_stored(file)
     config, about = _config_of(file, stored if _has_settings(file) else None)
-    tensors, unused = _choose_network(stored.tensors, choice, file)
+    tensors, unused = choose_network(stored.tensors, choice, file)
     return check_backbone(str(source), tensors, config, choose, about, unused)
 
 
@@ -156,7 +156,7 @@ def check_backbone(
             if config is None
             else f"does not contain the weights of a {network.title} backbone"
         )
-        remedy = "; put the config.json of the network beside it" if config is None else ""
+        remedy = "; put the config.json of the network beside its file" if config is None else ""
         raise UsageError(f"{name}: {instead} ({'; '.join(lists)}){remedy}")
     state = {n: tensors[n].float() for n in expected if n in tensors}
     not_finite = [n for n, t in state.items() if not bool(t.isfinite().all())]
@@ -211,10 +211,23 @@ def _known_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {key: arguments[key] for key in RELEASED_CONFIG if key in arguments}
 
 
-def _choose_network(
-    stored: Mapping[str, torch.Tensor], choice: str | None, file: Path
+def choose_network(
+    stored: Mapping[str, torch.Tensor], choice: str | None, file: str | Path
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Return the tensors of one network under the names of the original, and the other names."""
+    """Return the tensors of one network under the names of the original, and the other names.
+
+    Parameters
+    ----------
+    choice
+        Name of the network; None: the only one.
+    file
+        How messages call the weights.
+
+    Raises
+    ------
+    UsageError
+        There is no such network, or there are several.
+    """
     tensors = reference_names(stored, file)
     networks = {
         prefix.rstrip(".") or _TOP: prefix
@@ -226,7 +239,7 @@ def _choose_network(
     if choice is None and len(networks) > 1:
         raise UsageError(
             f"{file}: contains {len(networks)} networks ({', '.join(networks)}); choose one, for "
-            f"example --weights {file.name}@{next(iter(networks))}"
+            f"example --weights {Path(file).name}@{next(iter(networks))}"
         )
     prefix = networks[choice] if choice else next(iter(networks.values()), "")
     own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

@@ -11,7 +11,7 @@ from torch import nn
 
 from swift_bids.base.backbones import BACKBONES
 from swift_bids.base.errors import UsageError
-from swift_bids.network.checkpoint import check_backbone, reference_names
+from swift_bids.network.checkpoint import check_backbone, choose_network
 from swift_bids.network.load import class_with, from_pretrained
 from swift_bids.network.skeleton import Skeleton
 
@@ -39,8 +39,8 @@ def network_of(weights: Any, random_weights: bool = False) -> Skeleton:
         tensors = {str(name): value for name, value in weights.items()}
         if not all(isinstance(value, torch.Tensor) for value in tensors.values()):
             raise UsageError("weights is a dictionary, but not a state_dict of tensors")
-        named = reference_names(tensors, "weights")
-        checked = check_backbone("weights", named, None, class_with)
+        named, unused = choose_network(tensors, None, "weights")
+        checked = check_backbone("weights", named, None, class_with, unused=unused)
         return checked.network.from_weights(checked)
     if not isinstance(weights, nn.Module):
         raise UsageError(

@@ -81,7 +81,7 @@ def find_weights(
         comes from the folder in `SWIFT_BIDS_WEIGHTS` if it is there (container images with weights
         set this variable), else from the Hub.
     variant
-        `contrastive` or `hcp-sex`.
+        One of `swift_bids.base.backbones.BACKBONES`.
     random
         `--random-weights`: True accepts only random weights, False refuses them, None accepts
         both.

@@ -80,20 +80,18 @@ def check_output_dir(output_dir: str | Path, dataset: Dataset) -> Path:
 
 
 def refuse_other_network(output_dir: Path, network: Network) -> None:
-    """Raise UsageError if the folder contains embeddings of another network."""
-    name = read_description(output_dir).get("Name")
+    """Raise UsageError if the folder contains embeddings of another network, by descriptions.tsv,
+    which lists the labels in its file names."""
+    file = output_dir / "descriptions.tsv"
+    table = read_table(file, "desc_id") if file.is_file() else None
+    labels = set() if table is None else set(table["desc_id"])
     for other in NETWORKS.values():
-        if other != network and name == _name(other):
+        if other != network and f"desc-{other.label}" in labels:
             raise UsageError(
                 f"output_dir {output_dir} contains embeddings of {other.title}; choose another "
                 f"folder for those of {network.title} (the group level compares the two with "
                 f"--compare)"
             )
-
-
-def _name(network: Network) -> str:
-    """Name of the dataset, by which `refuse_other_network` recognises the network."""
-    return f"{network.title} embeddings"
 
 
 def _readme(network: Network) -> str:
@@ -141,7 +139,7 @@ def write_dataset_files(output_dir: Path, dataset: Dataset, network: Network) ->
         links[RAW_DATASET] = _link(dataset.raw, output_dir)
     authors = dataset.description.get("Authors") or []
     description: dict[str, Any] = {
-        "Name": _name(network),
+        "Name": f"{network.title} embeddings",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "License": str(dataset.description.get("License") or "n/a"),

@@ -19,12 +19,16 @@ def output_path(
     return run_folder(output_dir, run_name) / f"{run_name}_desc-{label}_{suffix}{extension}"
 
 
-def find_outputs(folder: Path, suffix: str, extension: str) -> list[tuple[Path, str, str]]:
-    """Find the outputs of a kind in a folder: (file, name of the run, label of the network)."""
+def find_outputs(
+    output_dir: Path, suffix: str, extension: str, participant: str = "*"
+) -> list[tuple[Path, str, str]]:
+    """Find the outputs of a kind, of one participant or of all: (file, name of the run, label of
+    the network)."""
     found = []
     for label in NETWORKS:
         end = f"_desc-{label}_{suffix}{extension}"
-        found += [(file, file.name.removesuffix(end), label) for file in folder.rglob(f"*{end}")]
+        files = output_dir.glob(f"sub-{participant}/**/*{end}")
+        found += [(file, file.name.removesuffix(end), label) for file in files]
     return sorted(found)
 
 

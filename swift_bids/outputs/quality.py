@@ -129,6 +129,12 @@ def verdicts_of(qc: Mapping[str, Any]) -> list[Verdict]:
         verdicts.append((False, f"{note}; {remedy}."))
     faults = qc.get("Faults")  # version 0.5.0 did not look for them
     n_empty = len(faults["empty"]) if faults else 0
+    if preprocessing.get("NegativeValues") and normalised["negative"] > _MAX_NEGATIVE:
+        sentence = (
+            f"{normalised['negative']:.0%} of the voxels have a negative mean, but the network "
+            f"reads negative values as 0, so their signal is lost."
+        )
+        verdicts.append((False, sentence))
     verdicts += _signal(normalised, qc["Coverage"]["n_voxels"], qc["Volumes"], n_empty)
     if faults:
         verdicts += volume_verdicts(faults, qc["Volumes"], normalised["robust"])

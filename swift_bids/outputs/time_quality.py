@@ -20,10 +20,12 @@ def timing_verdict(qc: Mapping[str, Any]) -> Verdict:
     backbone = BACKBONES[qc["Model"]["Variant"]]
     chunk_volumes, wanted = backbone.network.chunk_volumes, backbone.time.target_tr
     trained, usual = f"{wanted} s", f"{chunk_volumes * wanted:g} s"
+    similar = f"; the training data were brought to {trained}, too."
     if backbone.time.tolerance:
         trained, usual = f"0.72 to {wanted} s", "14 to 16 s"
+        similar = f"; the training data had {trained}."
     if not qc["DiffersFromTraining"]["TR"]:
-        return True, f"{sentence}; the training data had {trained}."
+        return True, sentence + similar
     return False, (
         f"{sentence}; the network was trained at {trained}, so a chunk of {chunk_volumes} "
         f"volumes spans {chunk_volumes * model_tr:g} s here instead of {usual}. Use "

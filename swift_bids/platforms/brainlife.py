@@ -25,7 +25,15 @@ from swift_bids.outputs.paths import find_outputs, output_path, run_folder
 from swift_bids.outputs.quality import verdicts_of
 
 #: Parameters of config.json that are flags of the app with the same name.
-_FLAGS = ("variant", "weights", "normalisation", "target_tr", "dummy_scans", "max_censored")
+_FLAGS = (
+    "variant",
+    "weights",
+    "normalisation",
+    "quantisation",
+    "target_tr",
+    "dummy_scans",
+    "max_censored",
+)
 _SWITCHES = ("random_weights", "no_tokens")
 
 

@@ -63,8 +63,9 @@ class Transform:
             self._backbone.frame if frame == "auto" else frame
         )
 
-    def __call__(self, sample: dict[str, Any]) -> dict[str, Tensor]:
-        """Return `bold` (chunk, volume, voxel) and `background` (1,), both ready for a batch.
+    def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Return the sample with `bold` (chunk, volume, voxel) and `background` (1,), without
+        `mean` and `std`; other entries, such as the target, stay.
 
         A sample that is shorter than a chunk is filled up by reflection; volumes after the last
         whole chunk are left out.
@@ -78,12 +79,13 @@ class Transform:
         values = np.concatenate(list(resample([rows], series)))
         moments = VoxelMoments(len(self.index))
         moments.add(values)
-        z_scores = ZScores(moments, self._method, quantised=self._is_quantised)
+        z_scores = ZScores(moments, self._method, limits=moments if self._is_quantised else None)
         matrix = z_scores.apply(values)
         n_volumes = series.chunk_volumes
         starts = range(0, max(1, len(matrix) - n_volumes + 1), n_volumes)[: self._max_chunks]
         chunks = [matrix[chunk_rows(start, len(matrix), n_volumes)] for start in starts]
-        return {
+        others = {key: value for key, value in sample.items() if key not in ("mean", "std")}
+        return others | {
             "bold": torch.from_numpy(np.stack(chunks)),
             "background": torch.tensor([float(z_scores.background)]),
         }

@@ -62,7 +62,7 @@ def write_participant_report(
     """
     runs: list[dict[str, Any]] = []
     problems = list(problems)
-    for file, name, label in find_outputs(output_dir / f"sub-{participant}", "qc", ".json"):
+    for file, name, label in find_outputs(output_dir, "qc", ".json", participant):
         try:
             run = _run_section(output_dir, file, name, label)
             # check that it has everything that the page shows

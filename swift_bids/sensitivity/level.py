@@ -163,6 +163,7 @@ def _kind(run: Run, settings: ParticipantSettings, weights: Weights) -> dict[str
         "statistics": settings.embedding.statistics,
         "robust_normalisation": settings.embedding.robust_normalisation,
         "target_tr": settings.embedding.target_tr,
+        **({"quantisation": "none"} if len(BACKBONES[run.variant].quantisations) > 1 else {}),
     }
 
 

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter
 
+from swift_bids.base.backbones import CHUNK_VOLUMES
 from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE, Frame
 from swift_bids.geometry.grid import template_brain
 from swift_bids.geometry.resample_time import resample
@@ -49,7 +50,7 @@ class RunVoxels:
     index: np.ndarray
     readings: dict[str, np.ndarray]
     masks: dict[str, np.ndarray]
-    chunk_volumes: int = 20
+    chunk_volumes: int = CHUNK_VOLUMES
 
 
 def read_run(

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from swift_bids.base.backbones import CHUNK_VOLUMES
 from swift_bids.base.errors import InputError
 from swift_bids.geometry.resample_time import Series, refuse_too_short
 from swift_bids.settings import EmbeddingSettings
@@ -23,7 +24,7 @@ def plan_chunks(
     faults: Faults | None = None,
     fd_threshold: float = 0.5,
     max_censored: float = 1.0,
-    stride: int = 20,
+    stride: int = CHUNK_VOLUMES,
     tail: str = "drop",
     short_runs: str = "skip",
 ) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from swift_bids.base.backbones import CHUNK_VOLUMES
 from swift_bids.steps.chunk import chunk_rows
 from swift_bids.steps.normalise import MatrixFile
 
@@ -46,7 +47,7 @@ class QueuedRun:
         starts: Sequence[int],
         background: float,
         on_chunk: Callable[[], object] = lambda: None,
-        chunk_volumes: int = 20,
+        chunk_volumes: int = CHUNK_VOLUMES,
     ):
         self.starts, self.background, self.chunk_volumes = starts, background, chunk_volumes
         self.error: Exception | None = None

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from swift_bids.base.backbones import CHUNK_VOLUMES
 from swift_bids.base.errors import InputError
 from swift_bids.geometry.frames import MODEL_SHAPE
 from swift_bids.network.precision import at_precision
@@ -41,7 +42,7 @@ def embed_chunks(
     batch_size: int | None = None,
     precision: str = "float32",
     on_chunk: Callable[[], object] = lambda: None,
-    chunk_volumes: int = 20,
+    chunk_volumes: int = CHUNK_VOLUMES,
 ) -> np.ndarray:
     """Run the network over the chunks of one run.
 
@@ -89,7 +90,9 @@ class ModelInput:
     Time is the innermost axis in memory, as the network reads it.
     """
 
-    def __init__(self, batch_size: int, device: torch.device | str = "cpu", n_volumes: int = 20):
+    def __init__(
+        self, batch_size: int, device: torch.device | str = "cpu", n_volumes: int = CHUNK_VOLUMES
+    ):
         self.batch_size = batch_size
         shape = (batch_size, math.prod(MODEL_SHAPE), n_volumes)  # (B, X * Y * Z, T)
         self._voxels = torch.empty(shape, dtype=torch.float32, device=device)

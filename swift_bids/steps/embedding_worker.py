@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from swift_bids.base.backbones import CHUNK_VOLUMES
 from swift_bids.base.errors import InputError
 from swift_bids.steps.chunk_queue import ChunkQueue, QueuedRun
 from swift_bids.steps.embed import MAX_BATCH, Embedder
@@ -84,7 +85,7 @@ def embed_in_worker(
     starts: Sequence[int],
     background: float,
     on_chunk: Callable[[], object],
-    chunk_volumes: int = 20,
+    chunk_volumes: int = CHUNK_VOLUMES,
 ) -> np.ndarray:
     """Let a worker embed a run; the same as `swift_bids.steps.embed.embed_chunks`.
 

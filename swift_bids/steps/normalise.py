@@ -43,7 +43,7 @@ class Normalisation:
     z_percentiles
         1st, 50th and 99th percentile of the mean volume's z-scores.
     negative
-        Share of voxels whose mean over time is negative.
+        Share of voxels whose mean over time is negative, before any clipping.
     tsnr
         Median over voxels of temporal mean / standard deviation, at the TR of the BOLD file.
     n_volumes
@@ -149,7 +149,7 @@ def normalise(
                 f"{mask_file}: contains no signal in the inner part of the template's brain; use "
                 f"--statistics mask"
             )
-        z_scores = ZScores(moments, method, core, quantisation == "int8")
+        z_scores = ZScores(moments, method, core, run.moments if quantisation == "int8" else None)
         with open(matrix_file, "wb") as file:
             shape = (series.length, len(moments.mean))
             header = {"descr": z_scores.kind.str, "fortran_order": False, "shape": shape}
@@ -168,7 +168,7 @@ def normalise(
         background=float(z_scores.background),
         intensity=moments.overall()[0],
         z_percentiles=tuple(np.percentile(z_of_mean_volume, [1, 50, 99]).tolist()),
-        negative=float((moments.mean < 0).mean()),
+        negative=float(((recorded if series.clipped else moments).mean < 0).mean()),
         tsnr=float(np.median(recorded.mean[varies] / recorded.std[varies])),
         n_volumes=series.length,
         n_constant=int(recorded.constant.sum()),

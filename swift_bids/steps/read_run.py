@@ -86,7 +86,8 @@ def read_run(
             )
         brain = mask_voxels(mask_image, mask_file, frame)
         moments = VoxelMoments(len(brain.fsl_index))
-        recorded_moments = VoxelMoments(len(brain.fsl_index)) if series.resampled else moments
+        is_recorded = not (series.resampled or series.clipped)
+        recorded_moments = moments if is_recorded else VoxelMoments(len(brain.fsl_index))
         # Each block is marked, shown to the observers, resampled, and added to the moments.
         if points is None:
             rows = brain_rows(bold, bold_file, brain.fsl_index)
@@ -99,10 +100,15 @@ def read_run(
         if parcels is not None:
             means = ParcelMeans(parcels.numbers[brain.fsl_index], len(parcels.names))
             rows = _observed(means.add, rows, series.first_volume)
-        if series.resampled:
+        if not is_recorded:
             rows = _observed(recorded_moments.add, rows, series.first_volume)
         for block in resample(_observed(kept.append, rows, 0), series):
             moments.add(block)
+    if not (moments.high > 0).any() and (recorded_moments.high < 0).any() and series.clipped:
+        raise InputError(
+            f"{bold_file}: no value within the brain mask is above 0, and this network reads "
+            f"negative values as 0; give data that have not been demeaned or filtered"
+        )
     if not (moments.high > moments.low).any():
         raise InputError(
             f"{bold_file}: the data do not vary within the brain mask; check that this is the "

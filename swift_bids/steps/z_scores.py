@@ -74,8 +74,9 @@ class ZScores:
         One of `METHODS`.
     core
         bool (brain voxel,): the voxels that decide, with `--statistics core`; None: all of them.
-    quantised
-        Whether to round to multiples of the largest value / 127, as stored in int8.
+    limits
+        Of the whole run: z-scores are rounded to multiples of the largest one / 127, as in int8;
+        None: to float16.
 
     Attributes
     ----------
@@ -93,17 +94,15 @@ class ZScores:
         moments: VoxelMoments,
         method: str,
         core: np.ndarray | None = None,
-        quantised: bool = False,
+        limits: VoxelMoments | None = None,
     ):
         self.mean, self.std = moments.overall(core)
         if core is not None:
             self.mean, self.std = _MEAN_OF_CORE * self.mean, _STD_OF_CORE * self.std
         if method == "global":
             lowest = _BACKGROUND
-            known = moments.count > 0
             if core is None:
-                lowest = (moments.low[known].min() - self.mean) / self.std
-            highest = (moments.high[known].max() - self.mean) / self.std
+                lowest = (moments.low[moments.count > 0].min() - self.mean) / self.std
             self._center, self._spread = np.float32(self.mean), np.float32(self.std)
         else:
             # Each voxel then has mean 0 and sum of squares count - 1, so the global standard
@@ -113,10 +112,11 @@ class ZScores:
             std = moments.std * np.sqrt((count - 1).sum() / (count.sum() - 1))
             centers, spreads = moments.mean, np.where(varies, std, np.nan)
             lowest = ((moments.low - centers)[varies] / spreads[varies]).min()
-            highest = ((moments.high - centers)[varies] / spreads[varies]).max()
             self._center, self._spread = np.float32(centers), np.float32(spreads)
-        self._unit = np.float32(max(abs(lowest), abs(highest)) / 127) if quantised else None
-        self.kind = np.dtype("<f4" if quantised else "<f2")
+        self._unit = None
+        if limits is not None:
+            self._unit = np.float32(max(abs(lowest), self._largest(limits)) / 127)
+        self.kind = np.dtype("<f2" if limits is None else "<f4")
         self.background = self._stored(np.array([lowest], np.float32))[0]
 
     def apply(self, rows: np.ndarray) -> np.ndarray:
@@ -126,6 +126,12 @@ class ZScores:
         rows /= self._spread
         rows[np.isnan(rows)] = self.background
         return self._stored(rows)
+
+    def _largest(self, limits: VoxelMoments) -> float:
+        """The largest absolute z-score of a run."""
+        known = limits.count > 0
+        low, high = ((x - self._center) / self._spread for x in (limits.low, limits.high))
+        return float(np.nanmax(np.abs([low[known], high[known]])))
 
     def _stored(self, z_scores: np.ndarray) -> np.ndarray:
         if self._unit is None:

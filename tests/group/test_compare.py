@@ -1,6 +1,7 @@
 """Two networks: the group level refuses to mix them, and shows them side by side."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -44,8 +45,8 @@ def both(tmp_path_factory):
     root = tmp_path_factory.mktemp("compare") / "data"
     write_outputs(root, 40, 2, connectivity=False)
     as_neurostorm(root / "swift", root / "neurostorm", noise=3.0)
-    (left_out, *_) = sorted(root.glob("neurostorm/sub-00040/func/*_embedding.json"))
-    left_out.unlink()
+    for left_out in root.glob("neurostorm/sub-00040/func/*_embedding.json"):
+        left_out.unlink()
     return root
 
 
@@ -65,9 +66,11 @@ def compared(both):
 
 
 def test_the_tables_show_both_on_the_same_runs(both, compared):
-    assert "1 runs are in only one of the two folders" in compared.stdout + compared.stderr
+    said = compared.stdout + compared.stderr
+    assert "2 run(s) in only one of the two folders were left out" in said
+    assert "have no embedding" not in said  # sub-00040 has two here
     runs = table_of(both, "swift", "group_desc-swift_embedding.tsv")
-    assert len(runs) == 79
+    assert len(runs) == 78
     other, _ = collect_runs(both / "neurostorm", RunFilter())
     assert other.label == "neurostorm"
     assert runs["name"].tolist() == other.table["name"].tolist()
@@ -97,6 +100,7 @@ def test_page_and_sidecars_say_what_is_compared(both, compared):
     page = (both / "swift" / "group.html").read_text()
     assert "compare SwiFT (contrastive) with NeuroSTORM (neurostorm-mae)" in page
     assert "similarities of two runs in the two correlate with r = 0." in page
+    assert re.search(r"from the compared embedding \d\.\d\d, (clearly worse|no clear diff)", page)
     about = json.loads((both / "swift" / "group_desc-swift_probes.json").read_text())
     assert about["Compared"]["Embeddings"][0]["variant"] == "neurostorm-mae"
     assert about["Compared"]["Folder"] == str(both / "neurostorm")
@@ -135,7 +139,7 @@ def test_networks_are_not_mixed(both, tmp_path):
         done = run_app(both / "fmriprep", mixed, "group", *flags)
         assert done.returncode == 2
         assert "several networks" in done.stderr
-        assert "NeuroSTORM (79 runs)" in done.stderr
+        assert "NeuroSTORM (78 run(s))" in done.stderr
         assert "--compare" in done.stderr
 
 
@@ -154,6 +158,32 @@ def test_folders_that_cannot_be_compared(both, tmp_path):
     done = group(both, "swift", "--compare", other)
     assert done.returncode == 2
     assert "contains none of the runs" in done.stderr
+
+
+def test_the_folder_with_two_kinds_is_named(both, tmp_path):
+    other = shutil.copytree(both / "neurostorm", tmp_path / "other")
+    (file, *_) = sorted(other.rglob("*_embedding.json"))
+    about = json.loads(file.read_text())
+    about["Preprocessing"]["Quantisation"] = "int8"
+    file.write_text(json.dumps(about))
+    done = group(both, "swift", "--compare", other)
+    assert done.returncode == 2
+    assert f"--compare {other}: the embeddings are of 2 kinds" in done.stderr
+
+
+def test_a_dry_run_lists_the_runs_of_both(both):
+    done = group(both, "swift", "--dry-run", "--compare", both / "neurostorm")
+    assert len(done.stdout.splitlines()) == 1 + 78
+    done = group(both, "swift", "--dry-run")
+    assert len(done.stdout.splitlines()) == 1 + 80
+
+
+def test_folders_inside_the_output_folder_are_not_read(both, tmp_path):
+    outer = shutil.copytree(both / "neurostorm", tmp_path / "outer")
+    shutil.copytree(both / "swift", outer / "old" / "swift")
+    shutil.copytree(both / "neurostorm", outer / "neurostorm")
+    runs, problems = collect_runs(outer, RunFilter())
+    assert (runs.label, len(runs.table), problems) == ("neurostorm", 78, [])
 
 
 def test_agreement_of_equal_independent_and_too_few_runs():

@@ -135,9 +135,11 @@ def test_a_network_in_a_module_and_its_state_dict(tiny):
     network = NeuroSTORM(**tiny[0])
     assert network_of(torch.nn.Sequential(network)) is network
     released = NeuroSTORM(**RELEASED_CONFIG).state_dict()
-    found = network_of(released)
-    assert isinstance(found, NeuroSTORM)
-    assert same(found, released)
+    of_checkpoint = {f"model.{name}": tensor for name, tensor in released.items()}
+    for given in (released, of_checkpoint | {"model.mask_token": torch.ones(3)}):
+        found = network_of(given)
+        assert isinstance(found, NeuroSTORM)
+        assert same(found, released)
 
 
 def test_conversion_and_verification(tmp_path, tiny, capsys):

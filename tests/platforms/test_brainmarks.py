@@ -11,6 +11,7 @@ import pytest
 import torch
 from app import ROOT, missing
 from make_data import write_bundle
+from torch.utils.data import default_collate
 
 from swift_bids import NeuroSTORM, SwiFT, embed
 from swift_bids.base.backbones import BACKBONES
@@ -74,8 +75,8 @@ def test_tokens_equal_those_of_the_app(brain, variant, n_volumes, tr):
     network, transform = network_of(variant), Transform(variant)
     images = nib.Nifti1Image(bold, RAS), nib.Nifti1Image(brain.astype(np.uint8), RAS)
     expected = embed(*images, tr=tr, weights=network, variant=variant).tokens
-    done = transform(sample)
-    batch = {name: torch.stack([tensor, tensor]) for name, tensor in done.items()}
+    batch = default_collate([transform(sample | {"target": 1})] * 2)
+    assert batch.pop("target").tolist() == [1, 1]  # as Brainmarks does
     with torch.inference_mode():
         tokens = Encoder(network, transform.index).tokens(batch)
     assert torch.equal(tokens[0], tokens[1])
@@ -118,7 +119,7 @@ def test_the_model_is_frozen_and_can_be_trained(brain, tmp_path):
     transform, model = make_model("neurostorm-mae", Encoder, weights=tmp_path / "w", max_chunks=1)
     assert isinstance(model.network, NeuroSTORM)
     assert not any(parameter.requires_grad for parameter in model.parameters())
-    batch = {name: t[None] for name, t in transform(make_run(brain, 20, 0.8)[1]).items()}
+    batch = default_collate([transform(make_run(brain, 20, 0.8)[1])])
     assert not model.tokens(batch).requires_grad
     model.requires_grad_(True)
     model.tokens(batch).mean().backward()
