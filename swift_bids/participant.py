@@ -44,7 +44,8 @@ def run_participant_level(settings: ParticipantSettings, dataset: Dataset) -> in
         The command cannot run at all.
     """
     participants = settings.participants
-    refuse_other_network(settings.output_dir, BACKBONES[settings.embedding.variant].network)
+    if not settings.reports_only:
+        refuse_other_network(settings.output_dir, BACKBONES[settings.embedding.variant].network)
     labels, problems = dataset.choose(
         participants.labels, participants.excluded, participants.batch
     )

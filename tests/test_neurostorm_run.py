@@ -173,6 +173,11 @@ def test_another_network_is_refused(finished, neurostorm_bundle, small_bundle):
     done = run_app(finished / "in", finished / "none", "participant", "--weights", small_bundle)
     assert done.returncode == 2
     assert "contains embeddings of NeuroSTORM; choose another folder" in done.stderr
+    page = finished / "none" / "sub-1.html"
+    page.unlink()
+    done = run_app(finished / "in", finished / "none", "participant", "--reports-only")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "NeuroSTORM" in page.read_text()
     done = run_app(finished / "in", finished / "none", "participant", "--dry-run")
     assert done.returncode == 2
     assert "contains embeddings of NeuroSTORM" in done.stderr

@@ -71,11 +71,6 @@ class Provenance:
             input_type=dataset.input_type,
         )
 
-    @property
-    def label(self) -> str:
-        """Label of the network, which is the `desc` of its outputs."""
-        return BACKBONES[self.settings.variant].network.label
-
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Provenance:
         """Build a `Provenance` from the output of `dataclasses.asdict`."""
