@@ -76,7 +76,8 @@ class Mamba(nn.Module):
         return nn.Identity()
 
     def forward(self, u: Tensor) -> Tensor:
-        x, gate = linear(u, self.in_proj).chunk(2, dim=-1)
+        # Tokens first: one token of all sequences lies together in memory, as the scan needs it.
+        x, gate = linear(u.transpose(0, 1).contiguous(), self.in_proj).chunk(2, dim=-1)
         x = F.silu(self._convolve(x))
         steps, b, c = linear(x, self.x_proj).split([self.rank, _STATES, _STATES], dim=-1)
         steps = F.linear(steps, self.dt_proj.weight)
@@ -84,20 +85,20 @@ class Mamba(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             kind = self.A_log.dtype
             x, gate, steps, b, c = (t.to(kind) for t in (x, gate, steps, b, c))
-            a = -torch.exp(self.A_log)
+            a, bias = -torch.exp(self.A_log), self.dt_proj.bias
             if x.is_cuda and (scan := _scan_of_mamba_ssm()):
-                x, gate, steps, b, c = (t.transpose(1, 2) for t in (x, gate, steps, b, c))
-                bias = self.dt_proj.bias
+                x, gate, steps, b, c = (t.permute(1, 2, 0) for t in (x, gate, steps, b, c))
                 return scan(
                     x, steps, a, b, c, self.D, z=gate, delta_bias=bias, delta_softplus=True
                 ).transpose(1, 2)
-            y = selective_scan(x, F.softplus(steps + self.dt_proj.bias), a, b, c)
-            return (y + self.D * x) * F.silu(gate)
+            y = selective_scan(x, F.softplus(steps + bias), a, b, c)
+            return (torch.addcmul(y, x, self.D) * F.silu(gate)).transpose(0, 1)
 
     def _convolve(self, x: Tensor) -> Tensor:
-        """Convolve each channel over the token and the three before it."""
+        """Convolve each channel of (token, sequence, channel) over the token and the three before
+        it."""
         weight = self.conv1d.weight[:, 0].T  # (4, channel), the oldest token first
         y = x * weight[-1]
-        for distance in range(1, min(_CONVOLUTION, x.shape[1])):
-            y[:, distance:] += x[:, :-distance] * weight[-1 - distance]
+        for distance in range(1, min(_CONVOLUTION, len(x))):
+            y[distance:].addcmul_(x[:-distance], weight[-1 - distance])
         return y if self.conv1d.bias is None else y + self.conv1d.bias

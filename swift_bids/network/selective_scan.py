@@ -13,6 +13,7 @@ The states of all tokens would take gigabytes, so the backward pass computes the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -32,34 +33,39 @@ _WINDOWS_BACKWARD = 8
 
 
 def selective_scan(x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """Scan sequences of tokens.
+    """Scan sequences of tokens, one in each window.
 
     Parameters
     ----------
     x, delta
-        (window, token, channel): input and step size.
+        (token, window, channel): input and step size.
     a
         (channel, state): A, negative.
     b, c
-        (window, token, state): B and C.
+        (token, window, state): B and C.
 
     Returns
     -------
     Tensor
-        y, (window, token, channel), without the skip connection D x.
+        y, (token, window, channel), without the skip connection D x.
     """
     if x.is_cpu:
         return _StepByStep.apply(x, delta, a, b, c)
-    windows = max(1, _MAX_VALUES // (x.shape[1] * a.numel()))
-    parts = zip(*(tensor.split(windows) for tensor in (x, delta, b, c)))
+    parts = _parts(max(1, _MAX_VALUES // (len(x) * a.numel())), x, delta, b, c)
     if not torch.is_grad_enabled():
-        return torch.cat([in_segments(x, delta, a, b, c) for x, delta, b, c in parts])
+        return torch.cat([in_segments(x, delta, a, b, c) for x, delta, b, c in parts], dim=1)
     return torch.cat(
         [
             checkpoint(in_segments, x, delta, a, b, c, use_reentrant=False)
             for x, delta, b, c in parts
-        ]
+        ],
+        dim=1,
     )
+
+
+def _parts(windows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield some windows of all tensors at a time."""
+    return zip(*(tensor.split(windows, dim=1) for tensor in tensors))
 
 
 class _StepByStep(torch.autograd.Function):
@@ -75,13 +81,12 @@ class _StepByStep(torch.autograd.Function):
     def backward(context: Any, of_y: Tensor) -> tuple[Tensor, ...]:
         x, delta, a, b, c = context.saved_tensors
         of_a = torch.zeros_like(a)
-        parts = zip(*(tensor.split(_WINDOWS_BACKWARD) for tensor in (x, delta, b, c, of_y)))
         gradients = []
-        for x, delta, b, c, of_y in parts:
-            *of_part, added = _gradients(x, delta, a, b, c, of_y)
+        for part in _parts(_WINDOWS_BACKWARD, x, delta, b, c, of_y):
+            *of_part, added = _gradients(a, *part)
             gradients.append(of_part)
             of_a += added
-        of_x, of_delta, of_b, of_c = (torch.cat(tensors) for tensors in zip(*gradients))
+        of_x, of_delta, of_b, of_c = (torch.cat(tensors, dim=1) for tensors in zip(*gradients))
         return of_x, of_delta, of_a, of_b, of_c
 
 
@@ -91,33 +96,30 @@ def step_by_step(x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor) -> T
     States come before channels, which fill the vectors of the processor.
     """
     a = a.T[:, None].contiguous()  # (state, 1, channel)
-    y = torch.empty_like(x)
-    windows, tokens = min(_WINDOWS, len(x)), min(_STEPS, x.shape[1])
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    windows, tokens = min(_WINDOWS, x.shape[1]), min(_STEPS, len(x))
     # Used again and again: memory that is new costs more than the arithmetic.
     state = x.new_empty(len(a), windows, x.shape[2])
     memory = x.new_empty(2, tokens, *state.shape)
-    parts = (tensor.split(windows) for tensor in (x, delta, b, c, y))
-    for part_x, part_delta, part_b, part_c, part_y in zip(*parts):
-        steps = part_delta.transpose(0, 1).contiguous()  # (token, window, channel)
-        inputs = (steps * part_x.transpose(0, 1)).unsqueeze(1)
-        steps = steps.unsqueeze(1)
-        part_b, part_c = (_by_token(tensor) for tensor in (part_b, part_c))
-        used = state[:, : len(part_x)].zero_()
-        for start in range(0, len(steps), tokens):
+    for part_x, part_delta, part_b, part_c, part_y in _parts(windows, x, delta, b, c, y):
+        inputs, part_delta = ((part_delta * part_x).unsqueeze(1), part_delta.unsqueeze(1))
+        part_b, part_c = _states_first(part_b), _states_first(part_c)
+        used = state[:, : part_x.shape[1]].zero_()
+        for start in range(0, len(x), tokens):
             now = slice(start, start + tokens)
-            decay, states = memory[:, : len(steps[now]), :, : len(part_x)]
-            torch.mul(steps[now], a, out=decay).exp_()
+            decay, states = memory[:, : len(inputs[now]), :, : part_x.shape[1]]
+            torch.mul(part_delta[now], a, out=decay).exp_()
             torch.mul(inputs[now], part_b[now], out=states)
             before = used
             for after, factor in zip(states, decay):
                 before = after.addcmul_(before, factor)
             used.copy_(before)
-            part_y[:, now] = states.mul_(part_c[now]).sum(1).transpose(0, 1)
+            torch.sum(states.mul_(part_c[now]), dim=1, out=part_y[now])
     return y
 
 
 def _gradients(
-    x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, of_y: Tensor
+    a: Tensor, x: Tensor, delta: Tensor, b: Tensor, c: Tensor, of_y: Tensor
 ) -> tuple[Tensor, ...]:
     """Gradients with respect to x, delta, b, c and a, given those with respect to y.
 
@@ -125,8 +127,7 @@ def _gradients(
     follow from the last token to the first.
     """
     a = a.T[:, None]  # (state, 1, channel)
-    x, delta, of_y = (tensor.transpose(0, 1).contiguous() for tensor in (x, delta, of_y))
-    b, c = _by_token(b), _by_token(c)  # (token, state, window, 1)
+    b, c = _states_first(b), _states_first(c)
     decay = torch.exp(delta.unsqueeze(1) * a)  # (token, state, window, channel)
     inputs = (delta * x).unsqueeze(1)
     states = inputs * b
@@ -144,40 +145,38 @@ def _gradients(
     of_exponents[0] = 0
     of_delta = (of_exponents * a).sum(1).addcmul_(of_inputs, x)
     of_a = (of_exponents * delta.unsqueeze(1)).sum((0, 2)).T
-    of_x = of_inputs * delta
-    of_b, of_c = (tensor.permute(2, 0, 1) for tensor in (of_b, of_c))
-    return of_x.transpose(0, 1), of_delta.transpose(0, 1), of_b, of_c, of_a
+    return of_inputs * delta, of_delta, of_b.transpose(1, 2), of_c.transpose(1, 2), of_a
 
 
-def _by_token(tensor: Tensor) -> Tensor:
-    """(window, token, state) -> (token, state, window, 1)."""
-    return tensor.permute(1, 2, 0).unsqueeze(-1).contiguous()
+def _states_first(tensor: Tensor) -> Tensor:
+    """(token, window, state) -> (token, state, window, 1)."""
+    return tensor.transpose(1, 2).unsqueeze(-1).contiguous()
 
 
 def in_segments(x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """Scan all segments of `SEGMENT` tokens at the same time, then carry their states over; as for
     `selective_scan`."""
-    windows, tokens, channels = x.shape
+    tokens, windows, channels = x.shape
     missing = -tokens % SEGMENT  # steps of size 0 change no state
 
     def segments(tensor: Tensor) -> Tensor:
-        """(window, token, ...) -> (window, segment, token of the segment, ...)."""
-        padded = torch.nn.functional.pad(tensor, (0, 0, 0, missing))
-        return padded.view(windows, -1, SEGMENT, tensor.shape[-1])
+        """(token, window, ...) -> (segment, token of the segment, window, ...)."""
+        padded = torch.nn.functional.pad(tensor, (0, 0, 0, 0, 0, missing))
+        return padded.view(-1, SEGMENT, windows, tensor.shape[-1])
 
     delta, b, c = segments(delta), segments(b), segments(c)
     inputs = (delta * segments(x)).unsqueeze(-1) * b.unsqueeze(3)  # (..., channel, state)
     decay = torch.exp(delta.unsqueeze(-1) * a)
     # What has become of the state before a segment, after each of its tokens.
-    remains = torch.exp(delta.cumsum(2).unsqueeze(-1) * a)
-    state = inputs.new_zeros(*inputs.shape[:2], *inputs.shape[3:])
+    remains = torch.exp(delta.cumsum(1).unsqueeze(-1) * a)
+    state = torch.zeros_like(inputs[:, 0])
     within = []
     for token in range(SEGMENT):
-        state = decay[:, :, token] * state + inputs[:, :, token]
+        state = decay[:, token] * state + inputs[:, token]
         within.append(state)
-    begin = [torch.zeros_like(state[:, 0])]
-    for segment in range(state.shape[1] - 1):
-        begin.append(remains[:, segment, -1] * begin[-1] + state[:, segment])
-    states = torch.stack(within, dim=2) + remains * torch.stack(begin, dim=1).unsqueeze(2)
-    y = torch.einsum("wstdn,wstn->wstd", states, c)
-    return y.reshape(windows, -1, channels)[:, :tokens]
+    begin = [torch.zeros_like(state[0])]
+    for end, added in zip(remains[:-1, -1], state):
+        begin.append(end * begin[-1] + added)
+    states = torch.stack(within, dim=1) + remains * torch.stack(begin).unsqueeze(1)
+    y = torch.einsum("stwdn,stwn->stwd", states, c)
+    return y.reshape(-1, windows, channels)[:tokens]

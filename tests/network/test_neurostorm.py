@@ -48,16 +48,16 @@ def deviation(output, expected) -> float:
 def sequential(x, delta, a, b, c):
     """The formula of the paper, one token after the other (Gu and Dao 2023, equation 2)."""
     state, y = 0, []
-    for t in range(x.shape[1]):
-        decay = torch.exp(delta[:, t, :, None] * a)
-        state = decay * state + (delta[:, t] * x[:, t])[..., None] * b[:, t, None]
-        y.append((state * c[:, t, None]).sum(-1))
-    return torch.stack(y, dim=1)
+    for t in range(len(x)):
+        decay = torch.exp(delta[t, :, :, None] * a)
+        state = decay * state + (delta[t] * x[t])[..., None] * b[t, :, None]
+        y.append((state * c[t, :, None]).sum(-1))
+    return torch.stack(y)
 
 
 def scan_input(tokens, kind, windows=3, channels=5, step=0.1):
     generator = torch.Generator().manual_seed(tokens)
-    shapes = {"x": (windows, tokens, channels), "b": (windows, tokens, 16)}
+    shapes = {"x": (tokens, windows, channels), "b": (tokens, windows, 16)}
     x, c = (torch.randn(shapes[n], generator=generator).to(kind) for n in ("x", "b"))
     delta = step * torch.rand(shapes["x"], generator=generator).to(kind)
     a = -16 * torch.rand(channels, 16, generator=generator).to(kind)
@@ -208,9 +208,9 @@ def test_mamba_ssm_scans_on_gpus_where_it_is_installed(monkeypatch):
 
     def selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
         assert delta_softplus
-        u, delta, B, C, z = (tensor.transpose(1, 2) for tensor in (u, delta, B, C, z))
+        u, delta, B, C, z = (tensor.permute(2, 0, 1) for tensor in (u, delta, B, C, z))
         y = sequential(u, F.softplus(delta + delta_bias), A, B, C) + D * u
-        return (y * F.silu(z)).transpose(1, 2)
+        return (y * F.silu(z)).permute(1, 2, 0)
 
     module = types.ModuleType("mamba_ssm.ops.selective_scan_interface")
     module.selective_scan_fn = selective_scan_fn
