@@ -11,7 +11,7 @@ import numpy as np
 from swift_bids.base.backbones import NETWORKS
 from swift_bids.base.errors import Problem, UsageError
 from swift_bids.group.figures import evenly_spaced
-from swift_bids.group.load import Embedded, check_kinds, collect_runs, kind_columns
+from swift_bids.group.load import Embedded, check_kinds, collect_runs
 from swift_bids.group.run_filter import RunFilter
 from swift_bids.group.similarity import centred
 
@@ -46,9 +46,8 @@ class Compared:
     @property
     def described(self) -> dict[str, Any]:
         """For the sidecars."""
-        columns = ["variant", "weights", "random_weights", *kind_columns(self.runs.table)]
-        kinds = self.runs.table[columns].drop_duplicates().to_dict("records")
-        return {"Folder": str(self.folder), "Embeddings": kinds, "Agreement": self.agreement}
+        known = None if np.isnan(self.agreement) else self.agreement
+        return {"Folder": str(self.folder), "Embeddings": self.runs.kinds, "Agreement": known}
 
 
 def title_of(runs: Embedded) -> str:

@@ -79,6 +79,12 @@ class Embedded:
         return bool(self.table["participant_id"].duplicated().any())
 
     @property
+    def kinds(self) -> list[dict[str, Any]]:
+        """Weights and settings of each kind of embeddings, for the sidecars."""
+        columns = ["variant", "weights", "random_weights", *kind_columns(self.table)]
+        return self.table[columns].drop_duplicates().to_dict("records")
+
+    @property
     def with_features(self) -> pd.DataFrame:
         """The table with one more column per feature, such as `swift000` ... `swift287`."""
         names = feature_names(self.label, self.features.shape[1])

@@ -13,7 +13,7 @@ from swift_bids.base.files import write_json, write_text
 from swift_bids.group.compare import Compared
 from swift_bids.group.connectivity import Connectivity
 from swift_bids.group.figures import probes_figure, svg
-from swift_bids.group.load import Embedded, kind_columns
+from swift_bids.group.load import Embedded
 from swift_bids.group.probes.scores import COMPARED, EMBEDDING
 from swift_bids.group.similarity import FULL_MATRIX, similarity_matrix
 from swift_bids.outputs.provenance import GENERATED_BY
@@ -98,11 +98,9 @@ class GroupResults:
     @property
     def made_by(self) -> dict[str, Any]:
         """Software, kinds of embeddings and settings, as recorded in every sidecar."""
-        columns = ["variant", "weights", "random_weights", *kind_columns(self.runs.table)]
-        kinds = self.runs.table[columns].drop_duplicates().to_dict("records")
         return {
             "GeneratedBy": [GENERATED_BY],
-            "Embeddings": kinds,
+            "Embeddings": self.runs.kinds,
             "Settings": self.settings,
             **({"Compared": self.compared.described} if self.compared else {}),
         }
