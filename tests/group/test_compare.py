@@ -162,7 +162,7 @@ def test_folders_that_cannot_be_compared(both, tmp_path):
 
 def test_the_folder_with_two_kinds_is_named(both, tmp_path):
     other = shutil.copytree(both / "neurostorm", tmp_path / "other")
-    (file, *_) = sorted(other.rglob("*_embedding.json"))
+    (file, *_) = sorted(other.rglob("sub-*_embedding.json"))
     about = json.loads(file.read_text())
     about["Preprocessing"]["Quantisation"] = "int8"
     file.write_text(json.dumps(about))
