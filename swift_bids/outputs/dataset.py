@@ -83,7 +83,10 @@ def refuse_other_network(output_dir: Path, network: Network) -> None:
     """Raise UsageError if the folder contains embeddings of another network, by descriptions.tsv,
     which lists the labels in its file names."""
     file = output_dir / "descriptions.tsv"
-    table = read_table(file, "desc_id") if file.is_file() else None
+    try:
+        table = read_table(file, "desc_id") if file.is_file() else None
+    except OSError:  # `check_output_dir` says why
+        return
     labels = set() if table is None else set(table["desc_id"])
     for other in NETWORKS.values():
         if other != network and f"desc-{other.label}" in labels:
