@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from swift_bids.base.backbones import BACKBONES
+from swift_bids.base.backbones import BACKBONES, DEFAULT_VARIANT
 from swift_bids.base.errors import Problem, UsageError, report_problems
 from swift_bids.base.files import remove_parts
 from swift_bids.base.locks import exclusive
@@ -94,11 +94,15 @@ def weights_of(settings: ParticipantSettings, work_dir: Path) -> Weights:
         They cannot be used.
     """
     source, random = settings.weights.source, settings.weights.random
+    variant = settings.embedding.variant
     if random and source is None:
         from swift_bids.network.bundles import write_random_bundle
 
-        source = str(write_random_bundle(work_dir / "random_weights", settings.embedding.variant))
-    weights = find_weights(source, settings.embedding.variant, random, work_dir)
+        # each network in its own folder, since calls may share a work folder
+        label = BACKBONES[variant].network.label
+        other = "" if label == BACKBONES[DEFAULT_VARIANT].network.label else f"_{label}"
+        source = str(write_random_bundle(work_dir / f"random_weights{other}", variant))
+    weights = find_weights(source, variant, random, work_dir)
     _LOG.info("weights: %s (SHA-256 %s)", weights.file, weights.sha256)
     if weights.random:
         _LOG.warning("RANDOM WEIGHTS: the embeddings of this call mean nothing")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from swift_bids.base.backbones import NETWORKS
-from swift_bids.base.errors import Problem, UsageError
+from swift_bids.base.errors import Problem, UsageError, some_of
 from swift_bids.group.figures import evenly_spaced
 from swift_bids.group.load import Embedded, check_kinds, collect_runs
 from swift_bids.group.run_filter import RunFilter
@@ -17,6 +17,8 @@ from swift_bids.group.similarity import centred
 
 #: Most runs whose similarities are correlated: 2,000 runs make two million pairs.
 _MAX_FOR_AGREEMENT = 2000
+#: Most names of runs in a sentence.
+_MAX_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ class Compared:
     folder
         The output folder.
     runs
-        Its runs, in the order of those with which they are compared.
+        Its runs that the folder of the call has, too.
+    rows
+        (run,) their rows in the table of the call.
     agreement
         Correlation over pairs of runs between their similarities in the two networks (cosine of
         the centred embeddings); NaN for fewer than three runs.
@@ -36,7 +40,14 @@ class Compared:
 
     folder: Path
     runs: Embedded
+    rows: np.ndarray
     agreement: float
+
+    def beside(self, runs: Embedded) -> Embedded:
+        """Return the other embeddings for all runs of the call; NaN where there is none."""
+        features = np.full((len(runs.table), self.runs.features.shape[1]), np.nan, np.float32)
+        features[self.rows] = self.runs.features
+        return replace(self.runs, table=runs.table, features=features)
 
     @property
     def title(self) -> str:
@@ -56,10 +67,10 @@ def title_of(runs: Embedded) -> str:
     return f"{NETWORKS[runs.label].title} ({variants})"
 
 
-def add_compared(
+def read_compared(
     folder: Path, output_dir: Path, runs: Embedded, run_filter: RunFilter, allow_mixed: bool
-) -> tuple[Embedded, Compared, list[str], list[Problem]]:
-    """Read the other folder, and keep the runs that both have.
+) -> tuple[Compared, list[str], list[Problem]]:
+    """Read the embeddings of the same runs in the other folder.
 
     Parameters
     ----------
@@ -70,10 +81,8 @@ def add_compared(
 
     Returns
     -------
-    runs : Embedded
-        Those that the other folder has, too.
     compared : Compared
-        Their other embeddings.
+        The other embeddings.
     notes : list of str
         How many runs are in one folder only.
     problems : list of Problem
@@ -82,24 +91,28 @@ def add_compared(
     Raises
     ------
     UsageError
-        The folder is the same, has no embeddings or none of these runs, or those of several kinds.
+        The folder is the same, does not exist, has none of these runs, or has those of several
+        kinds.
     """
-    if folder.resolve() == output_dir.resolve():
-        raise UsageError(f"--compare {folder}: is the output folder itself; give another one")
-    folder = folder.resolve()
+    folder, named = folder.resolve(), f"--compare {folder}"
+    if folder == output_dir.resolve():
+        raise UsageError(f"{named}: this is the output folder itself; give another one")
+    if not folder.is_dir():
+        raise UsageError(f"{named}: does not exist; give the output folder of another network")
     others, problems = collect_runs(folder, run_filter)
     place = {name: row for row, name in enumerate(others.table["name"])}
-    kept = runs.table["name"].isin(place).to_numpy()
-    if not kept.any():
-        raise UsageError(f"--compare {folder}: contains none of the runs of {output_dir}")
-    shared = _rows(runs, np.flatnonzero(kept))
-    same = _rows(others, np.array([place[name] for name in shared.table["name"]]))
-    check_kinds(same.table, allow_mixed, f"--compare {folder}: ")
-    n_left_out = len(kept) - kept.sum() + len(place) - kept.sum()
+    rows = np.flatnonzero(runs.table["name"].isin(place))
+    if not len(rows):
+        raise UsageError(f"{named}: contains none of the runs of {output_dir}")
+    same = _rows(others, np.array([place[name] for name in runs.table["name"].iloc[rows]]))
+    check_kinds(same.table, allow_mixed, f"{named}: ")
     notes = []
-    if n_left_out:
-        notes.append(f"--compare: {n_left_out} run(s) in only one of the two folders were left out")
-    return shared, Compared(folder, same, agreement(shared, same)), notes, problems
+    if lacking := sorted(set(runs.table["name"]) - set(place)):
+        notes.append(
+            f"{folder} lacks {len(lacking)} run(s), which are not compared: "
+            f"{some_of(lacking, _MAX_LISTED)}"
+        )
+    return Compared(folder, same, rows, agreement(_rows(runs, rows), same)), notes, problems
 
 
 def agreement(runs: Embedded, others: Embedded) -> float:

@@ -58,11 +58,16 @@ def collect_features(output_dir: Path, results: GroupResults, analysis: Analysis
     rows = "sessions" if analysis.by_session else "participants"
     units = session_names(runs) if analysis.by_session else runs["participant_id"]
     sets: dict[str, FeatureSet] = {EMBEDDING: Table(analysis.embedded.features.astype(np.float64))}
-    if results.compared is not None:
-        others = average_runs(results.compared.runs, units)
-        sets[COMPARED] = Table(others.features.astype(np.float64))
     omitted: dict[str, str] = {}
     usable = np.ones(len(table), dtype=bool)
+    if results.compared is not None:
+        others = average_runs(results.compared.beside(results.runs), units).features
+        known = ~np.isnan(others).any(axis=1)
+        if (~known).mean() <= _MAX_LACKING:
+            sets[COMPARED] = Table(others.astype(np.float64))
+            usable &= known
+        else:
+            omitted[COMPARED] = f"{(~known).sum()} of {len(known)} {rows} lack it"
     over_time, problems = collect_positions(output_dir, runs, units, results.runs.label)
     results.problems += [p for p in problems if p not in results.problems]
     known = ~np.isnan(over_time).any(axis=(1, 2))

@@ -21,7 +21,7 @@ from swift_bids.group.analysis import plan_analyses
 from swift_bids.group.average import average_by_participant
 from swift_bids.group.baselines import motion
 from swift_bids.group.clean import clean_columns
-from swift_bids.group.compare import add_compared
+from swift_bids.group.compare import read_compared
 from swift_bids.group.conditions import compare_conditions, conditions_of
 from swift_bids.group.connectivity import MAX_RUNS, collect_connectivity
 from swift_bids.group.identification import identification
@@ -74,9 +74,8 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
     compared, of_compared = None, list[str]()
     with _timed("reading"):
         runs, problems = collect_runs(output_dir, run_filter)
-        everybody = set(runs.table["participant_id"])
         if settings.compare is not None:
-            runs, compared, of_compared, unreadable = add_compared(
+            compared, of_compared, unreadable = read_compared(
                 settings.compare, output_dir, runs, run_filter, settings.allow_mixed
             )
             problems += unreadable
@@ -99,11 +98,11 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
     results = GroupResults(runs, participants, n_kinds, problems, settings.recorded, not_done)
     results.notes = [*of_compared, *notes, *of_sessions, *of_columns]
     results.compared = compared
-    if results.any_random_weights:
-        _LOG.warning("RANDOM WEIGHTS: the embeddings in these tables mean nothing")
+    if results.random_weights:
+        _LOG.warning("RANDOM WEIGHTS: %s mean nothing", results.random_weights)
     for note in results.notes:
         _LOG.warning("%s", note)
-    results.missing = _missing(dataset, run_filter, everybody)
+    results.missing = _missing(dataset, run_filter, set(participants.table["participant_id"]))
     write_dataset_files(output_dir, dataset, NETWORKS[runs.label])
     write_participants(output_dir, listed, descriptions)
     with _timed("outliers, neighbours and duplicates"):
@@ -191,7 +190,7 @@ def _identification(
     table = results.runs.table
     sets = {EMBEDDING: results.runs.features}
     if results.compared is not None:
-        sets[COMPARED] = results.compared.runs.features
+        sets[COMPARED] = results.compared.beside(results.runs).features
     sets[MOTION] = motion(table)
     if results.connectivity is not None and results.connectivity.by_run is not None:
         sets[CONNECTIVITY] = results.connectivity.by_run

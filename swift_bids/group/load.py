@@ -79,6 +79,11 @@ class Embedded:
         return bool(self.table["participant_id"].duplicated().any())
 
     @property
+    def has_random_weights(self) -> bool:
+        """Whether a network with random weights made any of the embeddings."""
+        return bool(self.table["random_weights"].any())
+
+    @property
     def kinds(self) -> list[dict[str, Any]]:
         """Weights and settings of each kind of embeddings, for the sidecars."""
         columns = ["variant", "weights", "random_weights", *kind_columns(self.table)]

@@ -86,10 +86,12 @@ class GroupResults:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def any_random_weights(self) -> bool:
-        """Whether a network with random weights made any of the embeddings."""
-        of_compared = [self.compared.runs] if self.compared else []
-        return any(e.table["random_weights"].any() for e in (self.runs, *of_compared))
+    def random_weights(self) -> str:
+        """Which embeddings a network with random weights made; empty if none."""
+        of_compared = self.compared is not None and self.compared.runs.has_random_weights
+        if self.runs.has_random_weights:
+            return "these embeddings"
+        return "the compared embeddings" if of_compared else ""
 
     def file(self, output_dir: Path, name: str) -> Path:
         """Path of a table or figure of this module."""

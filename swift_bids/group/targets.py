@@ -19,7 +19,7 @@ from swift_bids.group.feature_sets import POSITIONS_AND_TOKENS, collect_features
 from swift_bids.group.mask_effects import VOLUME, associated_with_mask, volume_target
 from swift_bids.group.probes.features import FeatureSet, Table
 from swift_bids.group.probes.probe import fit_probe
-from swift_bids.group.probes.scores import ACQUISITION, EMBEDDING, NOT_HARMONISED
+from swift_bids.group.probes.scores import ACQUISITION, COMPARED, EMBEDDING, NOT_HARMONISED
 from swift_bids.group.tables import GroupResults
 from swift_bids.settings import GroupSettings
 
@@ -73,7 +73,7 @@ def report_not_done(results: GroupResults, settings: GroupSettings) -> None:
     for column, reason in results.not_done.items():
         if settings.targets and column in settings.targets:
             results.problems.append(Problem("", f"--target {column}", reason))
-        elif column.startswith("baseline "):
+        elif column.startswith("baseline ") or column == COMPARED:
             _LOG.warning("%s is omitted: %s", column, reason)
         elif column == POSITIONS_AND_TOKENS:
             _LOG.warning("%s are omitted: %s", column, reason)

@@ -99,23 +99,24 @@ def _comparison_sentences(results: GroupResults) -> list[tuple[bool, str]]:
     compared = results.compared
     if compared is None:
         return []
-    sentence = (
-        f"These tables compare {title_of(results.runs)} with {compared.title} of "
-        f"{compared.folder} (compared embedding) on the same {len(results.runs.table)} runs"
-    )
+    sentences = [
+        f"The compared embedding is that of {compared.title} in {compared.folder}; the embedding "
+        f"is that of {title_of(results.runs)}. Both exist for {len(compared.rows)} runs."
+    ]
     if not np.isnan(compared.agreement):
-        sentence += (
-            f"; the similarities of two runs in the two correlate with r = {compared.agreement:.2f}"
+        sentences.append(
+            f"Pairs of runs that are alike in one are alike in the other with a correlation of "
+            f"{compared.agreement:.2f}."
         )
     medians = [
         t["icc"].median() for t in (results.reliability, results.compared_reliability) if len(t)
     ]
     if len(medians) == 2:
-        sentence += (
-            f"; the median intraclass correlations of their features are {medians[0]:.2f} and "
-            f"{medians[1]:.2f}"
+        sentences.append(
+            f"The median intraclass correlation of the features is {medians[0]:.2f} for the "
+            f"embedding and {medians[1]:.2f} for the compared embedding."
         )
-    return [(True, sentence + ".")]
+    return [(True, sentence) for sentence in sentences]
 
 
 def _identification_sentences(table: pd.DataFrame) -> list[tuple[bool, str]]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save
 
-from swift_bids.base.backbones import BACKBONES, DEFAULT_VARIANT
+from swift_bids.base.backbones import DEFAULT_VARIANT
 from swift_bids.base.errors import UsageError
 from swift_bids.base.files import write_atomically, write_json
 from swift_bids.network.checkpoint import read_backbone
 from swift_bids.network.known_weights import digests_of
-from swift_bids.network.load import class_of, class_with
+from swift_bids.network.load import class_with, random_network
 from swift_bids.network.released import RELEASED_CONFIG
 from swift_bids.network.stored_weights import split_choice
 
@@ -43,11 +42,8 @@ def write_bundle(folder: str | Path, config: dict[str, Any], state: dict, **abou
 def write_random_bundle(folder: str | Path, variant: str = DEFAULT_VARIANT, seed: int = 0) -> Path:
     """Write random weights of a variant's network in the layout of the Hub bundles, and record
     their seed."""
-    network_class = class_of(BACKBONES[variant].network)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = network_class(**RELEASED_CONFIG)
-    return write_bundle(folder, RELEASED_CONFIG, network.state_dict(), random_weights_seed=seed)
+    state = random_network(variant, seed).state_dict()
+    return write_bundle(folder, RELEASED_CONFIG, state, random_weights_seed=seed)
 
 
 def convert_checkpoint(checkpoint: str | Path, folder: str | Path) -> Path:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from swift_bids.base.backbones import DEFAULT_VARIANT, Network
+import torch
+
+from swift_bids.base.backbones import BACKBONES, DEFAULT_VARIANT, Network
+from swift_bids.base.errors import UsageError
 from swift_bids.network.checkpoint import read_backbone
 from swift_bids.network.known_weights import HUB_IDS, REGISTRY
 from swift_bids.network.neurostorm import NeuroSTORM
+from swift_bids.network.released import RELEASED_CONFIG
 from swift_bids.network.skeleton import Skeleton
+from swift_bids.network.stored_weights import split_choice
 from swift_bids.network.swift import SwiFT
 from swift_bids.network.weights import find_weights
 
@@ -28,7 +33,7 @@ def from_pretrained(
     revision
         Branch, tag or commit of a Hub bundle.
     random_weights
-        Whether to accept a bundle of random weights.
+        Whether to accept a bundle of random weights, or to make some for a variant.
 
     Returns
     -------
@@ -42,6 +47,13 @@ def from_pretrained(
     """
     source = str(name_or_path)
     is_variant = source in HUB_IDS
+    if is_variant and random_weights:
+        return random_network(source)
+    if not is_variant and "/" not in source and not Path(split_choice(source)[0]).exists():
+        raise UsageError(
+            f"{source}: is neither a file or folder nor a variant; the variants are "
+            f"{', '.join(BACKBONES)}"
+        )
     weights = find_weights(
         None if is_variant else source,
         source if is_variant else DEFAULT_VARIANT,
@@ -71,6 +83,15 @@ def network_from_file(file: str | Path, device: str = "cpu") -> Skeleton:
     """
     weights = read_backbone(file, class_with)
     return weights.network.from_weights(weights).to(device)
+
+
+def random_network(variant: str, seed: int = 0) -> Skeleton:
+    """Make the network of a variant with random weights, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = class_of(BACKBONES[variant].network)(**RELEASED_CONFIG)
+    network.variant = variant
+    return network.eval()
 
 
 def class_of(network: Network) -> type[Skeleton]:

@@ -67,21 +67,22 @@ def compared(both):
 
 def test_the_tables_show_both_on_the_same_runs(both, compared):
     said = compared.stdout + compared.stderr
-    assert "2 run(s) in only one of the two folders were left out" in said
-    assert "have no embedding" not in said  # sub-00040 has two here
-    runs = table_of(both, "swift", "group_desc-swift_embedding.tsv")
-    assert len(runs) == 78
-    other, _ = collect_runs(both / "neurostorm", RunFilter())
-    assert other.label == "neurostorm"
-    assert runs["name"].tolist() == other.table["name"].tolist()
+    assert "lacks 2 run(s), which are not compared: sub-00040_task-rest_run-1" in said
+    assert "have no embedding" not in said
+    # the tables contain all runs of the folder, also those that the other one lacks
+    assert len(table_of(both, "swift", "group_desc-swift_embedding.tsv")) == 80
+    assert len(table_of(both, "swift", "group_desc-participants_embedding.tsv")) == 40
     found = table_of(both, "swift", "group_desc-swift_identification.tsv")
     rank1 = found[found["metric"] == "rank1"].set_index("features")["value"]
+    n_runs = found[found["metric"] == "rank1"].set_index("features")["n_runs"]
+    assert n_runs.tolist() == [80, 78, 80]
     assert list(rank1.index) == ["embedding", "compared embedding", "motion"]
     assert rank1["embedding"] > rank1["motion"]
     probes = table_of(both, "swift", "group_desc-swift_probes.tsv")
     planted = probes[(probes["target"] == "planted") & (probes["metric"] == "auroc")]
     planted = planted.set_index("features")
     assert {"embedding", "compared embedding", "motion"} <= set(planted.index)
+    assert planted["n_participants"].unique().tolist() == [39]  # those who have both
     # noise costs accuracy, and the difference to the embedding has an interval
     assert planted.loc["embedding", "value"] > planted.loc["compared embedding", "value"] > 0.5
     assert np.isfinite(planted.loc["compared embedding", ["gain", "gain_low", "gain_high"]]).all()
@@ -98,8 +99,11 @@ def test_the_tables_show_both_on_the_same_runs(both, compared):
 
 def test_page_and_sidecars_say_what_is_compared(both, compared):
     page = (both / "swift" / "group.html").read_text()
-    assert "compare SwiFT (contrastive) with NeuroSTORM (neurostorm-mae)" in page
-    assert "similarities of two runs in the two correlate with r = 0." in page
+    assert "The compared embedding is that of NeuroSTORM (neurostorm-mae) in" in page
+    assert "the embedding is that of SwiFT (contrastive). Both exist for 78 runs" in page
+    assert re.search(r"alike in the other with a correlation of 0\.\d\d\.", page)
+    assert "1" * 64 in page  # the SHA-256 of the compared weights
+    assert "Wang C." in page
     assert re.search(r"from the compared embedding \d\.\d\d, (clearly worse|no clear diff)", page)
     about = json.loads((both / "swift" / "group_desc-swift_probes.json").read_text())
     assert about["Compared"]["Embeddings"][0]["variant"] == "neurostorm-mae"
@@ -146,7 +150,10 @@ def test_networks_are_not_mixed(both, tmp_path):
 def test_folders_that_cannot_be_compared(both, tmp_path):
     done = group(both, "swift", "--compare", both / "swift")
     assert done.returncode == 2
-    assert "is the output folder itself" in done.stderr
+    assert "this is the output folder itself" in done.stderr
+    done = group(both, "swift", "--compare", both / "absent")
+    assert done.returncode == 2
+    assert f"--compare {both / 'absent'}: does not exist" in done.stderr
     done = group(both, "swift", "--compare", tmp_path)
     assert done.returncode == 2
     assert f"{tmp_path} has no embeddings" in done.stderr
@@ -171,11 +178,19 @@ def test_the_folder_with_two_kinds_is_named(both, tmp_path):
     assert f"--compare {other}: the embeddings are of 2 kinds" in done.stderr
 
 
-def test_a_dry_run_lists_the_runs_of_both(both):
-    done = group(both, "swift", "--dry-run", "--compare", both / "neurostorm")
-    assert len(done.stdout.splitlines()) == 1 + 78
-    done = group(both, "swift", "--dry-run")
-    assert len(done.stdout.splitlines()) == 1 + 80
+def test_a_folder_that_lacks_many_participants(both, tmp_path):
+    """Identification still compares what both have; the probes leave the other embedding out."""
+    few = shutil.copytree(both / "neurostorm", tmp_path / "few")
+    for number in range(1, 21):
+        shutil.rmtree(few / f"sub-{number:05d}")
+    root = shutil.copytree(both, tmp_path / "data")
+    done = group(root, "swift", "--compare", few)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "compared embedding is omitted: 21 of 40 participants lack it" in done.stdout
+    probes = table_of(root, "swift", "group_desc-swift_probes.tsv")
+    assert "compared embedding" not in set(probes["features"])
+    found = table_of(root, "swift", "group_desc-swift_identification.tsv").set_index("features")
+    assert found.loc["compared embedding", "n_runs"].unique().tolist() == [38]
 
 
 def test_folders_inside_the_output_folder_are_not_read(both, tmp_path):

@@ -119,6 +119,15 @@ def test_random_bundles_have_the_network_of_the_variant(tmp_path, variant):
     assert network.img_size == (96, 96, 96, BACKBONES[variant].network.chunk_volumes)
 
 
+def test_variants_with_random_weights_and_typing_errors():
+    network = from_pretrained("neurostorm-mae", random_weights=True)
+    assert (network.title, network.variant) == ("NeuroSTORM", "neurostorm-mae")
+    again = from_pretrained("neurostorm-mae", random_weights=True)
+    assert same(network, again.state_dict())
+    with pytest.raises(UsageError, match="the variants are contrastive, hcp-sex, neurostorm-mae"):
+        from_pretrained("neurostorm_mae")
+
+
 def test_the_variant_of_a_network():
     config = RELEASED_CONFIG | {"embed_dim": 6, "depths": (1,) * 4, "num_heads": (1,) * 4}
     swift, neurostorm = SwiFT(**config), NeuroSTORM(**config)
