@@ -356,7 +356,7 @@ def test_very_few_runs_make_a_page_without_warnings(made_up, tmp_path, labels):
     assert done.returncode == 0
     assert "Warning" not in done.stdout + done.stderr
     page = (root / "swift" / "group.html").read_text()
-    assert f"<strong>{len(labels)}</strong> runs of" in page
+    assert f"<strong>{len(labels)}</strong> run" in page
 
 
 def test_dry_run_lists_the_runs(made_up):
