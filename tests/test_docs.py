@@ -11,6 +11,7 @@ import pytest
 from app import ROOT
 
 from swift_bids.cli.parse import parse_arguments
+from swift_bids.cli.predict import build_parser as predict_parser
 from swift_bids.cli.sensitivity import split_run
 from swift_bids.cli.weights import build_parser as weights_parser
 
@@ -66,6 +67,9 @@ def test_commands_are_valid(page, command):
     if words[0] == "swift-bids" and words[1] == "weights":
         if "{" not in words[2]:  # stands for all subcommands
             weights_parser().parse_args(words[2:])
+        return
+    if words[:2] == ["swift-bids", "predict"]:
+        assert predict_parser().parse_args(words[2:])
         return
     if words[:2] == ["swift-bids", "sensitivity"]:
         assert len(words) == 2 or parse_arguments(split_run(words[2:])[1])

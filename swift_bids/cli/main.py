@@ -25,6 +25,7 @@ from swift_bids.base.errors import (
 )
 from swift_bids.base.signals import handle_signals, ignore_signals, signal_received
 from swift_bids.cli.parse import parse_arguments
+from swift_bids.cli.predict import run_predict_command
 from swift_bids.cli.sensitivity import split_run
 from swift_bids.cli.weights import ACTIONS, run_weights
 from swift_bids.execution.work_folder import check_work_dir, work_folder
@@ -44,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # "weights" may also be the name of a dataset folder
         if argv[:1] == ["weights"] and (argv[1:] == [] or argv[1] in (*ACTIONS, "-h", "--help")):
             return run_weights(argv[1:])
+        if argv[:1] == ["predict"] and not {"participant", "group"} & set(argv[2:3]):
+            return run_predict_command(argv[1:])
         run = None
         if argv[:1] == ["sensitivity"] and not {"participant", "group"} & set(argv[2:3]):
             run, argv = split_run(argv[1:])

@@ -14,6 +14,7 @@ from swift_bids.group.compare import Compared
 from swift_bids.group.connectivity import Connectivity
 from swift_bids.group.figures import probes_figure, svg
 from swift_bids.group.load import Embedded
+from swift_bids.group.probes.saved import SavedProbe, write_probes
 from swift_bids.group.probes.scores import COMPARED, EMBEDDING
 from swift_bids.group.similarity import FULL_MATRIX, similarity_matrix
 from swift_bids.outputs.provenance import GENERATED_BY
@@ -24,6 +25,7 @@ RUNS, RELMAT = "group_desc-{}_embedding.tsv", "group_desc-{}_relmat.tsv"
 IDENTIFICATION, DUPLICATES = "group_desc-{}_identification.tsv", "group_desc-{}_duplicates.tsv"
 CONDITIONS, RELIABILITY = "group_desc-{}_conditions.tsv", "group_desc-{}_reliability.tsv"
 PROBES, PROBES_FIGURE = "group_desc-{}_probes.tsv", "group_desc-{}_probes.svg"
+MODEL, PREDICTIONS = "group_desc-{}_model.safetensors", "group_desc-{}_predictions.tsv"
 PARTICIPANTS = "group_desc-participants_embedding.tsv"
 NEIGHBOURS = "group_desc-neighbours_relmat.tsv"
 _ABOUT_CONDITIONS = (
@@ -53,6 +55,8 @@ class GroupResults:
         Number of principal components of the outlier distance; 0 without a distance.
     duplicates, identification, reliability, probes
         Tables; empty without results.
+    saved
+        Probes of the mean embedding that `swift-bids predict` can apply to other participants.
     connectivity
         None if it was not needed.
     notes
@@ -80,6 +84,7 @@ class GroupResults:
     probes: pd.DataFrame = field(default_factory=pd.DataFrame)
     conditions: pd.DataFrame = field(default_factory=pd.DataFrame)
     connectivity: Connectivity | None = None
+    saved: list[SavedProbe] = field(default_factory=list)
     compared: Compared | None = None
     compared_reliability: pd.DataFrame = field(default_factory=pd.DataFrame)
     mask_related: dict[str, str] = field(default_factory=dict)
@@ -155,6 +160,11 @@ def write_group_tables(
             about["Connectivity"] = results.connectivity.note
         _write(output_dir, PROBES, results.probes, results, about)
         write_text(results.file(output_dir, PROBES_FIGURE), svg(probes_figure(results.probes)))
+    if results.saved:
+        about = {"Description": "Probes of the mean embedding, fitted to all participants"}
+        write_probes(results.file(output_dir, MODEL), results.saved, about | results.made_by)
+    else:
+        _remove(results.file(output_dir, MODEL))
 
 
 def _reliability_of_both(results: GroupResults) -> pd.DataFrame:

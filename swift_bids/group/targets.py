@@ -19,6 +19,7 @@ from swift_bids.group.feature_sets import POSITIONS_AND_TOKENS, collect_features
 from swift_bids.group.mask_effects import VOLUME, associated_with_mask, volume_target
 from swift_bids.group.probes.features import FeatureSet, Table
 from swift_bids.group.probes.probe import fit_probe
+from swift_bids.group.probes.saved import fit_to_all
 from swift_bids.group.probes.scores import ACQUISITION, COMPARED, EMBEDDING, NOT_HARMONISED
 from swift_bids.group.tables import GroupResults
 from swift_bids.settings import GroupSettings
@@ -57,8 +58,10 @@ def probe_targets(
         rows, reason = _fit(target, sets, analysis, settings)
         if reason:
             results.not_done[target.name] = reason
-        else:
-            tables.append(rows)
+            continue
+        tables.append(rows)
+        if _can_be_saved(target, analysis) and results.n_kinds == 1:
+            results.saved.append(fit_to_all(target, analysis.embedded.features, analysis.groups))
     if VOLUME not in settings.covariates:
         related = associated_with_mask(analysis.targets, table)
         results.mask_related |= related
@@ -79,6 +82,15 @@ def report_not_done(results: GroupResults, settings: GroupSettings) -> None:
             _LOG.warning("%s are omitted: %s", column, reason)
         else:
             _LOG.debug("%s is not done: %s", column, reason)
+
+
+def _can_be_saved(target: Target, analysis: Analysis) -> bool:
+    """Whether a probe can be applied to other participants: it needs nothing but their embedding,
+    neither covariates nor the effects of their site."""
+    requested = target.name in {t.name for t in analysis.targets}
+    return requested and not (
+        analysis.by_session or analysis.covariates is not None or analysis.sites is not None
+    )
 
 
 def _examines_masks(targets: list[Target], settings: GroupSettings) -> bool:

@@ -114,13 +114,13 @@ def _predict_fold(
     if not n_classes:
         fitted = fit_best_ridges(pairs, targets[:, train].T, groups)
         return fitted.predicted.T, list(versions)[fitted.version[0]]
-    scores, version = _scores_of_classes(pairs, targets[:, train], groups, n_classes)
+    scores, version = scores_of_classes(pairs, targets[:, train], groups, n_classes)
     class_of = scores.argmax(axis=2)[:, :, None]
     scores = rankdata(scores, axis=1) / len(test) if ranked else scores
     return np.concatenate([class_of, scores], axis=2), list(versions)[version]
 
 
-def _scores_of_classes(
+def scores_of_classes(
     versions: Sequence[tuple[np.ndarray, np.ndarray]],
     targets: np.ndarray,
     groups: np.ndarray | None,

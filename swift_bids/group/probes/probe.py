@@ -37,7 +37,7 @@ def fit_probe(
     """Predict a target from several sets of features of the same participants.
 
     The probe standardises the features and fits a ridge regression: of numbers, or of an indicator
-    for each class, from which `_scores_of_classes` follow. Predictions for left-out participants of
+    for each class, from which `scores_of_classes` follow. Predictions for left-out participants of
     the training part choose the strength of the penalty. There are five folds, repeated five times
     (twice from 200 participants on). All steps are fitted only to the training part of a fold.
 
