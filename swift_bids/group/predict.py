@@ -58,7 +58,7 @@ def run_predict(
     table = participants.table[["participant_id", "n_runs", "n_included", "mean_fd"]]
     for probe in chosen:
         table = pd.concat([table, predictions(probe, participants.features)], axis=1)
-    if runs.table["random_weights"].any():
+    if runs.has_random_weights:
         _LOG.warning("RANDOM WEIGHTS: these predictions mean nothing")
     written = output_dir / PREDICTIONS.format(runs.label)
     write_table(written, table)

@@ -22,7 +22,7 @@ from swift_bids.group.columns import (
     group_codes,
 )
 from swift_bids.group.probes import ridge
-from swift_bids.group.probes.predict import _scores_of_classes
+from swift_bids.group.probes.predict import scores_of_classes
 from swift_bids.group.probes.probe import fit_probe
 from swift_bids.group.probes.ridge import ALPHAS, fit_ridges
 from swift_bids.group.probes.scores import metrics
@@ -291,7 +291,7 @@ def samples(rng, n):
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_scores_of_classes_equal_those_of_scikit_learn(rng, n_classes):
+def testscores_of_classes_equal_those_of_scikit_learn(rng, n_classes):
     """With ties, and with classes of different sizes."""
     y = np.sort(rng.integers(n_classes, size=60) * rng.integers(2, size=60))
     y[:n_classes] = np.arange(n_classes)
@@ -387,7 +387,7 @@ def test_classes_are_told_apart_as_by_a_linear_discriminant_analysis(rng, monkey
     x = rng.standard_normal((len(y), 6)) + np.eye(n_classes, 6)[y] * 2
     x -= x.mean(axis=0)
     x_test = rng.standard_normal((400, 6))
-    scores = _scores_of_classes([(x, x_test)], y[None], None, n_classes)[0][0]
+    scores = scores_of_classes([(x, x_test)], y[None], None, n_classes)[0][0]
     priors = np.full(n_classes, 1 / n_classes)
     expected = LinearDiscriminantAnalysis(priors=priors).fit(x, y).predict(x_test)
     assert (scores.argmax(axis=1) == expected).mean() > 0.97
