@@ -94,10 +94,11 @@ def find_probes(probes: Path, label: str) -> Path:
 
 def check_same_kind(file: Path, about: dict[str, Any], runs: Embedded) -> None:
     """Raise UsageError if the embeddings differ in weights or settings from those of the probes."""
-    (kind,) = runs.kinds
+    # All are of one kind; others differ only in the name of the same weights.
+    kind = runs.kinds[0]
     try:
-        (of_probes,) = about["Embeddings"]
-    except (KeyError, ValueError, TypeError) as error:
+        of_probes = about["Embeddings"][0]
+    except (KeyError, IndexError, TypeError) as error:
         raise UsageError(
             f"{file}: does not say from which embeddings its probes were made"
         ) from error

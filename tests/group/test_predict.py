@@ -138,6 +138,16 @@ def test_other_embeddings_are_refused(groups, tmp_path):
     assert "has no embeddings" in done.stderr
 
 
+def test_the_name_of_the_weights_does_not_matter(groups, tmp_path):
+    other = shutil.copytree(groups / "new", tmp_path / "other")
+    for number, file in enumerate(sorted(other.glob("sub-*/func/*_embedding.json"))):
+        about = json.loads(file.read_text())
+        about["Model"]["Weights"] = f"copy {number % 2}"
+        file.write_text(json.dumps(about))
+    done = run_app("predict", groups / "swift", other)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_probes_with_covariates_are_not_saved(groups, tmp_path):
     root = shutil.copytree(groups, tmp_path / "data")
     call = ("--target", "planted", "--permutations", "1", "--covariate", "age")
