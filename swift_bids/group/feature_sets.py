@@ -60,25 +60,26 @@ def collect_features(output_dir: Path, results: GroupResults, analysis: Analysis
     sets: dict[str, FeatureSet] = {EMBEDDING: Table(analysis.embedded.features.astype(np.float64))}
     omitted: dict[str, str] = {}
     usable = np.ones(len(table), dtype=bool)
+
+    def add(values: np.ndarray, made: Mapping[str, FeatureSet], key: str, lack: str) -> None:
+        """Add the sets made from values, or say under a key how many rows lack them."""
+        lacking = np.isnan(values).any(axis=tuple(range(1, values.ndim)))
+        if lacking.mean() <= _MAX_LACKING:
+            sets.update(made)
+            usable[lacking] = False
+        else:
+            omitted[key] = lack.format(f"{lacking.sum()} of {len(lacking)} {rows}")
+
     if results.compared is not None:
         others = average_runs(results.compared.beside(results.runs), units).features
-        known = ~np.isnan(others).any(axis=1)
-        if (~known).mean() <= _MAX_LACKING:
-            sets[COMPARED] = Table(others.astype(np.float64))
-            usable &= known
-        else:
-            omitted[COMPARED] = f"{(~known).sum()} of {len(known)} {rows} lack it"
+        add(others, {COMPARED: Table(others.astype(np.float64))}, COMPARED, "{} lack it")
     over_time, problems = collect_positions(output_dir, runs, units, results.runs.label)
     results.problems += [p for p in problems if p not in results.problems]
-    known = ~np.isnan(over_time).any(axis=(1, 2))
-    if (~known).mean() <= _MAX_LACKING:
-        sets[POSITIONS] = Table(over_time[:, 0].astype(np.float64))
-        sets[TOKENS] = Components(over_time.reshape(len(over_time), -1).astype(np.float64))
-        usable &= known
-    else:
-        omitted[POSITIONS_AND_TOKENS] = (
-            f"the outputs of {(~known).sum()} of {len(known)} {rows} lack them"
-        )
+    by_position = {
+        POSITIONS: Table(over_time[:, 0].astype(np.float64)),
+        TOKENS: Components(over_time.reshape(len(over_time), -1).astype(np.float64)),
+    }
+    add(over_time, by_position, POSITIONS_AND_TOKENS, "the outputs of {} lack them")
     connectivity = results.connectivity
     if analysis.by_session and connectivity is not None:
         connectivity = collect_connectivity(output_dir, runs, units)
@@ -88,12 +89,8 @@ def collect_features(output_dir: Path, results: GroupResults, analysis: Analysis
     elif connectivity is not None:
         omitted[f"baseline {CONNECTIVITY}"] = connectivity.note
     for name, values in baselines.items():
-        known = ~np.isnan(values).any(axis=tuple(range(1, values.ndim)))
-        if (~known).mean() <= _MAX_LACKING:
-            sets[name] = (ConnectivityMatrices if values.ndim == 3 else Table)(values)
-            usable &= known
-        else:
-            omitted[f"baseline {name}"] = f"{(~known).sum()} of {len(known)} {rows} lack it"
+        made = (ConnectivityMatrices if values.ndim == 3 else Table)(values)
+        add(values, {name: made}, f"baseline {name}", "{} lack it")
     if analysis.sites is not None:
         sets = {name: harmonised(features, analysis) for name, features in sets.items()}
     return FeatureSets(sets, usable, omitted)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from swift_bids.network.block import Block
+from torch import nn
+
 from swift_bids.network.mamba import Mamba
 from swift_bids.network.skeleton import Skeleton
 
@@ -30,6 +31,7 @@ class NeuroSTORM(Skeleton):
     """
 
     title = "NeuroSTORM"
+    cut = False
     unused = frozenset({"num_heads"})
 
     def __init__(
@@ -38,18 +40,7 @@ class NeuroSTORM(Skeleton):
         super().__init__(depths=depths, num_heads=num_heads or [1] * len(depths), **arguments)
 
     @staticmethod
-    def make_block(
-        dim: int,
-        heads: int,
-        *,
-        window: Sequence[int],
-        shifted: bool,
-        mlp_ratio: float,
-        qkv_bias: bool,
-        drop: float,
-        attn_drop: float,
-        drop_path: float,
-    ) -> Block:
-        return Block(
-            {"mamba": Mamba(dim)}, dim, window, shifted, mlp_ratio, drop, drop_path, cut=False
-        )
+    def make_mixer(
+        dim: int, heads: int, qkv_bias: bool, attn_drop: float, drop: float
+    ) -> dict[str, nn.Module]:
+        return {"mamba": Mamba(dim)}

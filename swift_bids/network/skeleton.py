@@ -138,6 +138,8 @@ class Skeleton(nn.Module, ABC):
 
     #: Name of the network, for messages and sidecars.
     title: ClassVar[str]
+    #: Whether blocks separate tokens that the shift brings together from opposite ends of the grid.
+    cut: ClassVar[bool]
     #: Settings that have no effect and may be missing.
     unused: ClassVar[frozenset[str]] = frozenset()
     #: Variant as which its weights were loaded; None if unknown.
@@ -200,7 +202,14 @@ class Skeleton(nn.Module, ABC):
 
     @staticmethod
     @abstractmethod
+    def make_mixer(
+        dim: int, heads: int, qkv_bias: bool, attn_drop: float, drop: float
+    ) -> dict[str, nn.Module]:
+        """Make what mixes the tokens of a window, under its name in checkpoints."""
+
+    @classmethod
     def make_block(
+        cls,
         dim: int,
         heads: int,
         *,
@@ -213,6 +222,8 @@ class Skeleton(nn.Module, ABC):
         drop_path: float,
     ) -> Block:
         """Make one block of this network."""
+        mixer = cls.make_mixer(dim, heads, qkv_bias, attn_drop, drop)
+        return Block(mixer, dim, window, shifted, mlp_ratio, drop, drop_path, cls.cut)
 
     @classmethod
     def from_pretrained(
@@ -239,20 +250,7 @@ class Skeleton(nn.Module, ABC):
 
     @classmethod
     def from_file(cls, file: str | Path, device: str = "cpu") -> Self:
-        """Load the weights of a file into a network in evaluation mode.
-
-        Parameters
-        ----------
-        file
-            As for `swift_bids.network.checkpoint.read_backbone`.
-        device
-            Device on which to put the network.
-
-        Raises
-        ------
-        UsageError
-            The file does not contain the weights of this network.
-        """
+        """As `swift_bids.network.load.network_from_file`, but for the weights of this network."""
         return cls.from_weights(read_backbone(file, lambda names: cls)).to(device)
 
     @classmethod

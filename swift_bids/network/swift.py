@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from swift_bids.network.attention import Attention
-from swift_bids.network.block import Block
 from swift_bids.network.skeleton import Skeleton
 
 
@@ -26,6 +24,7 @@ class SwiFT(Skeleton):
     """
 
     title = "SwiFT"
+    cut = True
 
     def __init__(self, **arguments: Any):
         super().__init__(**arguments)
@@ -33,19 +32,7 @@ class SwiFT(Skeleton):
         self.norm = nn.LayerNorm(self.n_features)
 
     @staticmethod
-    def make_block(
-        dim: int,
-        heads: int,
-        *,
-        window: Sequence[int],
-        shifted: bool,
-        mlp_ratio: float,
-        qkv_bias: bool,
-        drop: float,
-        attn_drop: float,
-        drop_path: float,
-    ) -> Block:
-        attention = Attention(dim, heads, qkv_bias, attn_drop, drop)
-        return Block(
-            {"attn": attention}, dim, window, shifted, mlp_ratio, drop, drop_path, cut=True
-        )
+    def make_mixer(
+        dim: int, heads: int, qkv_bias: bool, attn_drop: float, drop: float
+    ) -> dict[str, nn.Module]:
+        return {"attn": Attention(dim, heads, qkv_bias, attn_drop, drop)}
