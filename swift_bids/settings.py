@@ -142,8 +142,8 @@ class ParticipantSettings:
 
     Attributes
     ----------
-    parcels, keep_tokens
-        How time series of parcels are made; False with `--no-tokens`.
+    parcels, keep_tokens, keep_matrix
+        How time series of parcels are made; False with `--no-tokens`; True with `--keep-matrix`.
     dry_run
         `text`, `json`, or None to embed.
     reports_only
@@ -159,6 +159,7 @@ class ParticipantSettings:
     weights: WeightsSettings
     parcels: ParcelSettings
     keep_tokens: bool
+    keep_matrix: bool
     resources: Resources
     cluster: ClusterSettings
     dry_run: str | None

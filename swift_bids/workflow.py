@@ -68,6 +68,7 @@ def workflow_of_run(
     log_dir: Path,
     fingerprints: Mapping[str, str],
     keep_tokens: bool,
+    keep_matrix: bool,
     parcels: ParcelSettings,
 ) -> Workflow:
     """The nodes of one run, from its BOLD file to its files in `output_dir`.
@@ -78,8 +79,8 @@ def workflow_of_run(
         Folder for the crash files.
     fingerprints
         Fingerprints of the run's input files, recorded in embedding.json.
-    keep_tokens
-        Whether to write the network's whole output.
+    keep_tokens, keep_matrix
+        Whether to write the network's whole output, and its input.
     parcels
         How time series of parcels are made.
     """
@@ -129,6 +130,7 @@ def workflow_of_run(
             provenance=dataclasses.asdict(provenance),
             fingerprints=dict(fingerprints),
             keep_tokens=keep_tokens,
+            keep_matrix=keep_matrix,
             output_dir=str(output_dir),
             atlas=str(parcels.atlas),
             confounds_strategy=parcels.confounds_strategy,

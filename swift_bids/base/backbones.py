@@ -18,6 +18,8 @@ class Network:
         Its name, and how file names (`desc-<label>`) and columns (`<label>000`) call it.
     work
         What it is cited for, in a list of works to cite; the work.
+    licence
+        Licence of the released weights.
     chunk_volumes
         Volumes of a chunk.
     token_shape
@@ -27,6 +29,7 @@ class Network:
     title: str
     label: str
     work: tuple[str, str]
+    licence: str
     chunk_volumes: int
     token_shape: tuple[int, int, int, int]
 
@@ -94,6 +97,7 @@ SWIFT = Network(
         "SwiFT: Swin 4D fMRI Transformer. Advances in Neural Information Processing Systems 36. "
         "arXiv:2307.05916",
     ),
+    licence="Apache-2.0",
     chunk_volumes=CHUNK_VOLUMES,
     token_shape=(288, 2, 2, 2),
 )
@@ -106,6 +110,7 @@ NEUROSTORM = Network(
         "et al. (2026). Towards a general-purpose foundation model for functional MRI analysis. "
         "Nature Biomedical Engineering",
     ),
+    licence="MIT",
     chunk_volumes=CHUNK_VOLUMES,
     token_shape=(288, 2, 2, 2),
 )

@@ -6,18 +6,21 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from swift_bids.cli.embedded_runs import add_run_filter, run_filter_of
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `swift-bids predict`."""
     parser = argparse.ArgumentParser(
         prog="swift-bids predict",
-        description="Predict participants with the probes that a group level has saved. Weights "
-        "and settings of the embeddings must be the same.",
+        description="Predict participants with the probes that a group level has saved, or with a "
+        "fine-tuned network. Weights and settings of the embeddings must be the same.",
     )
     parser.add_argument(
         "probes",
         type=Path,
-        help="output folder of the group level, or its group_desc-swift_model.safetensors",
+        help="output folder of the group level, its group_desc-swift_model.safetensors, or the "
+        "folder of a fine-tuned network",
     )
     parser.add_argument(
         "output_dir", type=Path, help="embeddings of the participants; the table is written here"
@@ -25,14 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--target", nargs="+", metavar="COLUMN", help="columns to predict (default: all)"
     )
-    parser.add_argument(
-        "--participant-label",
-        "--participant_label",
-        nargs="+",
-        type=lambda label: label.removeprefix("sub-"),
-        metavar="LABEL",
-        help="participants to predict, with or without sub-",
-    )
+    add_run_filter(parser)
     return parser
 
 
@@ -40,7 +36,5 @@ def run_predict_command(argv: Sequence[str]) -> int:
     """Run `swift-bids predict`; raise UsageError if the probes do not fit the embeddings."""
     args = build_parser().parse_args(argv)
     from swift_bids.group.predict import run_predict
-    from swift_bids.group.run_filter import RunFilter
 
-    run_filter = RunFilter(participants=args.participant_label)
-    return run_predict(args.probes, args.output_dir, run_filter, args.target)
+    return run_predict(args.probes, args.output_dir, run_filter_of(args), args.target)

@@ -270,3 +270,9 @@ def add_chunk_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not save the network's unpooled output (tokens.safetensors)",
     )
+    chunks.add_argument(
+        "--keep-matrix",
+        action="store_true",
+        help="save the network's input (matrix.h5, 0.46 MB a volume), which finetune and explain "
+        "read",
+    )

@@ -175,6 +175,7 @@ def _split_done(
                 provenance,
                 fingerprints[run.name],
                 settings.keep_tokens,
+                settings.keep_matrix,
                 parcels,
             )
         if reason is None:
@@ -267,6 +268,7 @@ def _workflow_maker(
             log_dir,
             fingerprints[run.name],
             settings.keep_tokens,
+            settings.keep_matrix,
             settings.parcels,
         )
         if plugin is not None and plugin.slurm:

@@ -58,6 +58,7 @@ def reason_to_rerun(
     provenance: Provenance,
     fingerprints: dict[str, str],
     keep_tokens: bool,
+    keep_matrix: bool,
     parcels: tuple[str, str],
 ) -> str | None:
     """Why a run must be embedded (again); None if its outputs are complete and have these settings.
@@ -66,8 +67,8 @@ def reason_to_rerun(
     ----------
     fingerprints
         From `input_fingerprint`.
-    keep_tokens
-        Whether this call keeps the whole output of the network.
+    keep_tokens, keep_matrix
+        Whether this call keeps the whole output of the network, and its input.
     parcels
         SHA-256 of the `--atlas` file, and `--confounds-strategy`.
     """
@@ -111,6 +112,8 @@ def reason_to_rerun(
         return "it has tokens, but this command has --no-tokens"
     if keep_tokens and not has_tokens:
         return "it has no tokens, but this command keeps them"
+    if keep_matrix and not any(name.endswith("_matrix.h5") for name in files):
+        return "it has no matrix, but this command has --keep-matrix"
     table = find_parcels(sidecar.parent, run.name)
     if table is not None:
         made = origin_of(table)

@@ -15,6 +15,7 @@ from swift_bids.group.probes.scores import (
     CONNECTIVITY,
     DUMMY,
     EMBEDDING,
+    FINE_TUNED,
     MOTION,
     NOT_HARMONISED,
     POSITIONS,
@@ -28,6 +29,7 @@ from swift_bids.group.similarity import centred
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 _SETS = {
     EMBEDDING: COLOURS[0],
+    FINE_TUNED: COLOURS[6],
     COMPARED: COLOURS[6],
     NOT_HARMONISED: COLOURS[5],
     POSITIONS: COLOURS[5],

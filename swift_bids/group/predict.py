@@ -14,7 +14,7 @@ from swift_bids.base.errors import UsageError, report_problems
 from swift_bids.base.files import write_json
 from swift_bids.group.average import average_by_participant
 from swift_bids.group.load import KIND, Embedded, check_kinds, collect_runs
-from swift_bids.group.probes.saved import SavedProbe, read_probes
+from swift_bids.group.probes.saved import HEAD, SavedProbe, read_probes
 from swift_bids.group.run_filter import RunFilter
 from swift_bids.group.tables import MODEL, PREDICTIONS
 from swift_bids.outputs.provenance import GENERATED_BY
@@ -82,13 +82,15 @@ def find_probes(probes: Path, label: str) -> Path:
     UsageError
         It does not exist.
     """
-    file = probes / MODEL.format(label) if probes.is_dir() else probes
-    if file.is_file():
-        return file
+    named = [probes / HEAD, probes / MODEL.format(label)] if probes.is_dir() else [probes]
+    for file in named:
+        if file.is_file():
+            return file
     title = NETWORKS[label].title
     raise UsageError(
-        f"{file}: does not exist; give the output folder of a group level that saved probes of "
-        f"{title} embeddings (those with --covariate, --harmonise or sessions are not saved)"
+        f"{named[-1]}: does not exist; give the folder of a fine-tuned network, or the output "
+        f"folder of a group level that saved probes of {title} embeddings (those with --covariate, "
+        f"--harmonise or sessions are not saved)"
     )
 
 

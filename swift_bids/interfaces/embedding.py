@@ -24,6 +24,7 @@ from swift_bids.inputs.run import Run
 from swift_bids.interfaces.step import Step
 from swift_bids.network.precision import PRECISIONS
 from swift_bids.network.weights import Weights
+from swift_bids.outputs.matrix import Conformed
 from swift_bids.outputs.parcels import write_parcels
 from swift_bids.outputs.paths import output_path
 from swift_bids.outputs.provenance import Provenance
@@ -131,6 +132,7 @@ class _AggregateInput(BaseInterfaceInputSpec):
     provenance = traits.Dict(mandatory=True, desc="fields of Provenance")
     fingerprints = traits.Dict(mandatory=True, desc="BIDS URI of each input file -> fingerprint")
     keep_tokens = traits.Bool(True, usedefault=True)
+    keep_matrix = traits.Bool(False, usedefault=True)
     output_dir = traits.Directory(mandatory=True)
 
 
@@ -158,6 +160,8 @@ class Aggregate(Step):
         tokens = np.load(self.inputs.tokens)
         statistics = Normalisation(**self.inputs.statistics)
         volumes = Volumes.load(self.inputs.volumes)
+        matrix, index = MatrixFile(self.inputs.matrix), np.load(self.inputs.index)
+        frame = FRAMES[provenance.settings.frame]
         of_volumes = volume_table(run, volumes)
         embeddings = aggregate(tokens, pd.read_csv(self.inputs.chunks, sep="\t"), run.label)
         files = draw_run(
@@ -166,11 +170,11 @@ class Aggregate(Step):
             embeddings,
             volumes,
             of_volumes,
-            MatrixFile(self.inputs.matrix)[0:1][0],
-            np.load(self.inputs.index),
+            matrix[0:1][0],
+            index,
             statistics.background,
             provenance.settings.fd_threshold,
-            FRAMES[provenance.settings.frame],
+            frame,
         )
         files += write_parcels(
             self.inputs.output_dir,
@@ -191,6 +195,9 @@ class Aggregate(Step):
             Coverage(**self.inputs.coverage),
             volumes,
             tokens if self.inputs.keep_tokens else None,
+            Conformed(matrix, index, statistics.background, frame.affine)
+            if self.inputs.keep_matrix
+            else None,
             self.inputs.fingerprints,
             files,
         )

@@ -14,11 +14,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from swift_bids.network import compiled
 from swift_bids.network.block import Block
@@ -104,10 +105,15 @@ class Stage(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
+        #: Whether to compute activations again for the gradients, to save memory.
+        self.activation_checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
-            x = block(x)
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
         return x if self.downsample is None else self.downsample(x)
 
 
@@ -259,6 +265,11 @@ class Skeleton(nn.Module, ABC):
         network = cls(**weights.config).float()
         network.load_state_dict(network.state_dict() | weights.state)
         return network.eval()
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """Choose whether gradients compute activations again, which saves memory and takes time."""
+        for stage in self.layers:
+            cast(Stage, stage).activation_checkpointing = on
 
     def forward(self, x: Tensor) -> Tensor:
         """Turn (B, in_chans, X, Y, Z, T), T up to `img_size[3]`, into tokens (B, C, x, y, z, t)."""

@@ -35,10 +35,12 @@ logs
 *_embedding.*
 *_tokens.*
 *_positions.*
+*_matrix.*
 *_qc.*
 *_sensitivity.*
 *_relmat.*
 group*
+finetuned
 """
 _README = """\
 {title} embeddings of fMRI runs, made by swift_bids {version}.

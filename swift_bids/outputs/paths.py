@@ -41,6 +41,11 @@ def run_folder(output_dir: str | Path, run_name: str) -> Path:
     return folder / "func"
 
 
+def fine_tuned_folder(output_dir: Path, name: str) -> Path:
+    """Folder of a network that `swift-bids finetune` trained."""
+    return output_dir / "finetuned" / name
+
+
 def figure_path(output_dir: str | Path, run_name: str, figure: str) -> Path:
     """Path of a figure of a run: `sub-XX/figures/<run>_desc-<figure>_bold.png`."""
     participant = run_name.split("_")[0]

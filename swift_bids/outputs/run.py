@@ -11,6 +11,7 @@ import pandas as pd
 
 from swift_bids.base.files import write_atomically, write_json
 from swift_bids.inputs.run import Run
+from swift_bids.outputs.matrix import MATRIX, Conformed, write_matrix
 from swift_bids.outputs.paths import output_path
 from swift_bids.outputs.provenance import Provenance, run_metadata
 from swift_bids.outputs.quality import quality, verdicts_of
@@ -36,6 +37,7 @@ def write_run(
     coverage: Coverage,
     volumes: Volumes,
     tokens: np.ndarray | None,
+    conformed: Conformed | None,
     fingerprints: Mapping[str, str],
     others: Iterable[Path],
 ) -> None:
@@ -48,6 +50,8 @@ def write_run(
     ----------
     tokens
         (chunk, feature, x, y, z, t) float32, or None to omit the file (`--no-tokens`).
+    conformed
+        The network's input, or None to omit the file (without `--keep-matrix`).
     fingerprints
         BIDS URI of each input file -> its fingerprint; recorded in embedding.json.
     others
@@ -74,13 +78,20 @@ def write_run(
         about = {"Description": description, "Axes": axes, "Shape": list(array.shape)}
         write_json(path(suffix, ".json"), common | about)
 
-    if tokens is None:  # tokens of an earlier call do not match the new tables
-        for extension in (".json", ".safetensors"):
-            output_path(output_dir, run.name, run.label, "tokens", extension).unlink(
-                missing_ok=True
-            )
-    else:
+    # files of an earlier call do not match the new tables
+    for suffix, extension, content in (
+        ("tokens", ".safetensors", tokens),
+        ("matrix", ".h5", conformed),
+    ):
+        if content is None:
+            for end in (".json", extension):
+                file = output_path(output_dir, run.name, run.label, suffix, end)
+                file.unlink(missing_ok=True)
+    if tokens is not None:
         write_array("tokens", tokens, "chunk, feature, x, y, z, t", TOKENS)
+    if conformed is not None:
+        write_matrix(path("matrix", ".h5"), conformed)
+        write_json(path("matrix", ".json"), common | {"Description": MATRIX})
     grid = " x ".join(map(str, embeddings.positions.shape[2:]))
     write_array(
         "positions", embeddings.positions, "statistic, feature, x, y, z", POSITIONS.format(grid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,7 +13,17 @@ from torch import Tensor
 
 from swift_bids.base.backbones import CHUNK_VOLUMES
 from swift_bids.steps.chunk import chunk_rows
-from swift_bids.steps.normalise import MatrixFile
+
+
+class Matrix(Protocol):
+    """z-scores (volume, brain voxel), in memory or in a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(volume, brain voxel)."""
+
+    def __getitem__(self, volumes: slice, /) -> np.ndarray:
+        """Read some volumes."""
 
 
 class QueuedRun:
@@ -21,7 +32,7 @@ class QueuedRun:
     Parameters
     ----------
     matrix
-        (volume, brain voxel) z-scores, float16 or float32, in memory or in a file.
+        (volume, brain voxel) z-scores, float16 or float32.
     index
         (brain voxel,) flat C-order positions in 96^3.
     starts
@@ -42,7 +53,7 @@ class QueuedRun:
 
     def __init__(
         self,
-        matrix: np.ndarray | MatrixFile,
+        matrix: Matrix,
         index: np.ndarray,
         starts: Sequence[int],
         background: float,

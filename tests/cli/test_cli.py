@@ -98,6 +98,7 @@ FLAGS = {
     "--fd-threshold": ("0.3", 0.3),
     "--max-censored": ("0.4", 0.4),
     "--no-tokens": (None, True),
+    "--keep-matrix": (None, True),
     "--device": ("cuda:1", "cuda:1"),
     "--batch-size": ("2", 2),
     "--precision": ("bf16", "bf16"),

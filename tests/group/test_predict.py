@@ -132,7 +132,7 @@ def test_other_embeddings_are_refused(groups, tmp_path):
     assert "made from other embeddings (frame ukb instead of hcp)" in done.stderr
     done = run_app("predict", groups / "new", groups / "new")
     assert done.returncode == 2
-    assert "does not exist; give the output folder of a group level" in done.stderr
+    assert "or the output folder of a group level that saved probes of SwiFT" in done.stderr
     done = run_app("predict", groups / "swift", tmp_path)
     assert done.returncode == 2
     assert "has no embeddings" in done.stderr

@@ -57,10 +57,9 @@ class Design:
         return self.sites is not None and np.array_equal(self.y, self.sites)
 
 
-def make_folds(design: Design, seed: int) -> Folds:
+def make_folds(design: Design, seed: int, n: int = N_FOLDS) -> Folds:
     """Folds of one repetition, stratified by class, with whole groups; an empty list if there is
     only one group."""
-    n = N_FOLDS
     if design.groups is not None:
         n = min(n, len(np.unique(design.groups)))
     if n < 2:

@@ -106,14 +106,14 @@ def fit_probe(
             predicted[name], of_permuted, choices = predict(
                 x, design, repetitions, permuted, threads
             )
-            chosen[name] = _shares(choices)
+            chosen[name] = shares(choices)
             if len(of_permuted) and name != DUMMY:
                 tested[name] = _test(predicted[name][0], permuted, of_permuted, design)
     n_features = {name: x.n_features for name, x in sets.items()}
     return probe_table(target, design, n_features, chosen, predicted, tested), None
 
 
-def _shares(choices: Counter[str]) -> str | None:
+def shares(choices: Counter[str]) -> str | None:
     """How often the folds chose each version, most frequent first; None if there is only one."""
     if set(choices) <= {""}:
         return None

@@ -20,6 +20,8 @@ from swift_bids.group.columns import Target
 from swift_bids.group.probes.predict import scores_of_classes
 from swift_bids.group.probes.ridge import fit_best_ridges
 
+#: Name of the file with the head of a fine-tuned network, beside its weights.
+HEAD = "head.safetensors"
 #: What a file contains for each target.
 _PARTS = ("mean", "scale", "coefficients", "intercept")
 

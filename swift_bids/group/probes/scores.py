@@ -22,6 +22,8 @@ TOKENS = "tokens"
 CONNECTIVITY, MOTION, ACQUISITION = "connectivity", "motion", "acquisition"
 #: The embedding of `--compare`.
 COMPARED = "compared embedding"
+#: The network after `swift-bids finetune`.
+FINE_TUNED = "fine-tuned"
 #: The embedding before harmonisation, in the probe of the site.
 NOT_HARMONISED = "not harmonised"
 

@@ -1,0 +1,218 @@
+"""swift-bids finetune OUTPUT_DIR --target COLUMN: its flags."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from swift_bids.cli import values as flag_types
+from swift_bids.cli.embedded_runs import (
+    add_run_filter,
+    make_missing_matrices,
+    recorded_arguments,
+    recorded_call,
+    run_filter_of,
+)
+from swift_bids.execution.workers import count_cpus
+from swift_bids.network.precision import PRECISIONS
+
+_EPILOG = """\
+The network of output_dir is trained to predict a column of its participants.tsv, and written to
+output_dir/finetuned/NAME: weights for --weights, a head for swift-bids predict and explain, a model
+card, and finetune.html, which compares it with the probes of its embedding and with baselines.
+Runs that were embedded without --keep-matrix are embedded again first. A call that was interrupted
+continues when it is repeated. Defaults of the training are those of the original's sample script.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of `swift-bids finetune`."""
+    parser = argparse.ArgumentParser(
+        prog="swift-bids finetune",
+        description="Train the network further on a column of participants.tsv.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("output_dir", type=Path, help="outputs of the participant level")
+    parser.add_argument(
+        "--target", required=True, metavar="COLUMN", help="column of participants.tsv to learn"
+    )
+    parser.add_argument(
+        "--group-by",
+        metavar="COLUMN",
+        help="keep participants with the same value, such as the site, together in the training or "
+        "the test set",
+    )
+    parser.add_argument(
+        "--missing-code",
+        nargs="+",
+        metavar="CODE",
+        default=(),
+        help="contents of participants.tsv that stand for missing values (n/a always does)",
+    )
+    parser.add_argument("--name", help="name of the folder in finetuned/ (default: the column)")
+    parser.add_argument(
+        "--weights",
+        metavar="ID|PATH",
+        help="weights that made the embeddings, from which to start (default: as recorded in the "
+        "log of output_dir)",
+    )
+    parser.add_argument(
+        "--folds",
+        type=_whole,
+        default=5,
+        metavar="N",
+        help="folds of the cross-validation, each of which trains a network of its own (default: "
+        "5; 0: no scores)",
+    )
+    add_run_filter(parser)
+    _add_training_flags(parser)
+    return parser
+
+
+def _add_training_flags(parser: argparse.ArgumentParser) -> None:
+    training = parser.add_argument_group("training")
+    training.add_argument(
+        "--freeze",
+        choices=("none", "stages", "backbone"),
+        default="none",
+        help="train everything (none), the last stage and the head (stages), or the head alone "
+        "(backbone)",
+    )
+    training.add_argument(
+        "--epochs", type=flag_types.positive, default=10, metavar="N", help="default: 10"
+    )
+    training.add_argument(
+        "--patience",
+        type=flag_types.positive,
+        default=5,
+        metavar="N",
+        help="epochs without a smaller validation loss after which to stop (default: 5)",
+    )
+    training.add_argument(
+        "--batch-size",
+        type=flag_types.positive,
+        default=8,
+        metavar="N",
+        help="chunks for each step of the optimiser (default: 8)",
+    )
+    training.add_argument(
+        "--micro-batch",
+        type=flag_types.positive,
+        metavar="N",
+        help="chunks of a batch that go through the network together; fewer take less memory "
+        "(default: 1 on the CPU, the whole batch on a GPU)",
+    )
+    training.add_argument(
+        "--activation-checkpointing",
+        action="store_true",
+        help="compute activations twice instead of keeping them, which takes less memory and a "
+        "third more time",
+    )
+    training.add_argument(
+        "--learning-rate",
+        type=_above_zero,
+        default=5e-5,
+        metavar="RATE",
+        help="largest learning rate of AdamW (default: 5e-5)",
+    )
+    training.add_argument(
+        "--weight-decay",
+        type=_above_zero,
+        default=0.01,
+        metavar="DECAY",
+        help="of AdamW (default: 0.01)",
+    )
+    training.add_argument("--seed", type=_whole, default=0, help="default: 0")
+    training.add_argument("--precision", choices=PRECISIONS, default="float32")
+    training.add_argument(
+        "--device", type=flag_types.device, default="auto", help="auto, cpu, cuda or cuda:N"
+    )
+    training.add_argument(
+        "--nprocs",
+        "--n-cpus",
+        type=flag_types.positive,
+        metavar="N",
+        help="CPUs to use (default: all)",
+    )
+    training.add_argument(
+        "--tensorboard", action="store_true", help="write the curves for TensorBoard, too"
+    )
+
+
+def run_finetune_command(argv: Sequence[str], app: Callable[[Sequence[str]], int]) -> int:
+    """Run `swift-bids finetune`.
+
+    Parameters
+    ----------
+    app
+        The app, to embed runs again whose matrix was not kept.
+
+    Raises
+    ------
+    UsageError
+        The embeddings, the column or the weights cannot be used.
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    name = args.name or re.sub(r"[^A-Za-z0-9]+", "-", args.target).strip("-")
+    if not re.fullmatch(r"[\w.-]*\w[\w.-]*", name):
+        parser.error(f"--name {name}: give a name of letters, digits, dots and hyphens")
+    import torch
+
+    from swift_bids.finetune.level import run_finetune
+    from swift_bids.finetune.settings import FineTuneSettings, TrainingSettings
+    from swift_bids.network.device import choose_devices
+
+    output_dir = args.output_dir.absolute()
+    run_filter = run_filter_of(args)
+    make_missing_matrices(output_dir, run_filter, app)
+    torch.set_num_threads(args.nprocs or count_cpus())
+    device = choose_devices(args.device)[0][0]
+    recorded = recorded_arguments(recorded_call(output_dir))
+    return run_finetune(
+        FineTuneSettings(
+            output_dir=output_dir,
+            run_filter=run_filter,
+            target=args.target,
+            group_by=args.group_by,
+            missing_codes=args.missing_code,
+            name=name,
+            weights=args.weights or recorded.get("weights"),
+            variant=recorded["variant"],
+            folds=args.folds,
+            device=device,
+            tensorboard=args.tensorboard,
+            training=TrainingSettings(
+                epochs=args.epochs,
+                patience=args.patience,
+                batch_size=args.batch_size,
+                micro_batch=args.micro_batch or (1 if device == "cpu" else args.batch_size),
+                learning_rate=args.learning_rate,
+                weight_decay=args.weight_decay,
+                freeze=args.freeze,
+                precision=args.precision,
+                activation_checkpointing=args.activation_checkpointing,
+                seed=args.seed,
+            ),
+        )
+    )
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 0")
+    return int(text)
+
+
+def _above_zero(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number between 0 and 1")
+    return value

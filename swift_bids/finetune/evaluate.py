@@ -1,0 +1,283 @@
+"""A cohort + settings -> trained classifiers: one for each fold, and one of all participants.
+
+The network of a fold predicts the participants that it has not seen, so that its predictions can be
+compared with those of probes that were fitted and tested on the same folds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import rankdata
+from tqdm import tqdm
+
+from swift_bids.base.errors import UsageError
+from swift_bids.finetune.classifier import Classifier, Task
+from swift_bids.finetune.cohort import Cohort
+from swift_bids.finetune.examples import Examples
+from swift_bids.finetune.settings import FineTuneSettings
+from swift_bids.finetune.train import Progress, predict, train
+from swift_bids.group.probes.design import Design, Folds, make_folds
+from swift_bids.group.probes.features import Table
+from swift_bids.group.probes.predict import one_thread_each
+from swift_bids.group.probes.predict import predict as predict_by_probe
+from swift_bids.group.probes.probe import shares
+from swift_bids.group.probes.scores import DUMMY, FINE_TUNED, probe_table
+from swift_bids.network.skeleton import Skeleton
+
+_LOG = logging.getLogger("swift_bids")
+#: Seed of the split for early stopping, so that it is no fold of the cross-validation.
+_INNER_SEED = 1
+
+
+class Trainings:
+    """Trains the classifiers of a fine-tuning.
+
+    Parameters
+    ----------
+    cohort, examples
+        Participants, and the chunks of their runs.
+    load_network
+        Loads the network from which each training starts.
+    settings
+        Of the command.
+    folder
+        Where checkpoints are kept.
+    weights_sha256
+        Of the weights from which each training starts.
+
+    Attributes
+    ----------
+    curves
+        Table of each training: one row per epoch.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        examples: Examples,
+        load_network: Callable[[], Skeleton],
+        settings: FineTuneSettings,
+        folder: Path,
+        weights_sha256: str,
+    ) -> None:
+        self._cohort, self._examples, self._load_network = cohort, examples, load_network
+        self._settings, self._folder = settings, folder
+        values = cohort.participants.table["participant_id"].str.cat(
+            cohort.target.values.astype(str), sep=" "
+        )
+        chunks = examples.chunks_of(np.arange(len(values)))
+        data = "\n".join([*values, *map(str, chunks)])
+        self._identity = asdict(settings.training) | {
+            "target": settings.target,
+            "weights": weights_sha256,
+            "data": hashlib.sha256(data.encode()).hexdigest(),
+        }
+        # parts of a batch and kept activations change the result by rounding at most
+        del self._identity["micro_batch"], self._identity["activation_checkpointing"]
+        self.curves: list[pd.DataFrame] = []
+
+    def run(self, name: str, rows: np.ndarray) -> tuple[Classifier, Task]:
+        """Train on some participants, a part of whom decides when to stop.
+
+        Parameters
+        ----------
+        name
+            Such as `fold 1 of 5`.
+        rows
+            Numbers of the participants.
+
+        Raises
+        ------
+        UsageError
+            The participants cannot be divided, or a checkpoint is of another training.
+        """
+        settings, design = self._settings.training, self._cohort.design
+        groups = None if design.groups is None else design.groups[rows]
+        inner = make_folds(Design(design.y[rows], design.classes, None, groups), _INNER_SEED)
+        if not inner:
+            raise UsageError(
+                "--group-by: the participants of a training are all in one group, so none can be "
+                "held out to decide when to stop; leave the flag out"
+            )
+        fitted, validation = (rows[part] for part in inner[0])
+        task = Task.of(self._cohort.target, fitted)
+        embeddings = self._cohort.participants.features[fitted]
+        classifier = Classifier(
+            self._load_network(),
+            task.n_outputs,
+            embeddings,
+            settings.freeze,
+            settings.activation_checkpointing,
+        ).to(self._settings.device)
+        classifier.centre.copy_(task.centre_of(torch.from_numpy(embeddings), fitted))
+        checkpoint = self._folder / f"{name.replace(' ', '-')}.pt"
+        n_chunks = len(self._examples.chunks_of(fitted))
+        with ExitStack() as stack:
+            # shown on a terminal only
+            bar = stack.enter_context(
+                tqdm(total=settings.epochs * n_chunks, desc=name, unit="chunk", disable=None)
+            )
+            on_epoch: Callable[[Progress], object] = self._report(name, bar)
+            if self._settings.tensorboard:
+                writer = stack.enter_context(tensorboard_writer(self._folder.parent, name))
+                on_epoch = _both(on_epoch, lambda progress: _to_tensorboard(writer, progress))
+            progress = train(
+                classifier,
+                task,
+                self._examples,
+                fitted,
+                validation,
+                settings,
+                checkpoint,
+                self._identity | {"training": name},
+                on_epoch,
+                bar.update,
+            )
+        curve = pd.DataFrame(progress.history)
+        curve.insert(0, "training", name)
+        curve.insert(1, "epoch", np.arange(1, len(curve) + 1))
+        self.curves.append(curve.assign(best=curve["epoch"] == progress.best_epoch))
+        return classifier, task
+
+    def predict(self, classifier: Classifier, task: Task, rows: np.ndarray) -> np.ndarray:
+        """Predict participants, (participant, output), in the units of the target."""
+        found = predict(classifier, self._examples, rows, self._settings.training).numpy()
+        return found * task.std + task.mean
+
+    @staticmethod
+    def _report(name: str, bar: Any) -> Callable[[Progress], None]:
+        def report(progress: Progress) -> None:
+            losses = progress.history[-1]
+            bar.set_postfix(losses)
+            _LOG.info(
+                "%s, epoch %d: loss %.4f, validation %.4f",
+                name,
+                progress.epoch,
+                losses["train"],
+                losses["validation"],
+            )
+
+        return report
+
+
+def evaluate(
+    cohort: Cohort, trainings: Trainings, n_folds: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Cross-validate the fine-tuning, and compare it with probes on the same folds.
+
+    Returns
+    -------
+    scores : pandas.DataFrame
+        From `swift_bids.group.probes.scores.probe_table`; empty without folds.
+    predictions : pandas.DataFrame
+        One row per participant: its fold, the target, and what the network of the fold predicts.
+
+    Raises
+    ------
+    UsageError
+        The participants cannot be divided into folds.
+    """
+    if n_folds == 0:
+        return pd.DataFrame(), pd.DataFrame()
+    design = cohort.design
+    folds = make_folds(design, seed=0, n=n_folds)
+    if not folds:
+        raise UsageError("--group-by: all participants are in one group; leave the flag out")
+    outputs = np.empty((len(design.y), max(1, len(design.classes))))
+    fold_of = np.empty(len(design.y), dtype=int)
+    for number, (fitted, tested) in enumerate(folds, 1):
+        classifier, task = trainings.run(f"fold {number} of {len(folds)}", fitted)
+        outputs[tested] = trainings.predict(classifier, task, tested)
+        fold_of[tested] = number
+    table = cohort.participants.table[["participant_id"]].assign(fold=fold_of)
+    name = cohort.target.name
+    if design.classes:
+        labels = np.array(design.classes)
+        table[name] = labels[design.y.astype(int)]
+        table[f"predicted_{name}"] = labels[outputs.argmax(axis=1)]
+        for number, label in enumerate(design.classes):
+            table[f"predicted_{name}_{label}"] = outputs[:, number]
+    else:
+        table[name], table[f"predicted_{name}"] = design.y, outputs[:, 0]
+    return compare(cohort, folds, outputs), table
+
+
+def compare(cohort: Cohort, folds: Folds, outputs: np.ndarray) -> pd.DataFrame:
+    """Score the outputs of the fine-tuned networks beside probes of the same folds.
+
+    Parameters
+    ----------
+    outputs
+        (participant, output) of the network that has not seen the participant.
+    """
+    design = cohort.design
+    predicted: dict[str, list[np.ndarray]] = {}
+    chosen: dict[str, str | None] = {}
+    nothing = np.empty((0, len(design.y)))
+    sets = cohort.baselines | {DUMMY: Table(np.zeros((len(design.y), 0)))}
+    with one_thread_each() as threads:
+        for name, features in sets.items():
+            predicted[name], _, versions = predict_by_probe(
+                features, design, [folds], nothing, threads
+            )
+            chosen[name] = shares(versions)
+    predicted[FINE_TUNED] = [_as_predictions(outputs, design, folds)]
+    chosen[FINE_TUNED] = None
+    n_features = {name: features.n_features for name, features in sets.items()}
+    n_features[FINE_TUNED] = cohort.participants.features.shape[1]
+    return probe_table(cohort.target, design, n_features, chosen, predicted, {})
+
+
+def _as_predictions(outputs: np.ndarray, design: Design, folds: Folds) -> np.ndarray:
+    """Outputs as `swift_bids.group.probes.predict.predict` returns them: scores of classes are
+    ranks within the fold, since the networks of the folds differ in scale."""
+    if not design.classes:
+        return outputs[:, 0]
+    scores = outputs.copy()
+    if all(len(np.unique(design.y[tested])) == len(design.classes) for _, tested in folds):
+        for _, tested in folds:
+            scores[tested] = rankdata(outputs[tested], axis=0) / len(tested)
+    return np.concatenate([outputs.argmax(axis=1)[:, None], scores], axis=1)
+
+
+def tensorboard_writer(folder: Path, name: str) -> Any:
+    """A writer of curves for TensorBoard, in `tensorboard/` in this folder.
+
+    Raises
+    ------
+    UsageError
+        TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError(
+            f"--tensorboard needs TensorBoard, which cannot be imported ({error}); install it with "
+            f"pip install tensorboard, or leave the flag out"
+        ) from error
+    return SummaryWriter(folder / "tensorboard" / name.replace(" ", "-"))
+
+
+def _to_tensorboard(writer: Any, progress: Progress) -> None:
+    for part, loss in progress.history[-1].items():
+        writer.add_scalar(f"loss/{part}", loss, progress.epoch)
+
+
+def _both(
+    first: Callable[[Progress], object], second: Callable[[Progress], object]
+) -> Callable[[Progress], object]:
+    def call(progress: Progress) -> None:
+        first(progress)
+        second(progress)
+
+    return call

@@ -1,0 +1,82 @@
+"""Kept runs -> batches of chunks for training, each with the number of its participant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from swift_bids.group.kept_runs import KeptRun
+from swift_bids.steps.embed import ModelInput
+
+#: Number of a run, and number of one of its chunks.
+Chunk = tuple[int, int]
+
+
+def in_parts(chunks: Sequence[Chunk], size: int) -> list[Sequence[Chunk]]:
+    """Divide chunks into parts of this size; the last one may be smaller."""
+    return [chunks[start : start + size] for start in range(0, len(chunks), size)]
+
+
+class Examples:
+    """The chunks of all runs.
+
+    Parameters
+    ----------
+    runs
+        Runs of all participants.
+    participants
+        `sub-XX` of the participants, in the order of their numbers.
+    device
+        Device of the network.
+
+    Attributes
+    ----------
+    participant_of
+        (run,) number of the participant.
+    """
+
+    def __init__(self, runs: Sequence[KeptRun], participants: Sequence[str], device: str) -> None:
+        numbers = {label: number for number, label in enumerate(participants)}
+        runs = [run for run in runs if run.participant in numbers]
+        self.participant_of = np.array([numbers[run.participant] for run in runs])
+        self._runs = [run.matrix.chunks(run.starts, run.chunk_volumes) for run in runs]
+        self._n_volumes = runs[0].chunk_volumes
+        self._device = torch.device(device)
+        self._input: ModelInput | None = None
+
+    def chunks_of(self, participants: np.ndarray) -> list[Chunk]:
+        """All chunks of these participants, run after run."""
+        return [
+            (number, chunk)
+            for number in np.flatnonzero(np.isin(self.participant_of, participants)).tolist()
+            for chunk in range(len(self._runs[number].starts))
+        ]
+
+    def batches(self, parts: Sequence[Sequence[Chunk]]) -> Iterator[tuple[Tensor, np.ndarray]]:
+        """Yield the chunks of each part, (B, 1, 96, 96, 96, T), and their participants, (B,).
+
+        A thread reads the next part meanwhile. Each part overwrites the one before.
+        """
+        largest = max(map(len, parts))
+        if self._input is None or self._input.batch_size < largest:
+            self._input = ModelInput(largest, self._device, self._n_volumes)
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            ahead = reader.submit(self._read, parts[0])
+            for number, part in enumerate(parts):
+                rows = ahead.result()
+                if number + 1 < len(parts):
+                    ahead = reader.submit(self._read, parts[number + 1])
+                runs = [self._runs[run] for run, _ in part]
+                yield self._input.fill(runs, rows), self.owners(part)
+
+    def owners(self, chunks: Sequence[Chunk]) -> np.ndarray:
+        """Numbers of the participants of some chunks, (chunk,)."""
+        return self.participant_of[[run for run, _ in chunks]]
+
+    def _read(self, part: Sequence[Chunk]) -> list[Tensor]:
+        pinned = self._device.type == "cuda"
+        return [self._runs[run].read_rows(chunk, pinned) for run, chunk in part]

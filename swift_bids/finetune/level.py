@@ -1,0 +1,141 @@
+"""swift-bids finetune: embedded runs and a column -> a fine-tuned network, and what it gains."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from swift_bids.base.errors import UsageError, report_problems
+from swift_bids.base.files import write_json
+from swift_bids.finetune.bundle import WEIGHTS, write_card, write_fine_tuned
+from swift_bids.finetune.cohort import collect_cohort
+from swift_bids.finetune.evaluate import Trainings, evaluate
+from swift_bids.finetune.examples import Examples
+from swift_bids.finetune.page import write_page
+from swift_bids.finetune.settings import FineTuneSettings
+from swift_bids.group.kept_runs import kept_runs
+from swift_bids.network.checkpoint import read_backbone
+from swift_bids.network.load import class_with, network_from_file
+from swift_bids.network.weights import Weights, find_weights
+from swift_bids.outputs.paths import fine_tuned_folder
+from swift_bids.outputs.tables import column_descriptions, write_table
+
+_LOG = logging.getLogger("swift_bids")
+#: Folder of the checkpoints, which is removed at the end.
+CHECKPOINTS = "checkpoints"
+
+
+def run_finetune(settings: FineTuneSettings) -> int:
+    """Fine-tune a network, write it with its scores and page, and return the exit code.
+
+    Raises
+    ------
+    UsageError
+        The column, the weights or the settings cannot be used, or the folder already contains a
+        fine-tuned network.
+    InputError
+        A matrix cannot be read, or the training fails.
+    """
+    output_dir = settings.output_dir
+    folder = fine_tuned_folder(output_dir, settings.name)
+    # with checkpoints, an earlier call was interrupted
+    if (folder / WEIGHTS).exists() and not (folder / CHECKPOINTS).exists():
+        raise UsageError(
+            f"{folder}: already contains a fine-tuned network; remove the folder, or give another "
+            f"--name"
+        )
+    cohort = collect_cohort(
+        output_dir,
+        settings.run_filter,
+        settings.target,
+        settings.group_by,
+        settings.missing_codes,
+    )
+    kind = cohort.runs.kinds[0]
+    weights = weights_of_embeddings(settings.weights, settings.variant, kind["weights_sha256"])
+    for note in cohort.notes:
+        _LOG.warning("%s", note)
+    if weights.random:
+        _LOG.warning("RANDOM WEIGHTS: the network is trained from random numbers")
+    people = cohort.participants.table["participant_id"]
+    examples = Examples(kept_runs(output_dir, cohort.runs), list(people), settings.device)
+    _LOG.info(
+        "%s: %d participants, %d runs, %d chunks",
+        settings.target,
+        len(people),
+        len(cohort.runs.table),
+        cohort.runs.table["n_included"].sum(),
+    )
+    (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    trainings = Trainings(
+        cohort,
+        examples,
+        lambda: network_from_file(weights.file, settings.device),
+        settings,
+        folder / CHECKPOINTS,
+        weights.sha256,
+    )
+    scores, predictions = evaluate(cohort, trainings, settings.folds)
+    classifier, task = trainings.run("all participants", np.arange(len(people)))
+    backbone = read_backbone(weights.file, class_with)
+    about = write_fine_tuned(
+        folder, classifier, task, cohort, weights, backbone.config, backbone.about, settings
+    )
+    curves = pd.concat(trainings.curves, ignore_index=True)
+    for name, table, description in (
+        ("scores", scores, "How well sets of features predict the target"),
+        ("predictions", predictions, "Predictions by networks trained without the participant"),
+        ("curves", curves, "Losses of each training and epoch"),
+    ):
+        if len(table):
+            file = folder / f"{name}.tsv"
+            write_table(file, table)
+            columns = column_descriptions(table.columns, _columns_of(table, settings.target))
+            write_json(file.with_suffix(".json"), {"Description": description} | about | columns)
+    write_card(folder, cohort, scores, weights, settings, about)
+    page = write_page(folder, cohort, scores, curves, weights, settings)
+    shutil.rmtree(folder / CHECKPOINTS)
+    _LOG.info("fine-tuned network: %s", folder)
+    _LOG.info("report: %s", page)
+    return report_problems(cohort.problems)
+
+
+def weights_of_embeddings(source: str | None, variant: str, sha256: str) -> Weights:
+    """Find the weights that made the embeddings.
+
+    Raises
+    ------
+    UsageError
+        They cannot be found, or are other ones.
+    """
+    weights = find_weights(source, variant, random=None)
+    if weights.sha256 != sha256:
+        raise UsageError(
+            f"--weights {source or variant}: its SHA-256 is {weights.sha256}, but the embeddings "
+            f"were made with weights of {sha256}; give those weights"
+        )
+    return weights
+
+
+def _columns_of(table: pd.DataFrame, target: str) -> dict[str, Any]:
+    """Descriptions of the columns of these tables."""
+    predicted = {
+        column: {"Description": f"Score of {target} {column.removeprefix(f'predicted_{target}_')}"}
+        for column in table
+        if column.startswith(f"predicted_{target}_")
+    }
+    return predicted | {
+        "training": {"Description": "A fold of the cross-validation, or all participants"},
+        "epoch": {"Description": "Passes over the training chunks"},
+        "train": {"Description": "Mean loss of the training chunks during the epoch"},
+        "validation": {
+            "Description": "Mean loss, after the epoch, of the participants who decide when to stop"
+        },
+        "best": {"Description": "Whether the parameters after this epoch are used"},
+        "fold": {"Description": "Fold in which the participant was held out"},
+        f"predicted_{target}": {"Description": f"Predicted {target}"},
+    }

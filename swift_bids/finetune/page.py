@@ -1,0 +1,112 @@
+"""Scores and losses of a fine-tuning -> finetune.html, a self-contained page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from swift_bids import __version__
+from swift_bids.base.backbones import NETWORKS
+from swift_bids.base.files import write_text
+from swift_bids.finetune.cohort import Cohort
+from swift_bids.finetune.figures import curves_figure
+from swift_bids.finetune.settings import FineTuneSettings
+from swift_bids.group.figures import METRIC_NAMES, probes_figure, svg
+from swift_bids.group.probes.scores import (
+    ACQUISITION,
+    CONNECTIVITY,
+    DUMMY,
+    EMBEDDING,
+    FINE_TUNED,
+    MOTION,
+    main_metric,
+)
+from swift_bids.network.weights import Weights
+from swift_bids.reports.participant_page import ENVIRONMENT
+
+#: Features without the network that a fine-tuned network must beat.
+_BASELINES = (DUMMY, MOTION, ACQUISITION, CONNECTIVITY)
+
+
+def write_page(
+    folder: Path,
+    cohort: Cohort,
+    scores: pd.DataFrame,
+    curves: pd.DataFrame,
+    weights: Weights,
+    settings: FineTuneSettings,
+) -> Path:
+    """Write the page and return its path.
+
+    Parameters
+    ----------
+    scores, curves
+        As the tables `scores.tsv` and `curves.tsv`.
+    """
+    html = ENVIRONMENT.get_template("finetune.html.j2").render(
+        version=__version__,
+        network=NETWORKS[cohort.runs.label],
+        cohort=cohort,
+        weights=weights,
+        settings=settings,
+        training=settings.training,
+        rows=scores.to_dict("records"),
+        sentences=sentences_of(scores, curves, settings),
+        notes=cohort.notes,
+        scores_figure=svg(probes_figure(scores)) if len(scores) else None,
+        curves_figure=svg(curves_figure(curves)),
+    )
+    page = folder / "finetune.html"
+    write_text(page, html)
+    return page
+
+
+def sentences_of(
+    scores: pd.DataFrame, curves: pd.DataFrame, settings: FineTuneSettings
+) -> list[tuple[bool, str]]:
+    """Explain the results: (good, sentence); good is False if the user should check something."""
+    sentences = []
+    if len(scores):
+        metric = main_metric(scores)
+        rows = scores[scores["metric"] == metric].set_index("features")
+        label = METRIC_NAMES[metric]
+        tuned, frozen = rows.loc[FINE_TUNED], rows.loc[EMBEDDING]
+        shown = {
+            name: f"{label} {row['value']:.2f} (95 %: {row['low']:.2f} to {row['high']:.2f})"
+            for name, row in (("tuned", tuned), ("frozen", frozen))
+        }
+        # the table has the embedding minus the fine-tuned network
+        low, high = -tuned["gain_high"], -tuned["gain_low"]
+        verdict = "gains" if low > 0 else "loses" if high < 0 else "changes nothing for certain"
+        sentences.append(
+            (
+                low > 0,
+                f"Fine-tuned, the network predicts {settings.target} with {shown['tuned']}; the "
+                f"probe of its embedding before that, with {shown['frozen']}. Fine-tuning "
+                f"{verdict}: the difference is {-tuned['gain']:.2f} ({low:.2f} to {high:.2f}).",
+            )
+        )
+        better = [
+            f"{name} ({label} {rows.loc[name, 'value']:.2f})"
+            for name in _BASELINES
+            if name in rows.index and rows.loc[name, "value"] >= tuned["value"]
+        ]
+        if better:
+            sentences.append(
+                (False, f"Without the network, {' and '.join(better)} predict as well or better.")
+            )
+    else:
+        sentences.append((False, "No participants were held out (--folds 0): no scores."))
+    last = curves.groupby("training", sort=False)["epoch"].max()
+    best = curves[curves["best"]].set_index("training")["epoch"]
+    unfinished = [n for n in last.index if best[n] == last[n] == settings.training.epochs]
+    if unfinished:
+        sentences.append(
+            (
+                False,
+                f"The validation loss was still falling at the last epoch ({len(unfinished)} of "
+                f"{len(last)} trainings): more --epochs may help.",
+            )
+        )
+    return sentences
