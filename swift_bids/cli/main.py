@@ -24,6 +24,7 @@ from swift_bids.base.errors import (
     escape_control_characters,
 )
 from swift_bids.base.signals import handle_signals, ignore_signals, signal_received
+from swift_bids.cli.explain import run_explain_command
 from swift_bids.cli.finetune import run_finetune_command
 from swift_bids.cli.parse import parse_arguments
 from swift_bids.cli.predict import run_predict_command
@@ -50,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run_predict_command(argv[1:])
         if argv[:1] == ["finetune"] and not {"participant", "group"} & set(argv[2:3]):
             return run_finetune_command(argv[1:], main)
+        if argv[:1] == ["explain"] and not {"participant", "group"} & set(argv[2:3]):
+            return run_explain_command(argv[1:], main)
         run = None
         if argv[:1] == ["sensitivity"] and not {"participant", "group"} & set(argv[2:3]):
             run, argv = split_run(argv[1:])

@@ -31,7 +31,7 @@ from swift_bids.group.probes.features import Table
 from swift_bids.group.probes.predict import one_thread_each
 from swift_bids.group.probes.predict import predict as predict_by_probe
 from swift_bids.group.probes.probe import shares
-from swift_bids.group.probes.scores import DUMMY, FINE_TUNED, probe_table
+from swift_bids.group.probes.scores import DUMMY, EMBEDDING, FINE_TUNED, probe_table
 from swift_bids.network.skeleton import Skeleton
 
 _LOG = logging.getLogger("swift_bids")
@@ -231,10 +231,11 @@ def compare(cohort: Cohort, folds: Folds, outputs: np.ndarray) -> pd.DataFrame:
                 features, design, [folds], nothing, threads
             )
             chosen[name] = shares(versions)
-    predicted[FINE_TUNED] = [_as_predictions(outputs, design, folds)]
-    chosen[FINE_TUNED] = None
+            if name == EMBEDDING:  # beside it in the table
+                predicted[FINE_TUNED] = [_as_predictions(outputs, design, folds)]
+                chosen[FINE_TUNED] = None
     n_features = {name: features.n_features for name, features in sets.items()}
-    n_features[FINE_TUNED] = cohort.participants.features.shape[1]
+    n_features[FINE_TUNED] = n_features[EMBEDDING]
     return probe_table(cohort.target, design, n_features, chosen, predicted, {})
 
 

@@ -20,7 +20,7 @@ from swift_bids.finetune.settings import FineTuneSettings
 from swift_bids.group.kept_runs import kept_runs
 from swift_bids.network.checkpoint import read_backbone
 from swift_bids.network.load import class_with, network_from_file
-from swift_bids.network.weights import Weights, find_weights
+from swift_bids.network.weights import weights_of_embeddings
 from swift_bids.outputs.paths import fine_tuned_folder
 from swift_bids.outputs.tables import column_descriptions, write_table
 
@@ -102,23 +102,6 @@ def run_finetune(settings: FineTuneSettings) -> int:
     _LOG.info("fine-tuned network: %s", folder)
     _LOG.info("report: %s", page)
     return report_problems(cohort.problems)
-
-
-def weights_of_embeddings(source: str | None, variant: str, sha256: str) -> Weights:
-    """Find the weights that made the embeddings.
-
-    Raises
-    ------
-    UsageError
-        They cannot be found, or are other ones.
-    """
-    weights = find_weights(source, variant, random=None)
-    if weights.sha256 != sha256:
-        raise UsageError(
-            f"--weights {source or variant}: its SHA-256 is {weights.sha256}, but the embeddings "
-            f"were made with weights of {sha256}; give those weights"
-        )
-    return weights
 
 
 def _columns_of(table: pd.DataFrame, target: str) -> dict[str, Any]:

@@ -76,15 +76,17 @@ def sentences_of(
             name: f"{label} {row['value']:.2f} (95 %: {row['low']:.2f} to {row['high']:.2f})"
             for name, row in (("tuned", tuned), ("frozen", frozen))
         }
-        # the table has the embedding minus the fine-tuned network
-        low, high = -tuned["gain_high"], -tuned["gain_low"]
-        verdict = "gains" if low > 0 else "loses" if high < 0 else "changes nothing for certain"
+        # the table has the embedding minus the fine-tuned network; + 0.0 avoids -0.00
+        gain, low, high = (-tuned[c] + 0.0 for c in ("gain", "gain_high", "gain_low"))
+        verdict = "It is uncertain whether fine-tuning helps"
+        if low > 0 or high < 0:
+            verdict = "Fine-tuning helps" if low > 0 else "Fine-tuning makes it worse"
         sentences.append(
             (
                 low > 0,
                 f"Fine-tuned, the network predicts {settings.target} with {shown['tuned']}; the "
-                f"probe of its embedding before that, with {shown['frozen']}. Fine-tuning "
-                f"{verdict}: the difference is {-tuned['gain']:.2f} ({low:.2f} to {high:.2f}).",
+                f"probe of its embedding before that, with {shown['frozen']}. "
+                f"{verdict}: the difference is {gain:.2f} ({low:.2f} to {high:.2f}).",
             )
         )
         better = [

@@ -136,6 +136,23 @@ def find_weights(
     )
 
 
+def weights_of_embeddings(source: str | None, variant: str, sha256: str) -> Weights:
+    """Find the weights that made the embeddings.
+
+    Raises
+    ------
+    UsageError
+        They cannot be found, or are other ones.
+    """
+    weights = find_weights(source, variant, random=None)
+    if weights.sha256 != sha256:
+        raise UsageError(
+            f"--weights {source or variant}: its SHA-256 is {weights.sha256}, but the embeddings "
+            f"were made with weights of {sha256}; give those weights"
+        )
+    return weights
+
+
 def _bundle_in_container(hub_id: str) -> str | None:
     """Return a bundle in the folder `SWIFT_BIDS_WEIGHTS`, which `weights fetch --to` filled."""
     folder = os.environ.get("SWIFT_BIDS_WEIGHTS")

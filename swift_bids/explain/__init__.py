@@ -1,0 +1,1 @@
+"""From where in the brain a prediction comes: attribution to voxels and parcels."""
