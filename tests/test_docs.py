@@ -10,6 +10,8 @@ import shlex
 import pytest
 from app import ROOT
 
+from swift_bids.cli.explain import build_parser as explain_parser
+from swift_bids.cli.finetune import build_parser as finetune_parser
 from swift_bids.cli.parse import parse_arguments
 from swift_bids.cli.predict import build_parser as predict_parser
 from swift_bids.cli.sensitivity import split_run
@@ -68,8 +70,9 @@ def test_commands_are_valid(page, command):
         if "{" not in words[2]:  # stands for all subcommands
             weights_parser().parse_args(words[2:])
         return
-    if words[:2] == ["swift-bids", "predict"]:
-        assert predict_parser().parse_args(words[2:])
+    parsers = {"predict": predict_parser, "finetune": finetune_parser, "explain": explain_parser}
+    if words[0] == "swift-bids" and words[1] in parsers:
+        assert len(words) == 2 or parsers[words[1]]().parse_args(words[2:])
         return
     if words[:2] == ["swift-bids", "sensitivity"]:
         assert len(words) == 2 or parse_arguments(split_run(words[2:])[1])

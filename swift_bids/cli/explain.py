@@ -45,16 +45,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-runs",
         type=flag_types.positive,
-        default=20,
+        default=10,
         metavar="N",
-        help="explain at most N of the runs, spread evenly (default: 20)",
+        help="explain at most N of the runs, spread evenly (default: 10)",
     )
     parser.add_argument(
         "--max-chunks",
         type=flag_types.positive,
-        default=3,
+        default=1,
         metavar="N",
-        help="explain at most N chunks of a run, spread evenly (default: 3)",
+        help="explain at most N chunks of a run, spread evenly (default: 1)",
     )
     parser.add_argument(
         "--atlas",

@@ -15,7 +15,7 @@ from swift_bids.group.probes.saved import SavedProbe
 from swift_bids.network.skeleton import Skeleton
 
 #: Numbers of steps of Integrated Gradients, which are tried until the sum is this exact.
-STEPS, TOLERANCE = (16, 32, 64, 128, 256), 0.01
+STEPS, TOLERANCE = (8, 16, 32, 64, 128, 256), 0.01
 
 
 class Score(nn.Module):
@@ -59,7 +59,7 @@ class Score(nn.Module):
         """Scores, (B,) float64: differences between them are small."""
         shape = (len(rows), math.prod(MODEL_SHAPE), rows.shape[1])
         volumes = rows.new_full(shape, self._background)
-        volumes = volumes.index_copy(1, self._index, rows.transpose(1, 2))
+        volumes.index_copy_(1, self._index, rows.transpose(1, 2))
         tokens = self._network[0](volumes.view(len(rows), 1, *MODEL_SHAPE, rows.shape[1]))
         embedding = tokens.float().mean(dim=(2, 3, 4, 5))
         return embedding.double() @ self._weights.double() + self._offset

@@ -38,6 +38,8 @@ from swift_bids.outputs.tables import write_table
 from swift_bids.steps.parcels import Parcels, read_atlas
 
 _LOG = logging.getLogger("swift_bids")
+#: Most runs for which the attributions are repeated with a randomised probe.
+_MAX_CHECKED = 5
 #: Choices of `--baseline`.
 BASELINES = ("mean", "background")
 
@@ -132,7 +134,8 @@ def _explain(
     read = kept_runs(settings.output_dir, runs)
     mean = mean_run(read) if settings.baseline == "mean" else None
     numbers = parcel_numbers(atlas.numbers, FRAMES[runs.kinds[0]["frame"]])
-    true_map, random_map = MeanMap(), MeanMap()
+    true_map, checked_map, random_map = MeanMap(), MeanMap(), MeanMap()
+    checked = set(evenly_spaced(len(read), _MAX_CHECKED).tolist())
     rows: list[dict[str, Any]] = []
     by_parcel: list[np.ndarray] = []
     occluded: list[np.ndarray] = []
@@ -145,8 +148,7 @@ def _explain(
         chunks = list(_chunks(run, mean, settings))
         found = [integrated_gradients(score, *chunk) for chunk in chunks]
         voxels = np.mean([a.voxels for a in found], axis=0)
-        # away from the baseline, in whichever direction: runs on both sides do not cancel
-        sign = 1.0 if probe.classes else float(np.sign(voxels.sum()) or 1)
+        sign = _sign(voxels, probe)
         true_map.add(run.matrix.index, sign * voxels)
         parcels = numbers[run.matrix.index]
         n = len(atlas.names) + 1
@@ -157,10 +159,11 @@ def _explain(
                 values = occlusion(score, *chunk, parcels)
                 row[: len(values)] = values
             occluded.append(sign * falls.mean(axis=0))
-        score = Score(network, shuffled, output, run.matrix.index, run.matrix.background)
-        control = np.mean([integrated_gradients(score, *c).voxels for c in chunks], axis=0)
-        own_sign = 1.0 if probe.classes else float(np.sign(control.sum()) or 1)
-        random_map.add(run.matrix.index, own_sign * control)
+        if number in checked:
+            checked_map.add(run.matrix.index, sign * voxels)
+            score = Score(network, shuffled, output, run.matrix.index, run.matrix.background)
+            voxels = np.mean([integrated_gradients(score, *c).voxels for c in chunks], axis=0)
+            random_map.add(run.matrix.index, _sign(voxels, probe) * voxels)
         rows.append(
             {
                 "name": run.name,
@@ -172,17 +175,23 @@ def _explain(
             }
         )
         _LOG.debug("%s: %s", run.name, rows[-1])
-    known = true_map.known
+    known = checked_map.known
+    similarity = spearmanr(checked_map.values[known], random_map.values[known])[0]
     return Explanation(
         probe=probe,
         values=true_map.values,
-        known=known,
+        known=true_map.known,
         parcels=parcel_table(
             atlas.names, np.array(by_parcel), np.array(occluded) if occluded else None
         ),
         runs=pd.DataFrame(rows),
-        similarity=float(spearmanr(true_map.values[known], random_map.values[known])[0]),
+        similarity=float(similarity),
     )
+
+
+def _sign(voxels: np.ndarray, probe: SavedProbe) -> float:
+    """Sign with which a run enters the mean: numbers above and below the baseline would cancel."""
+    return 1.0 if probe.classes or voxels.sum() >= 0 else -1.0
 
 
 def _chunks(
