@@ -10,6 +10,7 @@ import matplotlib
 import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
+from nilearn.image import smooth_img
 
 from swift_bids import __version__
 from swift_bids.base.backbones import Network
@@ -23,6 +24,8 @@ from swift_bids.reports.participant_page import ENVIRONMENT
 _MAX_SIMILARITY = 0.5
 #: Parcels in figure and table of the page, and the share of the voxels that the glass brain hides.
 _N_PARCELS, _HIDDEN = 20, 0.9
+#: Full width at half maximum by which the pictures are smoothed.
+_SMOOTHING_MM = 6
 
 
 def write_page(
@@ -42,7 +45,9 @@ def write_page(
     baseline, atlas
         `--baseline`, and the label of the atlas.
     """
-    threshold = float(np.quantile(np.abs(explanation.values[explanation.known]), _HIDDEN))
+    shown = smooth_img(image, _SMOOTHING_MM)
+    brain = np.asarray(image.dataobj) != 0
+    threshold = float(np.quantile(np.abs(np.asarray(shown.dataobj)[brain]), _HIDDEN))
     html = ENVIRONMENT.get_template("explain.html.j2").render(
         version=__version__,
         explanation=explanation,
@@ -50,12 +55,13 @@ def write_page(
         baseline=baseline,
         atlas=atlas,
         sentences=sentences_of(explanation),
-        glass=_glass_brain(image, threshold),
-        slices=_slices(image, threshold),
+        glass=_glass_brain(shown, threshold),
+        slices=_slices(shown, threshold),
         parcels_figure=svg(_parcels_figure(explanation)),
         parcels=explanation.parcels.head(_N_PARCELS).to_dict("records"),
         runs=explanation.runs.to_dict("records"),
         hidden=_HIDDEN,
+        smoothing=_SMOOTHING_MM,
     )
     write_text(page, html)
     return page
@@ -114,13 +120,14 @@ def _glass_brain(image: nib.Nifti1Image, threshold: float) -> str:
 def _slices(image: nib.Nifti1Image, threshold: float) -> str:
     from nilearn.plotting import plot_stat_map
 
-    figure = Figure(figsize=(10.5, 2.2))
+    figure = Figure(figsize=(10.5, 2.4))
     plot_stat_map(
         image,
         figure=figure,
         threshold=threshold,
         display_mode="z",
-        cut_coords=8,
+        cut_coords=6,
+        draw_cross=False,
         symmetric_cbar=True,
         cmap="RdBu_r",
     )

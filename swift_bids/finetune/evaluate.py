@@ -99,16 +99,13 @@ class Trainings:
         Raises
         ------
         UsageError
-            The participants cannot be divided, or a checkpoint is of another training.
+            A checkpoint is of another training.
         """
         settings, design = self._settings.training, self._cohort.design
         groups = None if design.groups is None else design.groups[rows]
         inner = make_folds(Design(design.y[rows], design.classes, None, groups), _INNER_SEED)
-        if not inner:
-            raise UsageError(
-                "--group-by: the participants of a training are all in one group, so none can be "
-                "held out to decide when to stop; leave the flag out"
-            )
+        if not inner:  # of one group alone, some participants decide
+            inner = make_folds(Design(design.y[rows], design.classes, None, None), _INNER_SEED)
         fitted, validation = (rows[part] for part in inner[0])
         task = Task.of(self._cohort.target, fitted)
         embeddings = self._cohort.participants.features[fitted]
