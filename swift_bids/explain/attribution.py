@@ -131,7 +131,7 @@ def occlusion(score: Score, rows: Tensor, baseline: Tensor, parcels: np.ndarray)
     Returns
     -------
     numpy.ndarray
-        (parcel,) float64 from number 1 on; NaN for parcels without a voxel.
+        (1 + largest number,) float64, from number 0 on; NaN for numbers without a voxel.
     """
     mask = torch.from_numpy(parcels.astype(np.int64)).to(rows.device)[None, None]
     with torch.no_grad():
@@ -141,7 +141,7 @@ def occlusion(score: Score, rows: Tensor, baseline: Tensor, parcels: np.ndarray)
     changes = found[0, 0].double().cpu().numpy()  # the same in all volumes and voxels of a parcel
     values = np.full(parcels.max(initial=0) + 1, np.nan)
     values[parcels] = changes
-    return values[1:]
+    return values
 
 
 def randomised(probe: SavedProbe, seed: int = 0) -> SavedProbe:

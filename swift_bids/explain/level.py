@@ -152,9 +152,11 @@ def _explain(
         true_map.add(run.matrix.index, sign * voxels)
         parcels = numbers[run.matrix.index]
         n = len(atlas.names) + 1
-        by_parcel.append(sign * np.bincount(parcels, voxels, minlength=n)[1:n])
+        size = np.bincount(parcels, minlength=n)
+        total = np.bincount(parcels, voxels, minlength=n)
+        by_parcel.append(sign * np.where(size > 0, total, np.nan))
         if settings.with_occlusion:
-            falls = np.full((len(chunks), len(atlas.names)), np.nan)
+            falls = np.full((len(chunks), n), np.nan)
             for row, chunk in zip(falls, chunks):
                 values = occlusion(score, *chunk, parcels)
                 row[: len(values)] = values

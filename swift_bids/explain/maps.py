@@ -13,6 +13,9 @@ import pandas as pd
 from swift_bids.geometry.frames import FSL_AFFINE, FSL_SHAPE, MODEL_SHAPE, Frame
 from swift_bids.group.kept_runs import KeptRun
 
+#: Name of the row of all voxels that are in no parcel.
+OUTSIDE = "outside the parcels"
+
 
 @dataclass
 class MeanMap:
@@ -83,19 +86,20 @@ def parcel_numbers(numbers: np.ndarray, frame: Frame) -> np.ndarray:
 def parcel_table(
     names: Sequence[str], attributed: np.ndarray, occluded: np.ndarray | None
 ) -> pd.DataFrame:
-    """Mean over runs and its standard error, for each parcel, the largest share first.
+    """Mean over runs and its standard error, for each parcel, the largest share first; then for all
+    voxels outside the parcels.
 
     Parameters
     ----------
     attributed, occluded
-        (run, parcel): sum of the attribution; fall of the score without the parcel, or None.
+        (run, 1 + parcel), 0 outside all parcels: sum of the attribution; fall of the score without
+        the parcel, or None.
     """
-    table = pd.DataFrame({"parcel": names})
+    table = pd.DataFrame({"parcel": [OUTSIDE, *names]})
     for name, values in (("attribution", attributed), ("occlusion", occluded)):
         if values is not None:
-            n = (~np.isnan(values)).sum(axis=0)
-            table[name] = pd.DataFrame(values).mean().to_numpy()
-            table[f"{name}_se"] = pd.DataFrame(values).std().to_numpy() / np.sqrt(np.maximum(n, 1))
-            table["n_runs"] = n
-    order = table["attribution"].abs().sort_values(ascending=False, kind="stable").index
-    return table.loc[order].reset_index(drop=True)
+            columns = pd.DataFrame(values)
+            table[name] = columns.mean()
+            table[f"{name}_se"] = columns.std() / np.sqrt(columns.notna().sum())
+    order = table["attribution"].iloc[1:].abs().sort_values(ascending=False, kind="stable").index
+    return table.loc[[*order, 0]].reset_index(drop=True)

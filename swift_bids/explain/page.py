@@ -58,7 +58,8 @@ def write_page(
         glass=_glass_brain(shown, threshold),
         slices=_slices(shown, threshold),
         parcels_figure=svg(_parcels_figure(explanation)),
-        parcels=explanation.parcels.head(_N_PARCELS).to_dict("records"),
+        parcels=explanation.parcels.iloc[:-1].head(_N_PARCELS).to_dict("records"),
+        outside=explanation.parcels.iloc[-1].to_dict(),
         runs=explanation.runs.to_dict("records"),
         hidden=_HIDDEN,
         smoothing=_SMOOTHING_MM,
@@ -136,7 +137,7 @@ def _slices(image: nib.Nifti1Image, threshold: float) -> str:
 
 def _parcels_figure(explanation: Explanation) -> Figure:
     """Draw the attribution of the first parcels, with standard errors, and their occlusion."""
-    rows = explanation.parcels.head(_N_PARCELS)
+    rows = explanation.parcels.iloc[:-1].head(_N_PARCELS)
     place = np.arange(len(rows))
     figure = Figure(figsize=(8.5, 0.28 * len(rows) + 0.9), layout="constrained")
     axis = figure.subplots()

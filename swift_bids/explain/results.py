@@ -11,7 +11,7 @@ from swift_bids.group.probes.saved import SavedProbe
 
 #: Columns of the tables.
 COLUMNS = {
-    "parcel": {"Description": "Name of the parcel in the atlas"},
+    "parcel": {"Description": "Name of the parcel in the atlas; last, all voxels outside parcels"},
     "attribution": {
         "Description": "Integrated Gradients, sum over the voxels of the parcel, mean over runs"
     },
@@ -20,7 +20,6 @@ COLUMNS = {
         "Description": "Fall of the score when the baseline replaces the parcel, mean over runs"
     },
     "occlusion_se": {"Description": "Standard error of the mean over runs"},
-    "n_runs": {"Description": "Number of runs that have voxels of the parcel"},
     "name": {"Description": "Name of the run"},
     "explained": {"Description": "The predicted class, whose score is explained, or the target"},
     "n_chunks": {"Description": "Number of chunks that were explained"},
