@@ -46,7 +46,8 @@ def run_app(*arguments, cwd=None, **environment) -> subprocess.CompletedProcess:
     """
     argv = list(map(str, arguments))
     if "--nprocs" not in argv:
-        argv += ["--nprocs", "1"] if {"participant", "group"} & set(argv) else []
+        levels = {"participant", "group", "finetune", "explain"}
+        argv += ["--nprocs", "1"] if levels & set(argv) else []
     elif argv[argv.index("--nprocs") + 1] != "1":
         return run_process(*argv, cwd=cwd, **environment)
     if environment or {"--slurm", "--slurm-graph", "--use-plugin"} & set(argv):

@@ -52,8 +52,8 @@ def test_the_network_is_fine_tuned(folder):
     found = pd.read_csv(folder / "tutorial_tuned" / "group_desc-swift_predictions.tsv", sep="\t")
     known = pd.read_csv(folder / "demo" / "fmriprep" / "participants.tsv", sep="\t")
     known = known.set_index("participant_id").loc[found["participant_id"], "group"]
-    assert len(found) == 20
-    assert (found["group"].to_numpy() == known.to_numpy()).mean() > 0.8
+    assert found["group"].tolist() == known.tolist()
+    assert len(found) == 4
 
 
 def test_the_predictions_are_explained(folder):

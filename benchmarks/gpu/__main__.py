@@ -29,6 +29,7 @@ LIMITS = {
     "speed": 80,
     "app": 170,
     "memory": 40,
+    "training": 40,
     "profile": 40,
     "graphs": 40,
     "tests": 60,

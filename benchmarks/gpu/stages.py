@@ -17,6 +17,7 @@ STAGES = {
         ["device", "parity", "speed", "memory", "profile", "compile", "graphs"], "network"
     ),
     **dict.fromkeys(["tests", "app"], "app"),
+    "training": "training",
 }
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import tempfile
+import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift_bids.base.errors import UsageError
+from swift_bids.outputs.paths import run_folder
 
 if TYPE_CHECKING:
     from swift_bids.group.run_filter import RunFilter
@@ -22,9 +26,11 @@ _FILTERS = {
     "task": ("task-", "tasks to use, with or without task-"),
     "run": ("run-", "runs to use, with or without run-"),
     "space": ("space-", "spaces to use"),
+    "res": ("res-", "resolutions to use; native: files without res"),
+    "echo": ("echo-", "echoes to use"),
 }
 #: Filters that the app calls `--task-id`, not `--task-label`.
-_ENDINGS = {"task": "-id", "run": "-id", "space": ""}
+_ENDINGS = {"task": "-id", "run": "-id", "space": "", "res": "", "echo": "-idx"}
 
 
 def add_run_filter(parser: argparse.ArgumentParser) -> None:
@@ -52,72 +58,97 @@ def run_filter_of(args: argparse.Namespace) -> RunFilter:
         tasks=args.task_id,
         runs=args.run_id,
         spaces=args.space,
+        resolutions=args.res,
+        echoes=args.echo_idx,
     )
 
 
-def recorded_call(output_dir: Path, participant: str = "*") -> Path:
-    """Return the settings file of the last call that embedded runs of a participant.
-
-    Raises
-    ------
-    UsageError
-        There is none.
-    """
+def recorded_calls(output_dir: Path, participant: str = "*") -> list[dict[str, Any]]:
+    """Return the arguments of the calls that embedded runs of a participant, the last one first;
+    under `file`, the settings file."""
     # the names of the folders begin with the time of the call
-    found = output_dir.glob(f"{participant}/log/*/swift_bids.toml")
-    latest = max(found, key=lambda file: file.parent.name, default=None)
-    if latest is None:
+    files = sorted(
+        output_dir.glob(f"{participant}/log/*/swift_bids.toml"),
+        key=lambda file: file.parent.name,
+        reverse=True,
+    )
+    return [
+        tomllib.loads(file.read_text(encoding="utf-8"))["arguments"] | {"file": file}
+        for file in files
+    ]
+
+
+@contextmanager
+def weights_of_call(output_dir: Path, given: str | None) -> Iterator[str | None]:
+    """The weights that made the embeddings of a folder, as `--weights` takes them; None: the
+    released ones.
+
+    Parameters
+    ----------
+    given
+        `--weights`; None: those of the last recorded call.
+    """
+    if given is not None:
+        yield given
+        return
+    last = next(iter(recorded_calls(output_dir)), None)
+    if last is None:
         raise UsageError(
-            f"{output_dir}: has no log of a participant level ({participant}/log); run the "
-            f"participant level first"
+            f"{output_dir}: has no log of a participant level that says which weights made the "
+            f"embeddings; give them with --weights"
         )
-    return latest
+    if last.get("weights") or not last["random_weights"]:
+        yield last.get("weights")
+        return
+    from swift_bids.network.bundles import write_random_bundle
+
+    with tempfile.TemporaryDirectory() as folder:  # the same numbers as in that call
+        yield str(write_random_bundle(folder, last["variant"]))
 
 
-def recorded_arguments(file: Path) -> dict[str, Any]:
-    """The arguments in a settings file."""
-    import tomllib
-
-    return tomllib.loads(file.read_text(encoding="utf-8"))["arguments"]
-
-
-def make_missing_matrices(
-    output_dir: Path, run_filter: RunFilter, app: Callable[[Sequence[str]], int]
+def embed_again(
+    output_dir: Path, names: Sequence[str], app: Callable[[Sequence[str]], int]
 ) -> None:
     """Repeat the calls that embedded runs without their matrix, with `--keep-matrix`.
 
     Parameters
     ----------
+    names
+        Names of the runs.
     app
         The app; takes a command line and returns the exit code.
 
     Raises
     ------
     UsageError
-        The log of the call is missing, or the call fails now.
+        No recorded call embeds a run now.
     """
-    from swift_bids.group.kept_runs import without_matrix
-    from swift_bids.group.load import collect_runs
+    _LOG.info("%d run(s) were embedded without --keep-matrix: embedding them again", len(names))
+    waiting = {name: recorded_calls(output_dir, name.split("_")[0]) for name in names}
+    while waiting:
+        # the last calls first, each for all of its participants
+        calls: dict[str, list[str]] = defaultdict(list)
+        arguments: dict[str, dict[str, Any]] = {}
+        for name, recorded in waiting.items():
+            if not recorded:
+                raise UsageError(
+                    f"{output_dir}: {name} has no matrix, and no recorded call ("
+                    f"{name.split('_')[0]}/log) makes it; run the participant level with "
+                    f"--keep-matrix"
+                )
+            call = recorded.pop(0)
+            key = call["file"].parent.name
+            arguments[key] = call
+            calls[key].append(name.split("_")[0])
+        for key, labels in calls.items():
+            flags = ["--keep-matrix", "--config-file", str(arguments[key]["file"])]
+            flags += ["--batch", "1/1", "--participant-label", *dict.fromkeys(labels)]
+            app([arguments[key]["bids_dir"], str(output_dir), "participant", *flags])
+        waiting = {
+            name: recorded for name, recorded in waiting.items() if not _matrices(output_dir, name)
+        }
 
-    runs, _ = collect_runs(output_dir, run_filter)
-    lacking = without_matrix(output_dir, runs)
-    participants = dict.fromkeys(name.split("_")[0] for name in lacking)
-    calls: dict[str, list[str]] = defaultdict(list)
-    files: dict[str, Path] = {}
-    for participant in participants:
-        file = recorded_call(output_dir, participant)
-        calls[file.parent.name].append(participant)
-        files[file.parent.name] = file
-    if lacking:
-        _LOG.info(
-            "%d run(s) were embedded without --keep-matrix and are embedded again", len(lacking)
-        )
-    for name, labels in calls.items():
-        bids_dir = recorded_arguments(files[name])["bids_dir"]
-        flags = ["--keep-matrix", "--config-file", str(files[name]), "--batch", "1/1"]
-        call = [bids_dir, str(output_dir), "participant", *flags, "--participant-label", *labels]
-        if app(call) != 0:
-            raise UsageError(
-                f"{output_dir}: runs of {len(labels)} participant(s) cannot be embedded again with "
-                f"--keep-matrix (see above); do that with the participant level first"
-            )
+
+def _matrices(output_dir: Path, name: str) -> list[Path]:
+    """The kept matrix of a run, of whichever network."""
+    return list(run_folder(output_dir, name).glob(f"{name}_desc-*_matrix.h5"))

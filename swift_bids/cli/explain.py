@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from swift_bids.cli import values as flag_types
 from swift_bids.cli.embedded_runs import (
     add_run_filter,
-    make_missing_matrices,
-    recorded_arguments,
-    recorded_call,
+    embed_again,
     run_filter_of,
+    weights_of_call,
 )
 from swift_bids.execution.workers import count_cpus
+from swift_bids.explain import BASELINES
 from swift_bids.inputs.parcel_defaults import SHIPPED_ATLAS
+
+_LOG = logging.getLogger("swift_bids")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", metavar="COLUMN", help="which probe (default: the only one)")
     parser.add_argument(
         "--baseline",
-        choices=("mean", "background"),
+        choices=BASELINES,
         default="mean",
         help="compare runs with their mean, or with an input of background alone (default: mean)",
     )
@@ -105,23 +109,22 @@ def run_explain_command(argv: Sequence[str], app: Callable[[Sequence[str]], int]
     from swift_bids.network.device import choose_devices
 
     output_dir = args.output_dir.absolute()
-    run_filter = run_filter_of(args)
-    make_missing_matrices(output_dir, run_filter, app)
     torch.set_num_threads(args.nprocs or count_cpus())
-    recorded = recorded_arguments(recorded_call(output_dir))
-    return run_explain(
-        ExplainSettings(
+    devices, warning = choose_devices(args.device)
+    if warning:
+        _LOG.warning("%s", warning)
+    with weights_of_call(output_dir, args.weights) as weights:
+        settings = ExplainSettings(
             probes=args.probes,
             output_dir=output_dir,
-            run_filter=run_filter,
+            run_filter=run_filter_of(args),
             target=args.target,
             baseline=args.baseline,
             max_runs=args.max_runs,
             max_chunks=args.max_chunks,
             atlas=args.atlas,
             with_occlusion=not args.no_occlusion,
-            weights=args.weights or recorded.get("weights"),
-            variant=recorded["variant"],
-            device=choose_devices(args.device)[0][0],
+            weights=weights,
+            device=devices[0],
         )
-    )
+        return run_explain(settings, partial(embed_again, output_dir, app=app))

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from swift_bids.cli import values as flag_types
 from swift_bids.cli.embedded_runs import (
     add_run_filter,
-    make_missing_matrices,
-    recorded_arguments,
-    recorded_call,
+    embed_again,
     run_filter_of,
+    weights_of_call,
 )
 from swift_bids.execution.workers import count_cpus
+from swift_bids.finetune.settings import FREEZE, FineTuneSettings, TrainingSettings
 from swift_bids.network.precision import PRECISIONS
 
+_LOG = logging.getLogger("swift_bids")
 _EPILOG = """\
 The network of output_dir is trained to predict a column of its participants.tsv, and written to
 output_dir/finetuned/NAME: weights for --weights, a head for swift-bids predict and explain, a model
@@ -62,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--folds",
-        type=_whole,
+        type=_folds,
         default=5,
         metavar="N",
         help="folds of the cross-validation, each of which trains a network of its own (default: "
@@ -77,25 +80,29 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     training = parser.add_argument_group("training")
     training.add_argument(
         "--freeze",
-        choices=("none", "stages", "backbone"),
+        choices=FREEZE,
         default="none",
         help="train everything (none), the last stage and the head (stages), or the head alone "
         "(backbone)",
     )
     training.add_argument(
-        "--epochs", type=flag_types.positive, default=10, metavar="N", help="default: 10"
+        "--epochs",
+        type=flag_types.positive,
+        default=TrainingSettings.epochs,
+        metavar="N",
+        help="passes over the training chunks, at most (default: 10)",
     )
     training.add_argument(
         "--patience",
         type=flag_types.positive,
-        default=5,
+        default=TrainingSettings.patience,
         metavar="N",
         help="epochs without a smaller validation loss after which to stop (default: 5)",
     )
     training.add_argument(
         "--batch-size",
         type=flag_types.positive,
-        default=8,
+        default=TrainingSettings.batch_size,
         metavar="N",
         help="chunks for each step of the optimiser (default: 8)",
     )
@@ -114,15 +121,15 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     )
     training.add_argument(
         "--learning-rate",
-        type=_above_zero,
-        default=5e-5,
+        type=_rate,
+        default=TrainingSettings.learning_rate,
         metavar="RATE",
         help="largest learning rate of AdamW (default: 5e-5)",
     )
     training.add_argument(
         "--weight-decay",
-        type=_above_zero,
-        default=0.01,
+        type=_rate,
+        default=TrainingSettings.weight_decay,
         metavar="DECAY",
         help="of AdamW (default: 0.01)",
     )
@@ -164,33 +171,30 @@ def run_finetune_command(argv: Sequence[str], app: Callable[[Sequence[str]], int
     import torch
 
     from swift_bids.finetune.level import run_finetune
-    from swift_bids.finetune.settings import FineTuneSettings, TrainingSettings
     from swift_bids.network.device import choose_devices
 
     output_dir = args.output_dir.absolute()
-    run_filter = run_filter_of(args)
-    make_missing_matrices(output_dir, run_filter, app)
     torch.set_num_threads(args.nprocs or count_cpus())
-    device = choose_devices(args.device)[0][0]
-    recorded = recorded_arguments(recorded_call(output_dir))
-    return run_finetune(
-        FineTuneSettings(
+    devices, warning = choose_devices(args.device)
+    if warning:
+        _LOG.warning("%s", warning)
+    with weights_of_call(output_dir, args.weights) as weights:
+        settings = FineTuneSettings(
             output_dir=output_dir,
-            run_filter=run_filter,
+            run_filter=run_filter_of(args),
             target=args.target,
             group_by=args.group_by,
             missing_codes=args.missing_code,
             name=name,
-            weights=args.weights or recorded.get("weights"),
-            variant=recorded["variant"],
+            weights=weights,
             folds=args.folds,
-            device=device,
+            device=devices[0],
             tensorboard=args.tensorboard,
             training=TrainingSettings(
                 epochs=args.epochs,
                 patience=args.patience,
                 batch_size=args.batch_size,
-                micro_batch=args.micro_batch or (1 if device == "cpu" else args.batch_size),
+                micro_batch=args.micro_batch or (1 if devices == ["cpu"] else args.batch_size),
                 learning_rate=args.learning_rate,
                 weight_decay=args.weight_decay,
                 freeze=args.freeze,
@@ -199,7 +203,7 @@ def run_finetune_command(argv: Sequence[str], app: Callable[[Sequence[str]], int
                 seed=args.seed,
             ),
         )
-    )
+        return run_finetune(settings, partial(embed_again, output_dir, app=app))
 
 
 def _whole(text: str) -> int:
@@ -208,11 +212,17 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _above_zero(text: str) -> float:
+def _folds(text: str) -> int:
+    if _whole(text) == 1:
+        raise argparse.ArgumentTypeError("1 fold cannot be held out; give 0, or 2 or more")
+    return int(text)
+
+
+def _rate(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = 0.0
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number between 0 and 1")
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to below 1")
     return value

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from swift_bids.explain.page import write_page
 from swift_bids.explain.results import COLUMNS, Explanation
 from swift_bids.geometry.frames import FRAMES
 from swift_bids.group.figures import evenly_spaced
-from swift_bids.group.kept_runs import KeptRun, kept_runs
+from swift_bids.group.kept_runs import KeptRun, kept_runs, matrix_uris
 from swift_bids.group.load import Embedded, check_kinds, collect_runs
 from swift_bids.group.predict import check_same_kind, find_probes
 from swift_bids.group.probes.saved import SavedProbe, read_probes
@@ -35,13 +36,12 @@ from swift_bids.network.skeleton import Skeleton
 from swift_bids.network.weights import weights_of_embeddings
 from swift_bids.outputs.provenance import GENERATED_BY
 from swift_bids.outputs.tables import write_table
+from swift_bids.steps.embed import use_device
 from swift_bids.steps.parcels import Parcels, read_atlas
 
 _LOG = logging.getLogger("swift_bids")
 #: Most runs for which the attributions are repeated with a randomised probe.
 _MAX_CHECKED = 5
-#: Choices of `--baseline`.
-BASELINES = ("mean", "background")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ExplainSettings:
         Image of the parcels.
     with_occlusion
         Whether to occlude parcels, too.
-    weights, variant, device
+    weights, device
         Weights that made the embeddings (None: those of the variant); torch device.
     """
 
@@ -77,12 +77,16 @@ class ExplainSettings:
     atlas: Path
     with_occlusion: bool
     weights: str | None
-    variant: str
     device: str
 
 
-def run_explain(settings: ExplainSettings) -> int:
+def run_explain(settings: ExplainSettings, embed_again: Callable[[Sequence[str]], object]) -> int:
     """Write map, table and page of a probe, and return the exit code.
+
+    Parameters
+    ----------
+    embed_again
+        As for `swift_bids.group.kept_runs.kept_runs`.
 
     Raises
     ------
@@ -98,14 +102,16 @@ def run_explain(settings: ExplainSettings) -> int:
     check_same_kind(file, about_probes, runs)
     probe = _choose(saved, settings.target, file)
     kind = runs.kinds[0]
-    weights = weights_of_embeddings(settings.weights, settings.variant, kind["weights_sha256"])
+    weights = weights_of_embeddings(settings.weights, kind["variant"], kind["weights_sha256"])
     if weights.random:
         _LOG.warning("RANDOM WEIGHTS: this explanation means nothing")
     chosen = evenly_spaced(len(runs.table), settings.max_runs)
     runs = Embedded(runs.table.iloc[chosen], runs.features[chosen], runs.label)
     network = network_from_file(weights.file, settings.device).requires_grad_(False)
+    use_device(torch.device(settings.device))
     atlas = read_atlas(settings.atlas)
-    explanation = _explain(network, probe, runs, atlas, settings)
+    read = kept_runs(settings.output_dir, runs, embed_again)
+    explanation = _explain(network, probe, runs, read, atlas, settings)
     explanation.random_weights = weights.random
     written = _write(explanation, runs, atlas, file, weights.name, settings)
     for path in written:
@@ -114,6 +120,7 @@ def run_explain(settings: ExplainSettings) -> int:
 
 
 def _choose(saved: list[SavedProbe], target: str | None, file: Path) -> SavedProbe:
+    """Return the probe of a target, or the only one."""
     known = {probe.target: probe for probe in saved}
     if target is None and len(known) == 1:
         return saved[0]
@@ -127,11 +134,11 @@ def _explain(
     network: Skeleton,
     probe: SavedProbe,
     runs: Embedded,
+    read: Sequence[KeptRun],
     atlas: Parcels,
     settings: ExplainSettings,
 ) -> Explanation:
     """Attribute the scores of all runs, and those of the probe with randomised coefficients."""
-    read = kept_runs(settings.output_dir, runs)
     mean = mean_run(read) if settings.baseline == "mean" else None
     numbers = parcel_numbers(atlas.numbers, FRAMES[runs.kinds[0]["frame"]])
     true_map, checked_map, random_map = MeanMap(), MeanMap(), MeanMap()
@@ -222,7 +229,7 @@ def _write(
 ) -> list[Path]:
     """Write map, tables and page; return their paths, the page last."""
     kind = runs.kinds[0]
-    label = re.sub(r"[^A-Za-z0-9]", "", explanation.probe.target)
+    label = _label(explanation.probe.target)
     space = kind["space_id"].split()[0]
     map_file = settings.output_dir / (
         f"group_space-{space}_res-2_desc-{runs.label}{label}_attribution.nii.gz"
@@ -239,7 +246,7 @@ def _write(
             "MaxRuns": settings.max_runs,
             "MaxChunks": settings.max_chunks,
         },
-        "Sources": [f"bids::{name}" for name in _sources(settings.output_dir, runs)],
+        "Sources": matrix_uris(settings.output_dir, runs),
     }
     checks = {
         "CompletenessError": explanation.completeness_error,
@@ -278,18 +285,15 @@ def _write(
     return [map_file, settings.output_dir / f"{stem}.tsv", page]
 
 
+def _label(target: str) -> str:
+    """A target as the value of an entity; with a digest if that drops characters, since the labels
+    of two targets must differ."""
+    plain = re.sub(r"[^A-Za-z0-9]", "", target)
+    return plain if plain == target else plain + hashlib.sha256(target.encode()).hexdigest()[:6]
+
+
 def _gzipped(content: bytes) -> bytes:
+    """Compress an image."""
     from isal import igzip
 
     return igzip.compress(content, mtime=0)  # the same bytes every time
-
-
-def _sources(output_dir: Path, runs: Embedded) -> list[str]:
-    from swift_bids.outputs.paths import output_path
-
-    return [
-        output_path(output_dir, name, runs.label, "matrix", ".h5")
-        .relative_to(output_dir)
-        .as_posix()
-        for name in runs.table["name"]
-    ]

@@ -16,11 +16,11 @@ from swift_bids.base.files import read_json, write_text
 from swift_bids.finetune.classifier import Classifier, Task
 from swift_bids.finetune.cohort import Cohort
 from swift_bids.finetune.settings import FineTuneSettings
+from swift_bids.group.kept_runs import matrix_uris
 from swift_bids.group.probes.saved import HEAD, write_probes
 from swift_bids.network.bundles import write_bundle
 from swift_bids.network.known_weights import digests_of
 from swift_bids.network.weights import Weights
-from swift_bids.outputs.paths import output_path
 from swift_bids.outputs.provenance import GENERATED_BY
 
 #: The weights of a bundle; if they exist, the fine-tuning is complete.
@@ -67,7 +67,7 @@ def write_fine_tuned(
     probe = task.as_probe(classifier, len(cohort.target.values))
     about_head = {"Description": "Head of the fine-tuned network, a probe of its mean embedding"}
     write_probes(folder / HEAD, [probe], about_head | about | {"Embeddings": [kind]})
-    return about | {"WeightsSHA256": sha256}
+    return about | {"WeightsSHA256": sha256, "RandomWeights": still_random}
 
 
 def made_by(cohort: Cohort, weights: Weights, settings: FineTuneSettings) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def made_by(cohort: Cohort, weights: Weights, settings: FineTuneSettings) -> dic
             "device": settings.device,
             **asdict(settings.training),
         },
-        "Sources": [f"bids::{name}" for name in _sources(settings.output_dir, cohort)],
+        "Sources": matrix_uris(settings.output_dir, cohort.runs),
     }
 
 
@@ -95,11 +95,22 @@ def write_card(
     folder: Path,
     cohort: Cohort,
     scores: pd.DataFrame,
+    n_folds: int,
     weights: Weights,
     settings: FineTuneSettings,
     about: dict[str, Any],
 ) -> None:
-    """Write the model card, `README.md`, with the metadata that the Hugging Face Hub reads."""
+    """Write the model card, `README.md`, with the metadata that the Hugging Face Hub reads.
+
+    Parameters
+    ----------
+    scores, n_folds
+        As the table `scores.tsv`, and the number of folds behind it.
+    weights
+        Weights from which the training started.
+    about
+        From `write_fine_tuned`.
+    """
     template = resources.files("swift_bids").joinpath("data/model_card.md.j2").read_text()
     # Markdown, not HTML
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701
@@ -117,15 +128,7 @@ def write_card(
         sha256=about["WeightsSHA256"],
         folder=folder.name,
         data_licence=data_licence or "n/a",
+        n_folds=n_folds,
+        still_random=about["RandomWeights"],
     )
     write_text(folder / "README.md", card)
-
-
-def _sources(output_dir: Path, cohort: Cohort) -> list[str]:
-    """Kept matrices, relative to the output folder."""
-    return [
-        output_path(output_dir, name, cohort.runs.label, "matrix", ".h5")
-        .relative_to(output_dir)
-        .as_posix()
-        for name in cohort.runs.table["name"]
-    ]

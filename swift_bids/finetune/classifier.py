@@ -123,8 +123,8 @@ class Task:
         """One for numbers, one for each class."""
         return max(1, len(self.target.classes))
 
-    def losses(self, outputs: Tensor, participants: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Loss of each row, and its weight: cross-entropy for classes, squared error for numbers.
+    def losses(self, outputs: Tensor, participants: np.ndarray) -> Tensor:
+        """Loss of each row: cross-entropy for classes, squared error of standardised numbers.
 
         Parameters
         ----------
@@ -136,10 +136,23 @@ class Task:
         values = torch.from_numpy(self.target.values[participants]).to(outputs.device)
         outputs = outputs.float()
         if self.target.classes:
-            weights = torch.from_numpy(self.class_weights).to(outputs)[values.long()]
-            return F.cross_entropy(outputs, values.long(), reduction="none"), weights
-        expected = ((values - self.mean) / self.std).to(outputs)
-        return (outputs[:, 0] - expected).square(), torch.ones_like(expected)
+            return F.cross_entropy(outputs, values.long(), reduction="none")
+        return (outputs[:, 0] - ((values - self.mean) / self.std).float()).square()
+
+    def weights(self, participants: np.ndarray, of_chunks: np.ndarray | None = None) -> np.ndarray:
+        """Weight of each row in the loss, (row,), by which all classes count the same.
+
+        Parameters
+        ----------
+        participants
+            (row,) number of the participant.
+        of_chunks
+            (participant,) by which to multiply it.
+        """
+        weights = np.ones(len(participants))
+        if self.target.classes:
+            weights = self.class_weights[self.target.values[participants].astype(int)]
+        return weights if of_chunks is None else weights * of_chunks[participants]
 
     def centre_of(self, embeddings: Tensor, participants: np.ndarray) -> Tensor:
         """The embedding for which all outputs are 0: the mean, or the mean of the classes' means.

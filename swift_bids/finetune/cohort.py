@@ -12,7 +12,7 @@ from swift_bids.base.errors import Problem, UsageError
 from swift_bids.group.analysis import Analysis
 from swift_bids.group.average import average_by_participant
 from swift_bids.group.clean import clean_columns
-from swift_bids.group.columns import Target, choose_targets, group_codes
+from swift_bids.group.columns import Target, choose_targets, group_codes, reason_unfit
 from swift_bids.group.connectivity import collect_connectivity
 from swift_bids.group.feature_sets import collect_features
 from swift_bids.group.load import Embedded, check_kinds, collect_runs, rename_clashing_columns
@@ -99,6 +99,10 @@ def collect_cohort(
     rows = np.flatnonzero(kept)
     chosen = Target(targets[0].name, targets[0].classes, targets[0].values[rows])
     design = Design(chosen.values, chosen.classes, None, None if groups is None else groups[rows])
+    if reason := reason_unfit(chosen, len(rows)):
+        raise UsageError(
+            f"--target {target}: of the participants with all baselines and a group, {reason}"
+        )
     people = participants.table.iloc[rows].reset_index(drop=True)
     is_kept = runs.table["participant_id"].isin(people["participant_id"]).to_numpy()
     return Cohort(

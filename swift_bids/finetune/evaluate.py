@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +26,7 @@ from swift_bids.finetune.cohort import Cohort
 from swift_bids.finetune.examples import Examples
 from swift_bids.finetune.settings import FineTuneSettings
 from swift_bids.finetune.train import Progress, predict, train
-from swift_bids.group.probes.design import Design, Folds, make_folds
+from swift_bids.group.probes.design import Design, Folds, make_folds, reason_unusable
 from swift_bids.group.probes.features import Table
 from swift_bids.group.probes.predict import one_thread_each
 from swift_bids.group.probes.predict import predict as predict_by_probe
@@ -35,8 +35,6 @@ from swift_bids.group.probes.scores import DUMMY, EMBEDDING, FINE_TUNED, probe_t
 from swift_bids.network.skeleton import Skeleton
 
 _LOG = logging.getLogger("swift_bids")
-#: Seed of the split for early stopping, so that it is no fold of the cross-validation.
-_INNER_SEED = 1
 
 
 class Trainings:
@@ -72,15 +70,12 @@ class Trainings:
     ) -> None:
         self._cohort, self._examples, self._load_network = cohort, examples, load_network
         self._settings, self._folder = settings, folder
-        values = cohort.participants.table["participant_id"].str.cat(
-            cohort.target.values.astype(str), sep=" "
-        )
-        chunks = examples.chunks_of(np.arange(len(values)))
-        data = "\n".join([*values, *map(str, chunks)])
+        chunks = examples.chunks_of(np.arange(len(cohort.target.values)))
+        data = [*cohort.runs.table["name"], *map(str, chunks), *map(str, cohort.target.values)]
         self._identity = asdict(settings.training) | {
             "target": settings.target,
             "weights": weights_sha256,
-            "data": hashlib.sha256(data.encode()).hexdigest(),
+            "runs": _digest([*data, str(cohort.runs.kinds)]),
         }
         # parts of a batch and kept activations change the result by rounding at most
         del self._identity["micro_batch"], self._identity["activation_checkpointing"]
@@ -101,12 +96,8 @@ class Trainings:
         UsageError
             A checkpoint is of another training.
         """
-        settings, design = self._settings.training, self._cohort.design
-        groups = None if design.groups is None else design.groups[rows]
-        inner = make_folds(Design(design.y[rows], design.classes, None, groups), _INNER_SEED)
-        if not inner:  # of one group alone, some participants decide
-            inner = make_folds(Design(design.y[rows], design.classes, None, None), _INNER_SEED)
-        fitted, validation = (rows[part] for part in inner[0])
+        settings = self._settings.training
+        fitted, validation = early_stopping_split(self._cohort.design, rows, settings.seed)
         task = Task.of(self._cohort.target, fitted)
         embeddings = self._cohort.participants.features[fitted]
         classifier = Classifier(
@@ -126,7 +117,8 @@ class Trainings:
             )
             on_epoch: Callable[[Progress], object] = self._report(name, bar)
             if self._settings.tensorboard:
-                writer = stack.enter_context(tensorboard_writer(self._folder.parent, name))
+                folder = self._folder.parent / "tensorboard" / name.replace(" ", "-")
+                writer = stack.enter_context(import_tensorboard()(folder))
                 on_epoch = _both(on_epoch, lambda progress: _to_tensorboard(writer, progress))
             progress = train(
                 classifier,
@@ -136,7 +128,11 @@ class Trainings:
                 validation,
                 settings,
                 checkpoint,
-                self._identity | {"training": name},
+                self._identity
+                | {
+                    "training": name,
+                    "participants": _digest([*map(str, fitted), "", *map(str, validation)]),
+                },
                 on_epoch,
                 bar.update,
             )
@@ -167,6 +163,54 @@ class Trainings:
         return report
 
 
+def early_stopping_split(
+    design: Design, rows: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide the participants of a training into those to learn from, and about a fifth who decide
+    when to stop: whole groups, if all classes are on both sides then.
+
+    Parameters
+    ----------
+    rows
+        Numbers of the participants.
+    """
+    y = design.y[rows]
+    alone = Design(y, design.classes, None, None)
+    grouped = (
+        alone if design.groups is None else Design(y, design.classes, None, design.groups[rows])
+    )
+    splits = [*make_folds(grouped, seed + 1), *make_folds(alone, seed + 1)]
+    complete = [
+        split
+        for split in splits
+        if all(len(np.unique(y[part])) == len(design.classes) for part in split)
+        or not design.classes
+    ]
+    fitted, validation = (complete or splits[-1:])[0]
+    return rows[fitted], rows[validation]
+
+
+def outer_folds(cohort: Cohort, n: int) -> Folds:
+    """Folds of the cross-validation.
+
+    Raises
+    ------
+    UsageError
+        The participants cannot be divided in this way.
+    """
+    design = cohort.design
+    counts = np.bincount(design.y.astype(int)) if design.classes else np.array([len(design.y)])
+    if n > counts.min():
+        raise UsageError(
+            f"--folds {n}: only {counts.min()} participants "
+            f"{'of a class ' if design.classes else ''}can be divided; give a smaller number"
+        )
+    folds = make_folds(design, seed=0, n=n)
+    if reason := reason_unusable(design, [folds]):
+        raise UsageError(f"{cohort.target.name} cannot be measured: {reason}; try --folds 0")
+    return folds
+
+
 def evaluate(
     cohort: Cohort, trainings: Trainings, n_folds: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -187,9 +231,7 @@ def evaluate(
     if n_folds == 0:
         return pd.DataFrame(), pd.DataFrame()
     design = cohort.design
-    folds = make_folds(design, seed=0, n=n_folds)
-    if not folds:
-        raise UsageError("--group-by: all participants are in one group; leave the flag out")
+    folds = outer_folds(cohort, n_folds)
     outputs = np.empty((len(design.y), max(1, len(design.classes))))
     fold_of = np.empty(len(design.y), dtype=int)
     for number, (fitted, tested) in enumerate(folds, 1):
@@ -248,8 +290,12 @@ def _as_predictions(outputs: np.ndarray, design: Design, folds: Folds) -> np.nda
     return np.concatenate([outputs.argmax(axis=1)[:, None], scores], axis=1)
 
 
-def tensorboard_writer(folder: Path, name: str) -> Any:
-    """A writer of curves for TensorBoard, in `tensorboard/` in this folder.
+def _digest(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def import_tensorboard() -> type[Any]:
+    """The writer of TensorBoard.
 
     Raises
     ------
@@ -263,7 +309,7 @@ def tensorboard_writer(folder: Path, name: str) -> Any:
             f"--tensorboard needs TensorBoard, which cannot be imported ({error}); install it with "
             f"pip install tensorboard, or leave the flag out"
         ) from error
-    return SummaryWriter(folder / "tensorboard" / name.replace(" ", "-"))
+    return SummaryWriter
 
 
 def _to_tensorboard(writer: Any, progress: Progress) -> None:

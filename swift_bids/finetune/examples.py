@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from swift_bids.group.kept_runs import KeptRun
-from swift_bids.steps.embed import ModelInput
+from swift_bids.steps.embed import ModelInput, use_device
 
 #: Number of a run, and number of one of its chunks.
 Chunk = tuple[int, int]
@@ -37,6 +37,9 @@ class Examples:
     ----------
     participant_of
         (run,) number of the participant.
+    chunk_weights
+        (participant,) weight of a chunk in the loss, by which all participants count the same; its
+        mean over chunks is 1.
     """
 
     def __init__(self, runs: Sequence[KeptRun], participants: Sequence[str], device: str) -> None:
@@ -44,6 +47,8 @@ class Examples:
         runs = [run for run in runs if run.participant in numbers]
         self.participant_of = np.array([numbers[run.participant] for run in runs])
         self._runs = [run.matrix.chunks(run.starts, run.chunk_volumes) for run in runs]
+        n_chunks = np.bincount(self.participant_of, [len(run.starts) for run in runs])
+        self.chunk_weights = n_chunks.mean() / n_chunks
         self._n_volumes = runs[0].chunk_volumes
         self._device = torch.device(device)
         self._input: ModelInput | None = None
@@ -64,7 +69,7 @@ class Examples:
         largest = max(map(len, parts))
         if self._input is None or self._input.batch_size < largest:
             self._input = ModelInput(largest, self._device, self._n_volumes)
-        with ThreadPoolExecutor(max_workers=1) as reader:
+        with ThreadPoolExecutor(1, initializer=use_device, initargs=(self._device,)) as reader:
             ahead = reader.submit(self._read, parts[0])
             for number, part in enumerate(parts):
                 rows = ahead.result()

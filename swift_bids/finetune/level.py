@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from swift_bids.base.errors import UsageError, report_problems
 from swift_bids.base.files import write_json
 from swift_bids.finetune.bundle import WEIGHTS, write_card, write_fine_tuned
 from swift_bids.finetune.cohort import collect_cohort
-from swift_bids.finetune.evaluate import Trainings, evaluate
+from swift_bids.finetune.evaluate import (
+    Trainings,
+    evaluate,
+    import_tensorboard,
+    outer_folds,
+)
 from swift_bids.finetune.examples import Examples
 from swift_bids.finetune.page import write_page
 from swift_bids.finetune.settings import FineTuneSettings
@@ -23,14 +30,20 @@ from swift_bids.network.load import class_with, network_from_file
 from swift_bids.network.weights import weights_of_embeddings
 from swift_bids.outputs.paths import fine_tuned_folder
 from swift_bids.outputs.tables import column_descriptions, write_table
+from swift_bids.steps.embed import use_device
 
 _LOG = logging.getLogger("swift_bids")
 #: Folder of the checkpoints, which is removed at the end.
 CHECKPOINTS = "checkpoints"
 
 
-def run_finetune(settings: FineTuneSettings) -> int:
+def run_finetune(settings: FineTuneSettings, embed_again: Callable[[Sequence[str]], object]) -> int:
     """Fine-tune a network, write it with its scores and page, and return the exit code.
+
+    Parameters
+    ----------
+    embed_again
+        As for `swift_bids.group.kept_runs.kept_runs`.
 
     Raises
     ------
@@ -56,13 +69,27 @@ def run_finetune(settings: FineTuneSettings) -> int:
         settings.missing_codes,
     )
     kind = cohort.runs.kinds[0]
-    weights = weights_of_embeddings(settings.weights, settings.variant, kind["weights_sha256"])
+    weights = weights_of_embeddings(settings.weights, kind["variant"], kind["weights_sha256"])
+    backbone = read_backbone(weights.file, class_with)
+    if "fine_tuned_from" in backbone.about:
+        cohort.notes.append(
+            f"The weights from which this training starts were fine-tuned on "
+            f"{backbone.about.get('target')}; if they learned from these participants, all scores "
+            f"are too good"
+        )
+    if settings.folds:
+        outer_folds(cohort, settings.folds)  # before hours of work
+    if settings.tensorboard:
+        import_tensorboard()
     for note in cohort.notes:
         _LOG.warning("%s", note)
     if weights.random:
         _LOG.warning("RANDOM WEIGHTS: the network is trained from random numbers")
     people = cohort.participants.table["participant_id"]
-    examples = Examples(kept_runs(output_dir, cohort.runs), list(people), settings.device)
+    use_device(torch.device(settings.device))
+    examples = Examples(
+        kept_runs(output_dir, cohort.runs, embed_again), list(people), settings.device
+    )
     _LOG.info(
         "%s: %d participants, %d runs, %d chunks",
         settings.target,
@@ -81,7 +108,6 @@ def run_finetune(settings: FineTuneSettings) -> int:
     )
     scores, predictions = evaluate(cohort, trainings, settings.folds)
     classifier, task = trainings.run("all participants", np.arange(len(people)))
-    backbone = read_backbone(weights.file, class_with)
     about = write_fine_tuned(
         folder, classifier, task, cohort, weights, backbone.config, backbone.about, settings
     )
@@ -96,8 +122,9 @@ def run_finetune(settings: FineTuneSettings) -> int:
             write_table(file, table)
             columns = column_descriptions(table.columns, _columns_of(table, settings.target))
             write_json(file.with_suffix(".json"), {"Description": description} | about | columns)
-    write_card(folder, cohort, scores, weights, settings, about)
-    page = write_page(folder, cohort, scores, curves, weights, settings)
+    n_folds = predictions["fold"].nunique() if len(predictions) else 0
+    write_card(folder, cohort, scores, n_folds, weights, settings, about)
+    page = write_page(folder, cohort, scores, n_folds, curves, weights, settings)
     shutil.rmtree(folder / CHECKPOINTS)
     _LOG.info("fine-tuned network: %s", folder)
     _LOG.info("report: %s", page)
@@ -120,5 +147,6 @@ def _columns_of(table: pd.DataFrame, target: str) -> dict[str, Any]:
         },
         "best": {"Description": "Whether the parameters after this epoch are used"},
         "fold": {"Description": "Fold in which the participant was held out"},
+        target: {"Description": f"Column {target} of participants.tsv"},
         f"predicted_{target}": {"Description": f"Predicted {target}"},
     }

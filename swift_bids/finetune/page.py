@@ -33,6 +33,7 @@ def write_page(
     folder: Path,
     cohort: Cohort,
     scores: pd.DataFrame,
+    n_folds: int,
     curves: pd.DataFrame,
     weights: Weights,
     settings: FineTuneSettings,
@@ -41,8 +42,8 @@ def write_page(
 
     Parameters
     ----------
-    scores, curves
-        As the tables `scores.tsv` and `curves.tsv`.
+    scores, n_folds, curves
+        As the table `scores.tsv`, the number of folds behind it, and as `curves.tsv`.
     """
     html = ENVIRONMENT.get_template("finetune.html.j2").render(
         version=__version__,
@@ -51,6 +52,7 @@ def write_page(
         weights=weights,
         settings=settings,
         training=settings.training,
+        n_folds=n_folds,
         rows=scores.to_dict("records"),
         sentences=sentences_of(scores, curves, settings),
         notes=cohort.notes,
@@ -96,7 +98,7 @@ def sentences_of(
         ]
         if better:
             sentences.append(
-                (False, f"Without the network, {' and '.join(better)} predict as well or better.")
+                (False, f"As good or better without the network: {', '.join(better)}.")
             )
     else:
         sentences.append((False, "No participants were held out (--folds 0): no scores."))

@@ -35,7 +35,7 @@ class TrainingSettings:
     activation_checkpointing
         Whether to compute activations again for the gradients instead of keeping them.
     seed
-        Of the head, the order of the chunks, and the split for early stopping.
+        Of the split for early stopping, the order of the chunks, and dropout.
     """
 
     epochs: int = 10
@@ -63,9 +63,8 @@ class FineTuneSettings:
         stand for missing values.
     name
         Name of the folder in `finetuned/`.
-    weights, variant
-        Weights from which to start, as `--weights` takes them (None: those of the variant), and the
-        variant.
+    weights
+        Weights from which to start, as `--weights` takes them; None: those of the variant.
     folds
         Parts of the cross-validation that measures the predictions; 0: not measured.
     device
@@ -81,7 +80,6 @@ class FineTuneSettings:
     missing_codes: Sequence[str]
     name: str
     weights: str | None
-    variant: str
     folds: int
     device: str
     tensorboard: bool

@@ -230,13 +230,14 @@ def _epoch(
         rate = learning_rate(epoch * len(batches) + step, settings.epochs * len(batches))
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * rate
-        nothing = torch.zeros(len(batch), task.n_outputs)
-        weight = float(task.losses(nothing, examples.owners(batch))[1].sum())
+        weight = float(task.weights(examples.owners(batch), examples.chunk_weights).sum())
         for volumes, participants in itertools.islice(read, len(of_batch)):
             with at_precision(settings.precision, device):
                 outputs = classifier(volumes)
-            losses, weights = task.losses(outputs, participants)
-            loss = (losses * weights).sum()
+            weights = task.weights(participants, examples.chunk_weights)
+            loss = (
+                task.losses(outputs, participants) * torch.from_numpy(weights).to(outputs)
+            ).sum()
             scaler.scale(loss / weight).backward()
             total += loss.item()
         scaler.step(optimiser)
@@ -255,9 +256,8 @@ def _validation_loss(
     settings: TrainingSettings,
 ) -> float:
     """Mean loss of the validation participants, each predicted from all chunks."""
-    outputs = predict(classifier, examples, validation, settings)
-    losses, weights = task.losses(outputs, validation)
-    return float((losses * weights).sum() / weights.sum())
+    losses = task.losses(predict(classifier, examples, validation, settings), validation)
+    return float(np.average(losses.numpy(), weights=task.weights(validation)))
 
 
 def _read(checkpoint: Path, identity: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,32 +37,43 @@ class KeptRun:
     chunk_volumes: int
 
 
-def without_matrix(output_dir: Path, runs: Embedded) -> list[str]:
-    """Names of the runs whose matrix was not kept."""
-    return [
-        name
-        for name in runs.table["name"]
-        if not output_path(output_dir, name, runs.label, "matrix", ".h5").exists()
-    ]
-
-
-def kept_runs(output_dir: Path, runs: Embedded) -> list[KeptRun]:
+def kept_runs(
+    output_dir: Path, runs: Embedded, embed_again: Callable[[Sequence[str]], object]
+) -> list[KeptRun]:
     """The runs in the order of the table.
+
+    Parameters
+    ----------
+    embed_again
+        Called with the names of the runs without a matrix, to make these.
 
     Raises
     ------
     InputError
-        A matrix does not exist or cannot be read.
+        A matrix cannot be read.
     """
     n_volumes = NETWORKS[runs.label].chunk_volumes
+    files = [matrix_path(output_dir, name, runs.label) for name in runs.table["name"]]
+    if lacking := [name for name, file in zip(runs.table["name"], files) if not file.exists()]:
+        embed_again(lacking)
     found = []
-    for name, participant in zip(runs.table["name"], runs.table["participant_id"]):
+    for file, name, participant in zip(files, runs.table["name"], runs.table["participant_id"]):
         chunks = pd.read_csv(
             output_path(output_dir, name, runs.label, "timeseries", ".tsv"),
             sep="\t",
             usecols=["model_start", "included"],
         )
         starts = chunks["model_start"][chunks["included"].astype(bool)]
-        matrix = KeptMatrix(output_path(output_dir, name, runs.label, "matrix", ".h5"))
-        found.append(KeptRun(name, participant, matrix, tuple(starts), n_volumes))
+        found.append(KeptRun(name, participant, KeptMatrix(file), tuple(starts), n_volumes))
     return found
+
+
+def matrix_path(output_dir: Path, name: str, label: str) -> Path:
+    """Path of the matrix of a run."""
+    return output_path(output_dir, name, label, "matrix", ".h5")
+
+
+def matrix_uris(output_dir: Path, runs: Embedded) -> list[str]:
+    """BIDS URIs of the matrices of all runs, in this dataset."""
+    files = [matrix_path(output_dir, name, runs.label) for name in runs.table["name"]]
+    return [f"bids::{file.relative_to(output_dir).as_posix()}" for file in files]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import h5py
 import numpy as np
 
 from swift_bids.base.errors import InputError
@@ -45,6 +45,8 @@ class Conformed:
 
 def write_matrix(file: Path, run: Conformed) -> None:
     """Write a run as HDF5."""
+
+    import h5py  # only with --keep-matrix
 
     def write(temporary: Path) -> None:
         # the app holds a lock on the file already
@@ -91,7 +93,9 @@ class KeptMatrix:
                 f"{file}: is not a matrix of --keep-matrix ({error}); embed the run again"
             ) from error
 
-    def _open(self) -> h5py.File:
+    def _open(self) -> Any:
+        import h5py
+
         # file systems of clusters may not have locks
         return h5py.File(self.file, locking=False)
 

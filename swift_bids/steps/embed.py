@@ -171,14 +171,14 @@ class Embedder:
         UsageError
             The device does not support the precision.
         """
-        self._use_device()
+        use_device(self._device)
         if not self._measured:
             # An earlier run in this process may have used more memory.
             torch.cuda.reset_peak_memory_stats(self._device)
         with (
             torch.inference_mode(),
             at_precision(self._precision, self._device),
-            ThreadPoolExecutor(max_workers=1, initializer=self._use_device) as reader,
+            ThreadPoolExecutor(1, initializer=use_device, initargs=(self._device,)) as reader,
         ):
             try:
                 self._embed_batches(queue, reader)
@@ -272,12 +272,13 @@ class Embedder:
         copied.record()
         return _Launched(runs, chunks, pinned, copied)
 
-    def _use_device(self) -> None:
-        """Make this thread pin memory for the device of the network, not for the first GPU."""
-        if self._is_gpu:
-            torch.cuda.set_device(self._device)
-            # cuDNN's attention plans each new batch size for seconds
-            torch.backends.cuda.enable_cudnn_sdp(False)
+
+def use_device(device: torch.device) -> None:
+    """Make this thread pin memory for the device of the network, not for the first GPU."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        # cuDNN's attention plans each new batch size for seconds
+        torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def batch_that_fits(device: torch.device, n_volumes: int) -> int:

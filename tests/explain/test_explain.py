@@ -29,35 +29,35 @@ MAP = "group_space-MNI152NLin6Asym_res-2_desc-swiftplanted_attribution"
 TABLE = "group_desc-swiftplanted_attribution"
 
 
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory):
+@pytest.fixture(scope="session")
+def cohort(made_once):
     """30 participants with a planted signal, their saved probes, and an atlas of eighths."""
-    root = tmp_path_factory.mktemp("explain")
-    bundle = write_tiny_bundle(root / "weights")
-    output = write_cohort(root / "data", bundle, 30, amplitude=2.0)
-    call = ("group", "--target", "planted", "age", "--permutations", "1")
-    done = run_app(root / "data" / "fmriprep", output, *call)
-    assert done.returncode == 0, done.stdout + done.stderr
-    numbers = np.zeros(FSL_SHAPE, np.int16)
-    numbers[IN_TEMPLATE] = EIGHTH
-    nib.Nifti1Image(numbers, FSL_AFFINE).to_filename(root / "atlas.nii.gz")
-    return output
+
+    def make(folder):
+        bundle = write_tiny_bundle(folder / "weights")
+        output = write_cohort(folder / "data", bundle, 30, amplitude=2.0)
+        call = ("group", "--target", "planted", "age", "--permutations", "1")
+        done = run_app(folder / "data" / "fmriprep", output, *call)
+        assert done.returncode == 0, done.stdout + done.stderr
+        numbers = np.zeros(FSL_SHAPE, np.int16)
+        numbers[IN_TEMPLATE] = EIGHTH
+        nib.Nifti1Image(numbers, FSL_AFFINE).to_filename(folder / "atlas.nii.gz")
+
+    return made_once("explain", make) / "data" / "swift"
 
 
-@pytest.fixture(scope="module")
-def explained(cohort):
+@pytest.fixture(scope="session")
+def explained(made_once, cohort):
     """The explanation of the probe of the planted signal: its folder, and the log."""
-    call = (
-        "--target",
-        "planted",
-        "--max-runs",
-        "12",
-        "--atlas",
-        cohort.parents[1] / "atlas.nii.gz",
-    )
-    done = run_app("explain", cohort, cohort, *call)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return cohort, done.stdout
+
+    def make(folder):
+        atlas = cohort.parents[1] / "atlas.nii.gz"
+        call = ("--target", "planted", "--max-runs", "12", "--atlas", atlas)
+        done = run_app("explain", cohort, cohort, *call)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (folder / "log").write_text(done.stdout)
+
+    return cohort, (made_once("explained", make) / "log").read_text()
 
 
 def test_the_map_finds_the_planted_region(explained):
@@ -123,7 +123,7 @@ def parts(cohort):
         network.requires_grad_(False),
         {p.target: p for p in probes},
         runs,
-        kept_runs(cohort, runs),
+        kept_runs(cohort, runs, pytest.fail),
     )
 
 

@@ -19,21 +19,28 @@ from swift_bids.network.load import class_with
 TRAINING = ("--epochs", "8", "--learning-rate", "3e-4")
 
 
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory):
+@pytest.fixture(scope="session")
+def cohort(made_once):
     """40 participants with a planted signal; their outputs."""
-    root = tmp_path_factory.mktemp("finetune")
-    bundle = write_tiny_bundle(root / "weights")
-    output = write_cohort(root / "data", bundle, 40, amplitude=0.4)
-    return output
+
+    def make(folder):
+        bundle = write_tiny_bundle(folder / "weights")
+        write_cohort(folder / "data", bundle, 40, amplitude=0.4)
+
+    return made_once("planted", make) / "data" / "swift"
 
 
-@pytest.fixture(scope="module")
-def fine_tuned(cohort):
+@pytest.fixture(scope="session")
+def fine_tuned(made_once, cohort):
     """The folder of a network that was fine-tuned on the planted signal, and the log."""
-    done = run_app("finetune", cohort, "--target", "planted", "--folds", "2", *TRAINING)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return cohort / "finetuned" / "planted", done.stdout
+
+    def make(folder):
+        done = run_app("finetune", cohort, "--target", "planted", "--folds", "2", *TRAINING)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (folder / "log").write_text(done.stdout)
+
+    folder = made_once("fine_tuned", make)
+    return cohort / "finetuned" / "planted", (folder / "log").read_text()
 
 
 def auroc(folder):
@@ -103,6 +110,13 @@ def test_the_bundle_is_weights_for_the_app(fine_tuned, cohort, tmp_path):
     found = pd.read_csv(new / "group_desc-swift_predictions.tsv", sep="\t")
     known = pd.read_csv(new / "participants.tsv", sep="\t")
     assert (found["planted"] == known["planted"]).mean() > 0.9
+    # its scores would be too good for participants that it has learned from
+    call = ("finetune", new, "--target", "planted", "--folds", "0", "--epochs", "1")
+    done = run_app(*call, "--freeze", "backbone")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = "were fine-tuned on planted; if they learned from these participants, all scores are too"
+    for name in ("README.md", "finetune.html"):
+        assert told in (new / "finetuned" / "planted" / name).read_text()
     done = run_app("predict", folder, cohort)
     assert done.returncode == 2
     assert "its probes were made from other embeddings (weights_sha256" in done.stderr
@@ -110,7 +124,7 @@ def test_the_bundle_is_weights_for_the_app(fine_tuned, cohort, tmp_path):
 
 def test_shuffled_labels_stay_at_chance(cohort):
     call = ("finetune", cohort, "--target", "shuffled", "--folds", "2", "--name", "noise")
-    done = run_app(*call, "--epochs", "5", "--learning-rate", "3e-4")
+    done = run_app(*call, "--epochs", "4", "--learning-rate", "3e-4")
     assert done.returncode == 0, done.stdout + done.stderr
     row = auroc(cohort / "finetuned" / "noise").loc["fine-tuned"]
     assert row["low"] < 0.5 < row["high"]
@@ -144,6 +158,11 @@ def test_an_interrupted_call_continues_to_the_same_bytes(cohort, monkeypatch):
     other = run_app(*call, "--name", "part", "--seed", "1")
     assert other.returncode == 2
     assert "belongs to a training with other settings (seed 0 instead of 1)" in other.stderr
+    # other groups would let a network predict participants that it has learned from
+    at = call.index("--group-by")
+    ungrouped = run_app(*call[:at], *call[at + 2 :], "--name", "part")
+    assert ungrouped.returncode == 2
+    assert "belongs to a training with other settings (participants " in ungrouped.stderr
     again = run_app(*call, "--name", "part")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "epoch" not in again.stdout.partition("all participants")[0]
@@ -169,6 +188,16 @@ def test_an_interrupted_call_continues_to_the_same_bytes(cohort, monkeypatch):
         (["--target", "planted", "--name", "../x"], "--name ../x: give a name of letters"),
         (["--target", "planted"], "already contains a fine-tuned network; remove the folder"),
         (["--target", "age", "--name", "planted", "--device", "cuda"], "torch sees no GPU"),
+        (["--target", "age", "--folds", "1"], "1 fold cannot be held out; give 0, or 2 or more"),
+        (["--target", "age", "--folds", "41"], "--folds 41: only 40 participants can be divided"),
+        (
+            ["--target", "planted", "--name", "x", "--folds", "21"],
+            "only 20 participants of a class",
+        ),
+        (
+            ["--target", "planted", "--name", "x", "--group-by", "planted"],
+            "too few participants of a",
+        ),
     ],
 )
 def test_commands_that_cannot_run_say_why(fine_tuned, cohort, flags, told):
@@ -185,19 +214,24 @@ def test_other_weights_are_refused(cohort, tmp_path):
     assert "but the embeddings were made with weights of" in done.stderr
 
 
-def test_runs_without_a_log_and_a_matrix_are_named(cohort, tmp_path):
+def test_damaged_and_missing_matrices_are_named(cohort, tmp_path):
     output = shutil.copytree(cohort, tmp_path / "out", ignore=shutil.ignore_patterns("finetuned"))
     next(output.glob("sub-00007/func/*_matrix.h5")).unlink()
     shutil.rmtree(output / "sub-00007" / "log")
     done = run_app("finetune", output, "--target", "planted")
     assert done.returncode == 2
-    assert "has no log of a participant level (sub-00007/log)" in done.stderr
+    assert "and no recorded call (sub-00007/log) makes it" in done.stderr
     damaged = next(output.glob("sub-00008/func/*_matrix.h5"))
     damaged.write_bytes(damaged.read_bytes()[:1000])
     chosen = ["--participant-label", *(f"{n:05d}" for n in range(8, 41))]
     done = run_app("finetune", output, "--target", "planted", *chosen)
     assert done.returncode == 1
     assert f"{damaged}: is not a matrix of --keep-matrix" in done.stderr
+    for folder in output.glob("sub-*/log"):
+        shutil.rmtree(folder)
+    done = run_app("finetune", output, "--target", "planted")
+    assert done.returncode == 2
+    assert "has no log of a participant level that says which weights" in done.stderr
 
 
 def test_tensorboard_is_optional(cohort, monkeypatch):

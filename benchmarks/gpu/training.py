@@ -1,0 +1,45 @@
+"""The stage `training` of `python -m benchmarks.gpu`."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+
+from benchmarks.gpu.network import out_of_memory_is_a_figure
+from benchmarks.gpu.stage import Stage
+from swift_bids.finetune.classifier import Classifier
+from swift_bids.network.precision import at_precision
+
+
+def training(stage: Stage) -> None:
+    """Chunks per second and memory per chunk of a training step, by batch."""
+    embeddings = np.random.default_rng(0).standard_normal((10, 288))
+    classifier = Classifier(stage.network(), 2, embeddings).to(stage.device).train()
+    optimiser = torch.optim.AdamW(classifier.parameters(), lr=1e-6)
+    scaler = torch.amp.GradScaler(stage.device, enabled=stage.is_gpu)
+    precisions = dict.fromkeys(["float32", stage.precision])
+    batches = (1,) if stage.quick else (1, 4, 8, 16)
+    for recomputed, precision, batch in itertools.product((False, True), precisions, batches):
+        classifier.network.checkpoint_activations(recomputed)
+        volumes = stage.volumes(batch)
+        label = f"{precision} {'recomputed' if recomputed else 'kept'} batch {batch}"
+
+        def step(volumes: torch.Tensor = volumes, precision: str = precision) -> None:
+            with at_precision(precision, stage.device):
+                loss = classifier(volumes).float().square().mean()
+            scaler.scale(loss).backward()
+            scaler.step(optimiser)
+            scaler.update()
+            optimiser.zero_grad(set_to_none=True)
+
+        with out_of_memory_is_a_figure(stage, label):
+            if stage.is_gpu:
+                torch.cuda.reset_peak_memory_stats()
+                before = torch.cuda.memory_allocated()
+            seconds = stage.seconds(step, rounds=3)
+            stage.add(f"{label}, chunks per s", batch / seconds)
+            if stage.is_gpu:
+                used = torch.cuda.max_memory_allocated() - before
+                stage.add(f"{label}, MB per chunk", used / batch / 1e6)
