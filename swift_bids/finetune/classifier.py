@@ -15,6 +15,11 @@ from swift_bids.group.probes.saved import SavedProbe
 from swift_bids.network.skeleton import Skeleton
 
 
+def mean_embedding(network: Skeleton, x: Tensor) -> Tensor:
+    """Mean over the tokens of each chunk, (B, feature) float32."""
+    return network(x).float().mean(dim=(2, 3, 4, 5))
+
+
 class Classifier(nn.Module):
     """A network and a linear layer on the mean of its tokens, as in Kim et al. 2023.
 
@@ -65,10 +70,11 @@ class Classifier(nn.Module):
         network.checkpoint_activations(activation_checkpointing)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Mean embeddings of chunks, (B, feature) float32."""
-        # A frozen network runs as in the app, without anything kept for gradients.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
-            return self.network(x).float().mean(dim=(2, 3, 4, 5))
+        """Mean embeddings of chunks, (B, feature) float32.
+
+        A frozen network gets embeddings, see `swift_bids.finetune.examples.EmbeddedExamples`.
+        """
+        return x if self.is_frozen else mean_embedding(self.network, x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.outputs(self.embed(x))

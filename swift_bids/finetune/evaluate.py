@@ -18,12 +18,13 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import rankdata
+from torch import Tensor
 from tqdm import tqdm
 
 from swift_bids.base.errors import UsageError
-from swift_bids.finetune.classifier import Classifier, Task
+from swift_bids.finetune.classifier import Classifier, Task, mean_embedding
 from swift_bids.finetune.cohort import Cohort
-from swift_bids.finetune.examples import Examples
+from swift_bids.finetune.examples import EmbeddedExamples, Examples
 from swift_bids.finetune.settings import FineTuneSettings
 from swift_bids.finetune.train import Progress, predict, train
 from swift_bids.group.probes.design import Design, Folds, make_folds, reason_unusable
@@ -32,6 +33,7 @@ from swift_bids.group.probes.predict import one_thread_each
 from swift_bids.group.probes.predict import predict as predict_by_probe
 from swift_bids.group.probes.probe import shares
 from swift_bids.group.probes.scores import DUMMY, EMBEDDING, FINE_TUNED, probe_table
+from swift_bids.network.precision import at_precision
 from swift_bids.network.skeleton import Skeleton
 
 _LOG = logging.getLogger("swift_bids")
@@ -68,8 +70,11 @@ class Trainings:
         folder: Path,
         weights_sha256: str,
     ) -> None:
-        self._cohort, self._examples, self._load_network = cohort, examples, load_network
+        self._cohort, self._load_network = cohort, load_network
         self._settings, self._folder = settings, folder
+        self._examples = examples
+        if settings.training.freeze == "backbone":
+            self._examples = _embedded(examples, load_network(), settings)
         chunks = examples.chunks_of(np.arange(len(cohort.target.values)))
         data = [*cohort.runs.table["name"], *map(str, chunks), *map(str, cohort.target.values)]
         self._identity = asdict(settings.training) | {
@@ -288,6 +293,18 @@ def _as_predictions(outputs: np.ndarray, design: Design, folds: Folds) -> np.nda
         for _, tested in folds:
             scores[tested] = rankdata(outputs[tested], axis=0) / len(tested)
     return np.concatenate([outputs.argmax(axis=1)[:, None], scores], axis=1)
+
+
+def _embedded(
+    examples: Examples, network: Skeleton, settings: FineTuneSettings
+) -> EmbeddedExamples:
+    """Send all chunks through a network once."""
+
+    def embed(volumes: Tensor) -> Tensor:
+        with at_precision(settings.training.precision, settings.device):
+            return mean_embedding(network, volumes)
+
+    return EmbeddedExamples(examples, embed, settings.training.micro_batch)
 
 
 def _digest(parts: Sequence[str]) -> str:

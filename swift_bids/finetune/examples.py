@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -85,3 +85,33 @@ class Examples:
     def _read(self, part: Sequence[Chunk]) -> list[Tensor]:
         pinned = self._device.type == "cuda"
         return [self._runs[run].read_rows(chunk, pinned) for run, chunk in part]
+
+
+class EmbeddedExamples(Examples):
+    """The same chunks, whose embeddings a frozen network has made once for all epochs and folds.
+
+    Parameters
+    ----------
+    examples
+        The chunks.
+    embed
+        Turns chunks (B, 1, 96, 96, 96, T) into embeddings (B, feature).
+    batch_size
+        Chunks that are embedded together.
+    """
+
+    def __init__(
+        self, examples: Examples, embed: Callable[[Tensor], Tensor], batch_size: int
+    ) -> None:
+        self.participant_of, self.chunk_weights = examples.participant_of, examples.chunk_weights
+        self._runs = examples._runs
+        chunks = self.chunks_of(np.arange(len(self.chunk_weights)))
+        parts = in_parts(chunks, batch_size)
+        with torch.no_grad():
+            embedded = torch.cat([embed(volumes) for volumes, _ in examples.batches(parts)])
+        self._embedded = dict(zip(chunks, embedded))
+
+    def batches(self, parts: Sequence[Sequence[Chunk]]) -> Iterator[tuple[Tensor, np.ndarray]]:
+        """Yield the embeddings of each part, (B, feature), and their participants, (B,)."""
+        for part in parts:
+            yield torch.stack([self._embedded[chunk] for chunk in part]), self.owners(part)

@@ -7,8 +7,8 @@ from planted import CONFIG, INDEX
 
 from swift_bids import SwiFT
 from swift_bids.base.errors import InputError, UsageError
-from swift_bids.finetune.classifier import Classifier, Task
-from swift_bids.finetune.examples import Examples
+from swift_bids.finetune.classifier import Classifier, Task, mean_embedding
+from swift_bids.finetune.examples import EmbeddedExamples, Examples
 from swift_bids.finetune.settings import TrainingSettings
 from swift_bids.finetune.train import learning_rate, predict, stratified_batches, train
 from swift_bids.group.columns import Target
@@ -51,10 +51,17 @@ def make(task=None, freeze="none", **options):
 
 def run(examples, checkpoint, settings, task=None, freeze="none", **options):
     classifier, task = make(task, freeze, **options)
+    if freeze == "backbone":
+        examples = frozen(examples, classifier)
     progress = train(
         classifier, task, examples, FITTED, VALIDATION, settings, checkpoint, {"epochs": 0}
     )
     return classifier, progress
+
+
+def frozen(examples, classifier):
+    network = classifier.network.eval()
+    return EmbeddedExamples(examples, lambda volumes: mean_embedding(network, volumes), 2)
 
 
 def parameters(classifier):
@@ -167,6 +174,28 @@ def test_frozen_parts_do_not_change(examples, tmp_path, freeze, changed):
         assert moved == {"head.weight"}
 
 
+def test_a_frozen_network_runs_once(examples, tmp_path):
+    """Its embeddings serve all epochs, and give what the network would give each time."""
+    classifier, task = make(freeze="backbone")
+    torch.nn.init.normal_(classifier.head.weight)
+    calls = []
+    classifier.network.register_forward_pre_hook(lambda _, x: calls.append(len(x[0])))
+    embedded = frozen(examples, classifier)
+    settings = TrainingSettings(epochs=3, batch_size=4)
+    assert sum(calls) == 2 * N
+    outputs = predict(classifier, embedded, VALIDATION, settings)
+    train(
+        classifier, task, embedded, FITTED, VALIDATION, settings, tmp_path / "c.pt", {"epochs": 0}
+    )
+    assert sum(calls) == 2 * N
+    assert outputs.shape == (2, 2)
+    parts = [[(number, 0), (number, 1)] for number in VALIDATION]
+    with torch.no_grad():
+        expected = [mean_embedding(classifier.network, v) for v, _ in examples.batches(parts)]
+    found = [embeddings for embeddings, _ in embedded.batches(parts)]
+    torch.testing.assert_close(torch.cat(found), torch.cat(expected))
+
+
 def test_training_stops_when_the_validation_loss_no_longer_falls(examples, tmp_path):
     """The targets are noise, so the smallest validation loss comes early."""
     settings = TrainingSettings(epochs=30, patience=2, batch_size=4, learning_rate=0.1)
@@ -176,7 +205,7 @@ def test_training_stops_when_the_validation_loss_no_longer_falls(examples, tmp_p
     assert progress.epoch == progress.best_epoch + 2 < 30
     # the parameters are those of the best epoch
     task = Task.of(SEX, FITTED)
-    outputs = predict(classifier, examples, VALIDATION, settings)
+    outputs = predict(classifier, frozen(examples, classifier), VALIDATION, settings)
     loss = float(task.losses(outputs, VALIDATION).mean())
     assert loss == pytest.approx(min(losses), rel=1e-5)
 
