@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift_bids.base.errors import UsageError
+from swift_bids.cli import values as flag_types
+from swift_bids.execution.workers import count_cpus
 from swift_bids.outputs.paths import run_folder
 
 if TYPE_CHECKING:
@@ -31,6 +33,56 @@ _FILTERS = {
 }
 #: Filters that the app calls `--task-id`, not `--task-label`.
 _ENDINGS = {"task": "-id", "run": "-id", "space": "", "res": "", "echo": "-idx"}
+
+
+def add_probes(parser: argparse.ArgumentParser, embeddings: str) -> None:
+    """Which probes, and which embeddings.
+
+    Parameters
+    ----------
+    embeddings
+        Help of `output_dir`.
+    """
+    parser.add_argument(
+        "probes",
+        type=Path,
+        help="output folder of the group level, its group_desc-swift_model.safetensors, or the "
+        "folder of a fine-tuned network",
+    )
+    parser.add_argument("output_dir", type=Path, help=embeddings)
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """Which weights, and what runs the network."""
+    network = parser.add_argument_group("network")
+    network.add_argument(
+        "--weights",
+        metavar="ID|PATH",
+        help="weights that made the embeddings (default: as recorded in the log of output_dir)",
+    )
+    network.add_argument(
+        "--device", type=flag_types.device, default="auto", help="auto, cpu, cuda or cuda:N"
+    )
+    network.add_argument(
+        "--nprocs",
+        "--n-cpus",
+        type=flag_types.positive,
+        metavar="N",
+        help="CPUs to use (default: all)",
+    )
+
+
+def choose_device(args: argparse.Namespace) -> str:
+    """Return the torch device that the flags of `add_network` choose, and set its threads."""
+    import torch
+
+    from swift_bids.network.device import choose_devices
+
+    torch.set_num_threads(args.nprocs or count_cpus())
+    devices, warning = choose_devices(args.device)
+    if warning:
+        _LOG.warning("%s", warning)
+    return devices[0]
 
 
 def add_run_filter(parser: argparse.ArgumentParser) -> None:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from swift_bids.cli import values as flag_types
 from swift_bids.cli.embedded_runs import (
+    add_network,
+    add_probes,
     add_run_filter,
+    choose_device,
     embed_again,
     run_filter_of,
     weights_of_call,
 )
-from swift_bids.execution.workers import count_cpus
 from swift_bids.explain import BASELINES
 from swift_bids.inputs.parcel_defaults import SHIPPED_ATLAS
-
-_LOG = logging.getLogger("swift_bids")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,15 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
         "network, come from: Integrated Gradients for each voxel, and occlusion of each parcel.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "probes",
-        type=Path,
-        help="output folder of the group level, its group_desc-swift_model.safetensors, or the "
-        "folder of a fine-tuned network",
-    )
-    parser.add_argument(
-        "output_dir", type=Path, help="embeddings of the runs to explain; results are written here"
-    )
+    add_probes(parser, "embeddings of the runs to explain; results are written here")
     parser.add_argument("--target", metavar="COLUMN", help="which probe (default: the only one)")
     parser.add_argument(
         "--baseline",
@@ -70,21 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-occlusion", action="store_true", help="omit the occlusion of parcels, to save time"
     )
-    parser.add_argument(
-        "--weights",
-        metavar="ID|PATH",
-        help="weights that made the embeddings (default: as recorded in the log of output_dir)",
-    )
-    parser.add_argument(
-        "--device", type=flag_types.device, default="auto", help="auto, cpu, cuda or cuda:N"
-    )
-    parser.add_argument(
-        "--nprocs",
-        "--n-cpus",
-        type=flag_types.positive,
-        metavar="N",
-        help="CPUs to use (default: all)",
-    )
+    add_network(parser)
     add_run_filter(parser)
     return parser
 
@@ -103,16 +80,9 @@ def run_explain_command(argv: Sequence[str], app: Callable[[Sequence[str]], int]
         The probe, the embeddings and the weights do not belong together.
     """
     args = build_parser().parse_args(argv)
-    import torch
-
     from swift_bids.explain.level import ExplainSettings, run_explain
-    from swift_bids.network.device import choose_devices
 
-    output_dir = args.output_dir.absolute()
-    torch.set_num_threads(args.nprocs or count_cpus())
-    devices, warning = choose_devices(args.device)
-    if warning:
-        _LOG.warning("%s", warning)
+    output_dir, device = args.output_dir.absolute(), choose_device(args)
     with weights_of_call(output_dir, args.weights) as weights:
         settings = ExplainSettings(
             probes=args.probes,
@@ -125,6 +95,6 @@ def run_explain_command(argv: Sequence[str], app: Callable[[Sequence[str]], int]
             atlas=args.atlas,
             with_occlusion=not args.no_occlusion,
             weights=weights,
-            device=devices[0],
+            device=device,
         )
         return run_explain(settings, partial(embed_again, output_dir, app=app))

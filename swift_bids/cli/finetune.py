@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,16 +10,16 @@ from pathlib import Path
 
 from swift_bids.cli import values as flag_types
 from swift_bids.cli.embedded_runs import (
+    add_network,
     add_run_filter,
+    choose_device,
     embed_again,
     run_filter_of,
     weights_of_call,
 )
-from swift_bids.execution.workers import count_cpus
 from swift_bids.finetune.settings import FREEZE, FineTuneSettings, TrainingSettings
 from swift_bids.network.precision import PRECISIONS
 
-_LOG = logging.getLogger("swift_bids")
 _EPILOG = """\
 The network of output_dir is trained to predict a column of its participants.tsv, and written to
 output_dir/finetuned/NAME: weights for --weights, a head for swift-bids predict and explain, a model
@@ -58,12 +57,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", help="name of the folder in finetuned/ (default: the column)")
     parser.add_argument(
-        "--weights",
-        metavar="ID|PATH",
-        help="weights that made the embeddings, from which to start (default: as recorded in the "
-        "log of output_dir)",
-    )
-    parser.add_argument(
         "--folds",
         type=_folds,
         default=5,
@@ -72,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         "5; 0: no scores)",
     )
     add_run_filter(parser)
+    add_network(parser)
     _add_training_flags(parser)
     return parser
 
@@ -136,16 +130,6 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--seed", type=_whole, default=0, help="default: 0")
     training.add_argument("--precision", choices=PRECISIONS, default="float32")
     training.add_argument(
-        "--device", type=flag_types.device, default="auto", help="auto, cpu, cuda or cuda:N"
-    )
-    training.add_argument(
-        "--nprocs",
-        "--n-cpus",
-        type=flag_types.positive,
-        metavar="N",
-        help="CPUs to use (default: all)",
-    )
-    training.add_argument(
         "--tensorboard", action="store_true", help="write the curves for TensorBoard, too"
     )
 
@@ -168,16 +152,9 @@ def run_finetune_command(argv: Sequence[str], app: Callable[[Sequence[str]], int
     name = args.name or re.sub(r"[^A-Za-z0-9]+", "-", args.target).strip("-")
     if not re.fullmatch(r"[\w.-]*\w[\w.-]*", name):
         parser.error(f"--name {name}: give a name of letters, digits, dots and hyphens")
-    import torch
-
     from swift_bids.finetune.level import run_finetune
-    from swift_bids.network.device import choose_devices
 
-    output_dir = args.output_dir.absolute()
-    torch.set_num_threads(args.nprocs or count_cpus())
-    devices, warning = choose_devices(args.device)
-    if warning:
-        _LOG.warning("%s", warning)
+    output_dir, device = args.output_dir.absolute(), choose_device(args)
     with weights_of_call(output_dir, args.weights) as weights:
         settings = FineTuneSettings(
             output_dir=output_dir,
@@ -188,13 +165,13 @@ def run_finetune_command(argv: Sequence[str], app: Callable[[Sequence[str]], int
             name=name,
             weights=weights,
             folds=args.folds,
-            device=devices[0],
+            device=device,
             tensorboard=args.tensorboard,
             training=TrainingSettings(
                 epochs=args.epochs,
                 patience=args.patience,
                 batch_size=args.batch_size,
-                micro_batch=args.micro_batch or (1 if devices == ["cpu"] else args.batch_size),
+                micro_batch=args.micro_batch or (1 if device == "cpu" else args.batch_size),
                 learning_rate=args.learning_rate,
                 weight_decay=args.weight_decay,
                 freeze=args.freeze,

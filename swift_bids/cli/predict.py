@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from swift_bids.cli.embedded_runs import add_run_filter, run_filter_of
+from swift_bids.cli.embedded_runs import add_probes, add_run_filter, run_filter_of
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -16,15 +15,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Predict participants with the probes that a group level has saved, or with a "
         "fine-tuned network. Weights and settings of the embeddings must be the same.",
     )
-    parser.add_argument(
-        "probes",
-        type=Path,
-        help="output folder of the group level, its group_desc-swift_model.safetensors, or the "
-        "folder of a fine-tuned network",
-    )
-    parser.add_argument(
-        "output_dir", type=Path, help="embeddings of the participants; the table is written here"
-    )
+    add_probes(parser, "embeddings of the participants; the table is written here")
     parser.add_argument(
         "--target", nargs="+", metavar="COLUMN", help="columns to predict (default: all)"
     )

@@ -17,22 +17,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 from tqdm import tqdm
 
 from swift_bids.base.errors import UsageError
 from swift_bids.finetune.classifier import Classifier, Task, mean_embedding
 from swift_bids.finetune.cohort import Cohort
+from swift_bids.finetune.compare import compare
 from swift_bids.finetune.examples import EmbeddedExamples, Examples
 from swift_bids.finetune.settings import FineTuneSettings
+from swift_bids.finetune.splits import early_stopping_split, outer_folds
 from swift_bids.finetune.train import Progress, predict, train
-from swift_bids.group.probes.design import Design, Folds, make_folds, reason_unusable
-from swift_bids.group.probes.features import Table
-from swift_bids.group.probes.predict import one_thread_each
-from swift_bids.group.probes.predict import predict as predict_by_probe
-from swift_bids.group.probes.probe import shares
-from swift_bids.group.probes.scores import DUMMY, EMBEDDING, FINE_TUNED, probe_table
 from swift_bids.network.precision import at_precision
 from swift_bids.network.skeleton import Skeleton
 
@@ -168,54 +163,6 @@ class Trainings:
         return report
 
 
-def early_stopping_split(
-    design: Design, rows: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Divide the participants of a training into those to learn from, and about a fifth who decide
-    when to stop: whole groups, if all classes are on both sides then.
-
-    Parameters
-    ----------
-    rows
-        Numbers of the participants.
-    """
-    y = design.y[rows]
-    alone = Design(y, design.classes, None, None)
-    grouped = (
-        alone if design.groups is None else Design(y, design.classes, None, design.groups[rows])
-    )
-    splits = [*make_folds(grouped, seed + 1), *make_folds(alone, seed + 1)]
-    complete = [
-        split
-        for split in splits
-        if all(len(np.unique(y[part])) == len(design.classes) for part in split)
-        or not design.classes
-    ]
-    fitted, validation = (complete or splits[-1:])[0]
-    return rows[fitted], rows[validation]
-
-
-def outer_folds(cohort: Cohort, n: int) -> Folds:
-    """Folds of the cross-validation.
-
-    Raises
-    ------
-    UsageError
-        The participants cannot be divided in this way.
-    """
-    design = cohort.design
-    counts = np.bincount(design.y.astype(int)) if design.classes else np.array([len(design.y)])
-    if n > counts.min():
-        raise UsageError(
-            f"--folds {n}: only {counts.min()} participants "
-            f"{'of a class ' if design.classes else ''}can be divided; give a smaller number"
-        )
-    folds = make_folds(design, seed=0, n=n)
-    if reason := reason_unusable(design, [folds]):
-        raise UsageError(f"{cohort.target.name} cannot be measured: {reason}; try --folds 0")
-    return folds
-
-
 def evaluate(
     cohort: Cohort, trainings: Trainings, n_folds: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -254,45 +201,6 @@ def evaluate(
     else:
         table[name], table[f"predicted_{name}"] = design.y, outputs[:, 0]
     return compare(cohort, folds, outputs), table
-
-
-def compare(cohort: Cohort, folds: Folds, outputs: np.ndarray) -> pd.DataFrame:
-    """Score the outputs of the fine-tuned networks beside probes of the same folds.
-
-    Parameters
-    ----------
-    outputs
-        (participant, output) of the network that has not seen the participant.
-    """
-    design = cohort.design
-    predicted: dict[str, list[np.ndarray]] = {}
-    chosen: dict[str, str | None] = {}
-    nothing = np.empty((0, len(design.y)))
-    sets = cohort.baselines | {DUMMY: Table(np.zeros((len(design.y), 0)))}
-    with one_thread_each() as threads:
-        for name, features in sets.items():
-            predicted[name], _, versions = predict_by_probe(
-                features, design, [folds], nothing, threads
-            )
-            chosen[name] = shares(versions)
-            if name == EMBEDDING:  # beside it in the table
-                predicted[FINE_TUNED] = [_as_predictions(outputs, design, folds)]
-                chosen[FINE_TUNED] = None
-    n_features = {name: features.n_features for name, features in sets.items()}
-    n_features[FINE_TUNED] = n_features[EMBEDDING]
-    return probe_table(cohort.target, design, n_features, chosen, predicted, {})
-
-
-def _as_predictions(outputs: np.ndarray, design: Design, folds: Folds) -> np.ndarray:
-    """Outputs as `swift_bids.group.probes.predict.predict` returns them: scores of classes are
-    ranks within the fold, since the networks of the folds differ in scale."""
-    if not design.classes:
-        return outputs[:, 0]
-    scores = outputs.copy()
-    if all(len(np.unique(design.y[tested])) == len(design.classes) for _, tested in folds):
-        for _, tested in folds:
-            scores[tested] = rankdata(outputs[tested], axis=0) / len(tested)
-    return np.concatenate([outputs.argmax(axis=1)[:, None], scores], axis=1)
 
 
 def _embedded(

@@ -15,15 +15,11 @@ from swift_bids.base.errors import UsageError, report_problems
 from swift_bids.base.files import write_json
 from swift_bids.finetune.bundle import WEIGHTS, write_card, write_fine_tuned
 from swift_bids.finetune.cohort import collect_cohort
-from swift_bids.finetune.evaluate import (
-    Trainings,
-    evaluate,
-    import_tensorboard,
-    outer_folds,
-)
+from swift_bids.finetune.evaluate import Trainings, evaluate, import_tensorboard
 from swift_bids.finetune.examples import Examples
 from swift_bids.finetune.page import write_page
 from swift_bids.finetune.settings import FineTuneSettings
+from swift_bids.finetune.splits import outer_folds
 from swift_bids.group.kept_runs import kept_runs
 from swift_bids.network.checkpoint import read_backbone
 from swift_bids.network.load import class_with, network_from_file

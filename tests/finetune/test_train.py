@@ -10,9 +10,11 @@ from swift_bids.base.errors import InputError, UsageError
 from swift_bids.finetune.classifier import Classifier, Task, mean_embedding
 from swift_bids.finetune.examples import EmbeddedExamples, Examples
 from swift_bids.finetune.settings import TrainingSettings
+from swift_bids.finetune.splits import early_stopping_split
 from swift_bids.finetune.train import learning_rate, predict, stratified_batches, train
 from swift_bids.group.columns import Target
 from swift_bids.group.kept_runs import KeptRun
+from swift_bids.group.probes.design import Design
 from swift_bids.steps.chunk_queue import QueuedRun
 
 N = 8
@@ -275,6 +277,30 @@ def test_participants_with_many_chunks_count_no_more_than_others():
     weights = task.weights(owners, examples.chunk_weights)
     assert weights.mean() == pytest.approx(1)
     assert weights[owners == 0].sum() == pytest.approx(weights[owners == 1].sum())
+
+
+def test_groups_stay_together_when_that_leaves_all_classes_on_both_sides():
+    site = np.repeat(np.arange(5), 8)
+    rows = np.arange(100, 140)  # of a larger cohort
+    everywhere = np.zeros(140)
+    everywhere[rows] = np.arange(40) % 2
+    groups = np.zeros(140, int)
+    groups[rows] = site
+    fitted, validation = early_stopping_split(
+        Design(everywhere, ("F", "M"), None, groups), rows, seed=0
+    )
+    assert sorted([*fitted, *validation]) == rows.tolist()
+    assert len(np.unique(groups[validation])) == 1
+    assert not set(groups[fitted]) & set(groups[validation])
+    # all patients at one site: a whole site would leave no patients on one side
+    patients = np.zeros(140)
+    patients[100:108] = 1
+    fitted, validation = early_stopping_split(
+        Design(patients, ("control", "patient"), None, groups), rows, seed=0
+    )
+    assert sorted([*fitted, *validation]) == rows.tolist()
+    assert set(patients[fitted]) == set(patients[validation]) == {0, 1}
+    assert len(validation) == 8
 
 
 def test_batches_spread_the_target():
