@@ -89,7 +89,7 @@ def collect_cohort(
     )
     analysis = Analysis(False, participants, targets, None, groups)
     features = collect_features(output_dir, results, analysis)
-    notes += [*rare, *(f"{name} is left out: {why}" for name, why in features.omitted.items())]
+    notes += [*rare, *(f"{name}: left out, since {why}" for name, why in features.omitted.items())]
     kept = targets[0].known & features.usable & (True if groups is None else groups >= 0)
     n_lacking = int((targets[0].known & ~kept).sum())
     if n_lacking:
