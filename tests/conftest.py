@@ -13,6 +13,9 @@ from pathlib import Path
 # Before nipype is imported: it reads its settings then, and would print a line for every node.
 _NIPYPE = tempfile.mkdtemp(prefix="swift_bids_tests_")
 os.environ.update(NIPYPE_CONFIG_DIR=_NIPYPE, NIPYPE_NO_ET="1", NO_ET="1")
+# Threads of torch that wait for each other would keep the CPUs from the other tests: a network took
+# ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 Path(_NIPYPE, "nipype.cfg").write_text(
     "[logging]\n"
     + "".join(f"{kind}_level = CRITICAL\n" for kind in ("workflow", "interface", "utils"))
