@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -115,19 +115,24 @@ def speed(stage: Stage) -> None:
 def measure_batch(
     stage: Stage, name: str, network: torch.nn.Module, batch: int, precision: str
 ) -> None:
-    """Add chunks per second and memory per chunk of a batch."""
+    """Measure a network on a batch."""
     volumes = stage.volumes(batch)
+    with torch.inference_mode(), at_precision(precision, stage.device):
+        measure(stage, f"{name} {precision} batch {batch}", batch, lambda: network(volumes))
+
+
+def measure(
+    stage: Stage, label: str, batch: int, work: Callable[[], object], rounds: int = 5
+) -> None:
+    """Add chunks per second and memory per chunk of work on a batch."""
     if stage.is_gpu:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-    with torch.inference_mode(), at_precision(precision, stage.device):
-        seconds = stage.seconds(lambda: network(volumes))
-    label = f"{name} {precision} batch {batch}"
+    seconds = stage.seconds(work, rounds)
     stage.add(f"{label}, chunks per s", batch / seconds)
     if stage.is_gpu:
-        stage.add(
-            f"{label}, MB per chunk", (torch.cuda.max_memory_allocated() - before) / batch / 1e6
-        )
+        used = torch.cuda.max_memory_allocated() - before
+        stage.add(f"{label}, MB per chunk", used / batch / 1e6)
 
 
 def load_reference(file: Path, device: str) -> torch.jit.ScriptModule:

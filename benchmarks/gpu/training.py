@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import torch
 
-from benchmarks.gpu.network import out_of_memory_is_a_figure
+from benchmarks.gpu.network import measure, out_of_memory_is_a_figure
 from benchmarks.gpu.stage import Stage
 from swift_bids.finetune.classifier import Classifier
 from swift_bids.network.precision import at_precision
@@ -35,11 +35,4 @@ def training(stage: Stage) -> None:
             optimiser.zero_grad(set_to_none=True)
 
         with out_of_memory_is_a_figure(stage, label):
-            if stage.is_gpu:
-                torch.cuda.reset_peak_memory_stats()
-                before = torch.cuda.memory_allocated()
-            seconds = stage.seconds(step, rounds=3)
-            stage.add(f"{label}, chunks per s", batch / seconds)
-            if stage.is_gpu:
-                used = torch.cuda.max_memory_allocated() - before
-                stage.add(f"{label}, MB per chunk", used / batch / 1e6)
+            measure(stage, label, batch, step, rounds=3)

@@ -115,19 +115,13 @@ def run_filter_of(args: argparse.Namespace) -> RunFilter:
     )
 
 
-def recorded_calls(output_dir: Path, participant: str = "*") -> list[dict[str, Any]]:
-    """Return the arguments of the calls that embedded runs of a participant, the last one first;
+def recorded_calls(output_dir: Path, participant: str = "*") -> Iterator[dict[str, Any]]:
+    """Yield the arguments of the calls that embedded runs of a participant, the last one first;
     under `file`, the settings file."""
     # the names of the folders begin with the time of the call
-    files = sorted(
-        output_dir.glob(f"{participant}/log/*/swift_bids.toml"),
-        key=lambda file: file.parent.name,
-        reverse=True,
-    )
-    return [
-        tomllib.loads(file.read_text(encoding="utf-8"))["arguments"] | {"file": file}
-        for file in files
-    ]
+    files = output_dir.glob(f"{participant}/log/*/swift_bids.toml")
+    for file in sorted(files, key=lambda file: file.parent.name, reverse=True):
+        yield tomllib.loads(file.read_text(encoding="utf-8"))["arguments"] | {"file": file}
 
 
 @contextmanager
@@ -143,7 +137,7 @@ def weights_of_call(output_dir: Path, given: str | None) -> Iterator[str | None]
     if given is not None:
         yield given
         return
-    last = next(iter(recorded_calls(output_dir)), None)
+    last = next(recorded_calls(output_dir), None)
     if last is None:
         raise UsageError(
             f"{output_dir}: has no log of a participant level that says which weights made the "
@@ -182,13 +176,12 @@ def embed_again(
         calls: dict[str, list[str]] = defaultdict(list)
         arguments: dict[str, dict[str, Any]] = {}
         for name, recorded in waiting.items():
-            if not recorded:
+            if (call := next(recorded, None)) is None:
                 raise UsageError(
                     f"{output_dir}: {name} has no matrix, and no recorded call ("
                     f"{name.split('_')[0]}/log) makes it; run the participant level with "
                     f"--keep-matrix"
                 )
-            call = recorded.pop(0)
             key = call["file"].parent.name
             arguments[key] = call
             calls[key].append(name.split("_")[0])

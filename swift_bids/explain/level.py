@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from isal import igzip
 from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm import tqdm
@@ -253,8 +254,8 @@ def _write(
         "SimilarityToRandomisedHead": explanation.similarity,
     }
     image = to_template(explanation.values, FRAMES[kind["frame"]])
-    content = image.to_bytes()
-    write_atomically(map_file, lambda path: path.write_bytes(_gzipped(content)))
+    content = igzip.compress(image.to_bytes(), mtime=0)  # the same bytes every time
+    write_atomically(map_file, lambda path: path.write_bytes(content))
     write_json(
         map_file.with_name(map_file.name.removesuffix(".nii.gz") + ".json"),
         {
@@ -290,10 +291,3 @@ def _label(target: str) -> str:
     of two targets must differ."""
     plain = re.sub(r"[^A-Za-z0-9]", "", target)
     return plain if plain == target else plain + hashlib.sha256(target.encode()).hexdigest()[:6]
-
-
-def _gzipped(content: bytes) -> bytes:
-    """Compress an image."""
-    from isal import igzip
-
-    return igzip.compress(content, mtime=0)  # the same bytes every time

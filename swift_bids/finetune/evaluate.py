@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from swift_bids.finetune.cohort import Cohort
 from swift_bids.finetune.compare import compare
 from swift_bids.finetune.examples import EmbeddedExamples, Examples
 from swift_bids.finetune.settings import FineTuneSettings
-from swift_bids.finetune.splits import early_stopping_split, outer_folds
+from swift_bids.finetune.splits import early_stopping_split
 from swift_bids.finetune.train import Progress, predict, train
+from swift_bids.group.probes.design import Folds
 from swift_bids.network.precision import at_precision
 from swift_bids.network.skeleton import Skeleton
 
@@ -115,11 +117,10 @@ class Trainings:
             bar = stack.enter_context(
                 tqdm(total=settings.epochs * n_chunks, desc=name, unit="chunk", disable=None)
             )
-            on_epoch: Callable[[Progress], object] = self._report(name, bar)
+            writer = None
             if self._settings.tensorboard:
                 folder = self._folder.parent / "tensorboard" / name.replace(" ", "-")
                 writer = stack.enter_context(import_tensorboard()(folder))
-                on_epoch = _both(on_epoch, lambda progress: _to_tensorboard(writer, progress))
             progress = train(
                 classifier,
                 task,
@@ -133,7 +134,7 @@ class Trainings:
                     "training": name,
                     "participants": _digest([*map(str, fitted), "", *map(str, validation)]),
                 },
-                on_epoch,
+                partial(_report, name, bar, writer),
                 bar.update,
             )
         curve = pd.DataFrame(progress.history)
@@ -147,26 +148,16 @@ class Trainings:
         found = predict(classifier, self._examples, rows, self._settings.training).numpy()
         return found * task.std + task.mean
 
-    @staticmethod
-    def _report(name: str, bar: Any) -> Callable[[Progress], None]:
-        def report(progress: Progress) -> None:
-            losses = progress.history[-1]
-            bar.set_postfix(losses)
-            _LOG.info(
-                "%s, epoch %d: loss %.4f, validation %.4f",
-                name,
-                progress.epoch,
-                losses["train"],
-                losses["validation"],
-            )
-
-        return report
-
 
 def evaluate(
-    cohort: Cohort, trainings: Trainings, n_folds: int
+    cohort: Cohort, trainings: Trainings, folds: Folds
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Cross-validate the fine-tuning, and compare it with probes on the same folds.
+
+    Parameters
+    ----------
+    folds
+        From `swift_bids.finetune.splits.outer_folds`.
 
     Returns
     -------
@@ -174,16 +165,10 @@ def evaluate(
         From `swift_bids.group.probes.scores.probe_table`; empty without folds.
     predictions : pandas.DataFrame
         One row per participant: its fold, the target, and what the network of the fold predicts.
-
-    Raises
-    ------
-    UsageError
-        The participants cannot be divided into folds.
     """
-    if n_folds == 0:
+    if not folds:
         return pd.DataFrame(), pd.DataFrame()
     design = cohort.design
-    folds = outer_folds(cohort, n_folds)
     outputs = np.empty((len(design.y), max(1, len(design.classes))))
     fold_of = np.empty(len(design.y), dtype=int)
     for number, (fitted, tested) in enumerate(folds, 1):
@@ -237,16 +222,17 @@ def import_tensorboard() -> type[Any]:
     return SummaryWriter
 
 
-def _to_tensorboard(writer: Any, progress: Progress) -> None:
-    for part, loss in progress.history[-1].items():
-        writer.add_scalar(f"loss/{part}", loss, progress.epoch)
-
-
-def _both(
-    first: Callable[[Progress], object], second: Callable[[Progress], object]
-) -> Callable[[Progress], object]:
-    def call(progress: Progress) -> None:
-        first(progress)
-        second(progress)
-
-    return call
+def _report(name: str, bar: Any, writer: Any, progress: Progress) -> None:
+    """Show the losses of an epoch on the progress bar and in the log, and pass them to a writer."""
+    losses = progress.history[-1]
+    bar.set_postfix(losses)
+    _LOG.info(
+        "%s, epoch %d: loss %.4f, validation %.4f",
+        name,
+        progress.epoch,
+        losses["train"],
+        losses["validation"],
+    )
+    if writer is not None:
+        for part, loss in losses.items():
+            writer.add_scalar(f"loss/{part}", loss, progress.epoch)

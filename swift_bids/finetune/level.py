@@ -73,8 +73,7 @@ def run_finetune(settings: FineTuneSettings, embed_again: Callable[[Sequence[str
             f"{backbone.about.get('target')}; if they learned from these participants, all scores "
             f"are too good"
         )
-    if settings.folds:
-        outer_folds(cohort, settings.folds)  # before hours of work
+    folds = outer_folds(cohort, settings.folds)
     if settings.tensorboard:
         import_tensorboard()
     for note in cohort.notes:
@@ -102,7 +101,7 @@ def run_finetune(settings: FineTuneSettings, embed_again: Callable[[Sequence[str
         folder / CHECKPOINTS,
         weights.sha256,
     )
-    scores, predictions = evaluate(cohort, trainings, settings.folds)
+    scores, predictions = evaluate(cohort, trainings, folds)
     classifier, task = trainings.run("all participants", np.arange(len(people)))
     about = write_fine_tuned(
         folder, classifier, task, cohort, weights, backbone.config, backbone.about, settings
@@ -118,9 +117,8 @@ def run_finetune(settings: FineTuneSettings, embed_again: Callable[[Sequence[str
             write_table(file, table)
             columns = column_descriptions(table.columns, _columns_of(table, settings.target))
             write_json(file.with_suffix(".json"), {"Description": description} | about | columns)
-    n_folds = predictions["fold"].nunique() if len(predictions) else 0
-    write_card(folder, cohort, scores, n_folds, weights, settings, about)
-    page = write_page(folder, cohort, scores, n_folds, curves, weights, settings)
+    write_card(folder, cohort, scores, len(folds), weights, settings, about)
+    page = write_page(folder, cohort, scores, len(folds), curves, weights, settings)
     shutil.rmtree(folder / CHECKPOINTS)
     _LOG.info("fine-tuned network: %s", folder)
     _LOG.info("report: %s", page)

@@ -37,13 +37,15 @@ def early_stopping_split(
 
 
 def outer_folds(cohort: Cohort, n: int) -> Folds:
-    """Folds of the cross-validation.
+    """Folds of the cross-validation; none for 0.
 
     Raises
     ------
     UsageError
         The participants cannot be divided in this way.
     """
+    if n == 0:
+        return []
     design = cohort.design
     counts = np.bincount(design.y.astype(int)) if design.classes else np.array([len(design.y)])
     if n > counts.min():
