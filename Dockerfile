@@ -11,17 +11,19 @@ RUN command -v python3 >/dev/null && python3 -c 'import venv, ensurepip' 2>/dev/
         && rm -rf /var/lib/apt/lists/*)
 RUN python3 -m venv /opt/swift_bids
 COPY requirements.lock /src/
+# --no-deps, because a package in the lock file requires torch, which the lock file leaves out.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/swift_bids/bin/pip install --require-hashes -r /src/requirements.lock
-# For --harmonise; it requires packages that only its own figures need.
-RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/swift_bids/bin/pip install --no-deps combatlearn==2.3.0
+    /opt/swift_bids/bin/pip install --require-hashes --no-deps -r /src/requirements.lock
 # torch: a pip requirement, and the index where pip looks for it (empty: pip's default index). The
 # lock file has already installed its requirements except the CUDA libraries, which torch pins itself.
 ARG TORCH=torch==2.13.0
 ARG TORCH_INDEX=
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/swift_bids/bin/pip install ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} "${TORCH}"
+    /opt/swift_bids/bin/pip install ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} "${TORCH}" \
+    && /opt/swift_bids/bin/pip check
+# For --harmonise; it requires packages that only its own figures need.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /opt/swift_bids/bin/pip install --no-deps combatlearn==2.3.0
 
 # Only the app: when the app changes, only this small layer on top of the large one changes.
 FROM build AS app

@@ -188,7 +188,7 @@ def _make_installation(folder, distributions):
     venv = folder / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     pip = [venv / "bin" / "python", "-m", "pip", "install", "--quiet"]
-    lock = ["--require-hashes", "-r", ROOT / "requirements.lock"]
+    lock = ["--require-hashes", "--no-deps", "-r", ROOT / "requirements.lock"]
     subprocess.run([*pip, *lock], check=True, stderr=subprocess.DEVNULL)
     (packages,) = (venv / "lib").glob("python*/site-packages")
     here = metadata.distribution("torch")
