@@ -16,6 +16,8 @@ os.environ.update(NIPYPE_CONFIG_DIR=_NIPYPE, NIPYPE_NO_ET="1", NO_ET="1")
 # Threads of torch that wait for each other would keep the CPUs from the other tests: a network took
 # ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# The many processes that tests start need not compile the modules each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 Path(_NIPYPE, "nipype.cfg").write_text(
     "[logging]\n"
     + "".join(f"{kind}_level = CRITICAL\n" for kind in ("workflow", "interface", "utils"))

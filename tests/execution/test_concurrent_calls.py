@@ -46,10 +46,10 @@ def test_one_call_at_a_time_writes_a_run(folder, small_bundle):
     "options",
     [
         pytest.param([["--batch", "1/2"], ["--batch", "2/2"]], id="array"),
-        # the same participants, three times
-        pytest.param([["--force"]] * 3, id="mistake", marks=pytest.mark.long),
-        # one work folder for all
-        pytest.param([["--force", "-w", "work"]] * 4, id="workfolder", marks=pytest.mark.long),
+        # the same participants, twice
+        pytest.param([["--force"]] * 2, id="mistake", marks=pytest.mark.long),
+        # one work folder for both
+        pytest.param([["--force", "-w", "work"]] * 2, id="workfolder", marks=pytest.mark.long),
     ],
 )
 def test_jobs_in_one_folder(request, folder, small_bundle, options):

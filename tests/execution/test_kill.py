@@ -55,7 +55,7 @@ def wait_for_files(job, folder, n_runs=0, n_files=math.inf):
     return len(made)
 
 
-@pytest.mark.parametrize("n_kills", [6, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("n_kills", [2, pytest.param(50, marks=pytest.mark.long)])
 def test_kills_at_random_moments(folder, small_bundle, n_kills):
     """A moment is a number of finished runs and of files made since then: machines differ in their
     speed, but not in that."""
