@@ -77,7 +77,7 @@ def _untouched_process():
     root, log = logging.getLogger(), logging.getLogger("swift_bids")
     handlers, level, own_level = root.handlers[:], root.level, log.level
     root.handlers[:] = []
-    environment = dict(os.environ)
+    environment, unraisable = dict(os.environ), sys.unraisablehook
     os.environ["HF_HUB_OFFLINE"] = "1"
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     signals = {number: signal.getsignal(number) for number in numbers}
@@ -90,6 +90,7 @@ def _untouched_process():
         root.handlers[:] = handlers
         root.setLevel(level)
         log.setLevel(own_level)
+        sys.unraisablehook = unraisable
         os.environ.clear()
         os.environ.update(environment)
         for number, handler in signals.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -13,6 +14,8 @@ _pending: BaseException | None = None
 _deferred = False
 #: Seconds from the first signal to the end of the process, even if it is still cleaning up.
 GRACE_PERIOD = 4.0
+#: Seconds until an exception that Python has dropped is raised again.
+_MOMENT = 0.01
 
 
 def handle_signals() -> None:
@@ -77,4 +80,23 @@ def _handle(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
     signal.setitimer(signal.ITIMER_REAL, GRACE_PERIOD)
     if not _deferred:
+        sys.unraisablehook = _raise_later
         raise _pending
+
+
+def _raise_later(unraisable: sys.UnraisableHookArgs) -> None:
+    """Python prints and drops an exception in a destructor or in the callback of a weak reference:
+    raise the one of a signal again, once Python has left it."""
+    if unraisable.exc_value is not _pending:
+        sys.__unraisablehook__(unraisable)
+        return
+    end_by = signal.getsignal(signal.SIGALRM)
+
+    def raise_again(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGALRM, end_by)
+        signal.setitimer(signal.ITIMER_REAL, GRACE_PERIOD)
+        if not _deferred:
+            raise_pending_signal()
+
+    signal.signal(signal.SIGALRM, raise_again)
+    signal.setitimer(signal.ITIMER_REAL, _MOMENT)

@@ -50,6 +50,32 @@ except KeyboardInterrupt:
     assert ended(code, signal.SIGINT) == (130, "swift-bids: interrupted\n")
 
 
+def test_a_signal_in_a_destructor_is_not_lost():
+    """Python prints and drops what is raised there; imports have such places, too."""
+    code = """
+import os, signal, time
+from swift_bids.base.signals import handle_signals
+handle_signals()
+class Fragile:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0)
+print("ready", flush=True)
+try:
+    fragile = Fragile()
+    del fragile
+    time.sleep(3600)
+except KeyboardInterrupt:
+    print("cleaned up")
+"""
+    job = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (job.returncode, job.stdout, job.stderr) == (
+        0,
+        "ready\ncleaned up\n",
+        "swift-bids: interrupted\n",
+    )
+
+
 def test_a_busy_worker_does_not_delay_exit():
     code = """
 import time
