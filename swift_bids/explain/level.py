@@ -209,7 +209,7 @@ def _chunks(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Some chunks of a run and their baseline, each (volume, brain voxel) float32."""
     chosen = [run.starts[i] for i in evenly_spaced(len(run.starts), settings.max_chunks)]
-    queued = run.matrix.chunks(chosen, run.chunk_volumes)
+    queued = run.chunks(chosen)
     if mean is None:
         values = np.full(run.matrix.shape[1], run.matrix.background)
     else:

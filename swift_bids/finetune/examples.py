@@ -46,7 +46,7 @@ class Examples:
         numbers = {label: number for number, label in enumerate(participants)}
         runs = [run for run in runs if run.participant in numbers]
         self.participant_of = np.array([numbers[run.participant] for run in runs])
-        self._runs = [run.matrix.chunks(run.starts, run.chunk_volumes) for run in runs]
+        self._runs = [run.chunks(run.starts) for run in runs]
         n_chunks = np.bincount(self.participant_of, [len(run.starts) for run in runs])
         self.chunk_weights = n_chunks.mean() / n_chunks
         self._n_volumes = runs[0].chunk_volumes

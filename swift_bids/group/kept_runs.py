@@ -12,6 +12,7 @@ from swift_bids.base.backbones import NETWORKS
 from swift_bids.group.load import Embedded
 from swift_bids.outputs.matrix import KeptMatrix
 from swift_bids.outputs.paths import output_path
+from swift_bids.steps.chunk_queue import QueuedRun
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,13 @@ class KeptRun:
     matrix: KeptMatrix
     starts: tuple[int, ...]
     chunk_volumes: int
+
+    def chunks(self, starts: Sequence[int]) -> QueuedRun:
+        """The chunks that begin with these volumes, as the network reads them."""
+        matrix = self.matrix
+        return QueuedRun(
+            matrix, matrix.index, starts, matrix.background, chunk_volumes=self.chunk_volumes
+        )
 
 
 def kept_runs(

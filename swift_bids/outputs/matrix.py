@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from swift_bids.base.errors import InputError
 from swift_bids.base.files import write_atomically
-from swift_bids.steps.chunk_queue import Matrix, QueuedRun
+from swift_bids.steps.normalise import Matrix
 
 MATRIX = (
     "Input of the network: z-scores of the brain voxels (dataset matrix), their flat C-order "
@@ -110,7 +109,3 @@ class KeptMatrix:
         for start in range(0, self.shape[0], _BLOCK):
             total += self[start : start + _BLOCK].sum(axis=0, dtype=np.float64)
         return total / self.shape[0]
-
-    def chunks(self, starts: Sequence[int], chunk_volumes: int) -> QueuedRun:
-        """The chunks that begin with these volumes, as the network reads them."""
-        return QueuedRun(self, self.index, starts, self.background, chunk_volumes=chunk_volumes)

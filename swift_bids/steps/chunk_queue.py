@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,17 +12,7 @@ from torch import Tensor
 
 from swift_bids.base.backbones import CHUNK_VOLUMES
 from swift_bids.steps.chunk import chunk_rows
-
-
-class Matrix(Protocol):
-    """z-scores (volume, brain voxel), in memory or in a file."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(volume, brain voxel)."""
-
-    def __getitem__(self, volumes: slice, /) -> np.ndarray:
-        """Read some volumes."""
+from swift_bids.steps.normalise import Matrix
 
 
 class QueuedRun:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -201,6 +202,17 @@ def _moments_without(
     for block in resample(rows(), series):
         moments.add(block)
     return moments
+
+
+class Matrix(Protocol):
+    """z-scores (volume, brain voxel), in memory or in a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(volume, brain voxel)."""
+
+    def __getitem__(self, volumes: slice, /) -> np.ndarray:
+        """Read some volumes."""
 
 
 class MatrixFile:
