@@ -137,13 +137,22 @@ class ClusterSettings:
 
 
 @dataclass(frozen=True)
+class OptionalFiles:
+    """Which large files of a run to write: the network's whole output (not with `--no-tokens`), and
+    its input (with `--keep-matrix`)."""
+
+    tokens: bool
+    matrix: bool
+
+
+@dataclass(frozen=True)
 class ParticipantSettings:
     """A command at the participant level.
 
     Attributes
     ----------
-    parcels, keep_tokens, keep_matrix
-        How time series of parcels are made; False with `--no-tokens`; True with `--keep-matrix`.
+    parcels, optional
+        How time series of parcels are made; which large files to write.
     dry_run
         `text`, `json`, or None to embed.
     reports_only
@@ -158,8 +167,7 @@ class ParticipantSettings:
     embedding: EmbeddingSettings
     weights: WeightsSettings
     parcels: ParcelSettings
-    keep_tokens: bool
-    keep_matrix: bool
+    optional: OptionalFiles
     resources: Resources
     cluster: ClusterSettings
     dry_run: str | None

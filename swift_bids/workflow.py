@@ -16,7 +16,7 @@ from swift_bids import __version__
 from swift_bids.inputs.run import Run
 from swift_bids.interfaces import Aggregate, Chunk, Crop, Embed, Locate, Normalise
 from swift_bids.outputs.provenance import Provenance
-from swift_bids.settings import ParcelSettings
+from swift_bids.settings import OptionalFiles, ParcelSettings
 
 #: With the version in it, so that nipype does not reuse the cache of another version.
 WORKFLOW_NAME = "swift_bids_" + re.sub(r"\W", "_", __version__) + "_wf"
@@ -67,8 +67,7 @@ def workflow_of_run(
     output_dir: Path,
     log_dir: Path,
     fingerprints: Mapping[str, str],
-    keep_tokens: bool,
-    keep_matrix: bool,
+    optional: OptionalFiles,
     parcels: ParcelSettings,
 ) -> Workflow:
     """The nodes of one run, from its BOLD file to its files in `output_dir`.
@@ -79,10 +78,8 @@ def workflow_of_run(
         Folder for the crash files.
     fingerprints
         Fingerprints of the run's input files, recorded in embedding.json.
-    keep_tokens, keep_matrix
-        Whether to write the network's whole output, and its input.
-    parcels
-        How time series of parcels are made.
+    optional, parcels
+        Which large files to write; how time series of parcels are made.
     """
     settings = provenance.settings
     # nipype's inputs are plain dicts; interfaces rebuild the dataclasses
@@ -129,8 +126,8 @@ def workflow_of_run(
             run=dataclasses.asdict(run),
             provenance=dataclasses.asdict(provenance),
             fingerprints=dict(fingerprints),
-            keep_tokens=keep_tokens,
-            keep_matrix=keep_matrix,
+            keep_tokens=optional.tokens,
+            keep_matrix=optional.matrix,
             output_dir=str(output_dir),
             atlas=str(parcels.atlas),
             confounds_strategy=parcels.confounds_strategy,

@@ -19,6 +19,7 @@ from swift_bids.settings import (
     ClusterSettings,
     EmbeddingSettings,
     GroupSettings,
+    OptionalFiles,
     ParcelSettings,
     Participants,
     ParticipantSettings,
@@ -81,8 +82,7 @@ def participant_settings(args: argparse.Namespace, dataset: Dataset) -> Particip
         ),
         weights=WeightsSettings(args.weights, args.random_weights),
         parcels=ParcelSettings(args.atlas or SHIPPED_ATLAS, args.confounds_strategy),
-        keep_tokens=not args.no_tokens,
-        keep_matrix=args.keep_matrix,
+        optional=OptionalFiles(tokens=not args.no_tokens, matrix=args.keep_matrix),
         resources=Resources(
             device=args.device,
             batch_size=args.batch_size,

@@ -174,8 +174,7 @@ def _split_done(
                 run,
                 provenance,
                 fingerprints[run.name],
-                settings.keep_tokens,
-                settings.keep_matrix,
+                settings.optional,
                 parcels,
             )
         if reason is None:
@@ -267,8 +266,7 @@ def _workflow_maker(
             call.output_dir,
             log_dir,
             fingerprints[run.name],
-            settings.keep_tokens,
-            settings.keep_matrix,
+            settings.optional,
             settings.parcels,
         )
         if plugin is not None and plugin.slurm:

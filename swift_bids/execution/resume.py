@@ -17,6 +17,7 @@ from swift_bids.outputs.provenance import (
     resampling_metadata,
     settings_metadata,
 )
+from swift_bids.settings import OptionalFiles
 
 #: Bytes that a fingerprint reads at each end of a file and in each sample in between, and number of
 #: samples.
@@ -57,8 +58,7 @@ def reason_to_rerun(
     run: Run,
     provenance: Provenance,
     fingerprints: dict[str, str],
-    keep_tokens: bool,
-    keep_matrix: bool,
+    optional: OptionalFiles,
     parcels: tuple[str, str],
 ) -> str | None:
     """Why a run must be embedded (again); None if its outputs are complete and have these settings.
@@ -67,8 +67,8 @@ def reason_to_rerun(
     ----------
     fingerprints
         From `input_fingerprint`.
-    keep_tokens, keep_matrix
-        Whether this call keeps the whole output of the network, and its input.
+    optional
+        Which large files this call writes.
     parcels
         SHA-256 of the `--atlas` file, and `--confounds-strategy`.
     """
@@ -108,11 +108,11 @@ def reason_to_rerun(
     if not any(name.endswith("_positions.safetensors") for name in files):
         return "it has no tokens by position"
     has_tokens = any(name.endswith("_tokens.safetensors") for name in files)
-    if has_tokens and not keep_tokens:
+    if has_tokens and not optional.tokens:
         return "it has tokens, but this command has --no-tokens"
-    if keep_tokens and not has_tokens:
+    if optional.tokens and not has_tokens:
         return "it has no tokens, but this command keeps them"
-    if keep_matrix and not any(name.endswith("_matrix.h5") for name in files):
+    if optional.matrix and not any(name.endswith("_matrix.h5") for name in files):
         return "it has no matrix, but this command has --keep-matrix"
     table = find_parcels(sidecar.parent, run.name)
     if table is not None:
