@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import nibabel as nib
@@ -45,6 +47,8 @@ def write_page(
     baseline, atlas
         `--baseline`, and the label of the atlas.
     """
+    from nilearn.plotting import plot_glass_brain, plot_stat_map
+
     shown = smooth_img(image, _SMOOTHING_MM)
     brain = np.asarray(image.dataobj) != 0
     threshold = float(np.quantile(np.abs(np.asarray(shown.dataobj)[brain]), _HIDDEN))
@@ -55,8 +59,18 @@ def write_page(
         baseline=baseline,
         atlas=atlas,
         sentences=sentences_of(explanation),
-        glass=_glass_brain(shown, threshold),
-        slices=_slices(shown, threshold),
+        glass=_brain(
+            plot_glass_brain,
+            shown,
+            threshold,
+            3,
+            plot_abs=False,
+            colorbar=True,
+            display_mode="lyrz",
+        ),
+        slices=_brain(
+            plot_stat_map, shown, threshold, 2.4, display_mode="z", cut_coords=6, draw_cross=False
+        ),
         parcels_figure=svg(_parcels_figure(explanation)),
         parcels=explanation.parcels.iloc[:-1].head(_N_PARCELS).to_dict("records"),
         outside=explanation.parcels.iloc[-1].to_dict(),
@@ -101,37 +115,12 @@ def sentences_of(explanation: Explanation) -> list[tuple[bool, str]]:
     return sentences
 
 
-def _glass_brain(image: nib.Nifti1Image, threshold: float) -> str:
-    from nilearn.plotting import plot_glass_brain
-
-    figure = Figure(figsize=(10.5, 3))
-    plot_glass_brain(
-        image,
-        figure=figure,
-        threshold=threshold,
-        plot_abs=False,
-        colorbar=True,
-        display_mode="lyrz",
-        symmetric_cbar=True,
-        cmap="RdBu_r",
-    )
-    return _png(figure)
-
-
-def _slices(image: nib.Nifti1Image, threshold: float) -> str:
-    from nilearn.plotting import plot_stat_map
-
-    figure = Figure(figsize=(10.5, 2.4))
-    plot_stat_map(
-        image,
-        figure=figure,
-        threshold=threshold,
-        display_mode="z",
-        cut_coords=6,
-        draw_cross=False,
-        symmetric_cbar=True,
-        cmap="RdBu_r",
-    )
+def _brain(
+    draw: Callable[..., object], image: nib.Nifti1Image, threshold: float, height: float, **how: Any
+) -> str:
+    """Draw a map with a function of nilearn; return the address of the picture."""
+    figure = Figure(figsize=(10.5, height))
+    draw(image, figure=figure, threshold=threshold, symmetric_cbar=True, cmap="RdBu_r", **how)
     return _png(figure)
 
 

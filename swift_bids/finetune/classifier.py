@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from swift_bids.group.columns import Target
@@ -33,9 +32,9 @@ class Classifier(nn.Module):
         SwiFT or NeuroSTORM.
     n_outputs
         One for numbers, one for each class.
-    embeddings
-        (participant, feature) embeddings of the training participants before fine-tuning, which
-        standardise the features.
+    centre, scale
+        (feature,) by which the features are standardised: the embedding for which all outputs are
+        0, and the standard deviations.
     freeze
         One of `swift_bids.finetune.settings.FREEZE`.
     activation_checkpointing
@@ -49,7 +48,8 @@ class Classifier(nn.Module):
         self,
         network: Skeleton,
         n_outputs: int,
-        embeddings: np.ndarray,
+        centre: np.ndarray,
+        scale: np.ndarray,
         freeze: str = "none",
         activation_checkpointing: bool = False,
     ) -> None:
@@ -59,9 +59,8 @@ class Classifier(nn.Module):
         self.head = nn.Linear(network.n_features, n_outputs, bias=False)
         # All participants have the same prediction at first: nothing of a random head to unlearn.
         nn.init.zeros_(self.head.weight)
-        scaler = StandardScaler().fit(embeddings)
-        self.register_buffer("centre", torch.from_numpy(scaler.mean_).float())
-        self.register_buffer("scale", torch.from_numpy(scaler.scale_).float())
+        self.register_buffer("centre", torch.from_numpy(centre).float())
+        self.register_buffer("scale", torch.from_numpy(scale).float())
         self.is_frozen: bool = freeze == "backbone"
         network.requires_grad_(freeze == "none")
         if freeze == "stages":

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from tqdm import tqdm
 
@@ -105,11 +106,11 @@ class Trainings:
         classifier = Classifier(
             self._load_network(),
             task.n_outputs,
-            embeddings,
+            task.centre_of(torch.from_numpy(embeddings), fitted).numpy(),
+            StandardScaler().fit(embeddings).scale_,
             settings.freeze,
             settings.activation_checkpointing,
         ).to(self._settings.device)
-        classifier.centre.copy_(task.centre_of(torch.from_numpy(embeddings), fitted))
         checkpoint = self._folder / f"{name.replace(' ', '-')}.pt"
         n_chunks = len(self._examples.chunks_of(fitted))
         with ExitStack() as stack:

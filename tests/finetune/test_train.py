@@ -15,7 +15,6 @@ from swift_bids.finetune.train import learning_rate, predict, stratified_batches
 from swift_bids.group.columns import Target
 from swift_bids.group.kept_runs import KeptRun
 from swift_bids.group.probes.design import Design
-from swift_bids.steps.chunk_queue import QueuedRun
 
 N = 8
 SEX = Target("sex", ("F", "M"), np.arange(N) % 2.0)
@@ -26,11 +25,13 @@ FITTED, VALIDATION = np.arange(6), np.arange(6, N)
 class Matrix:
     """A kept matrix in memory."""
 
-    def __init__(self, values):
-        self.values = values
+    index, background = INDEX, 0.0
 
-    def chunks(self, starts, chunk_volumes):
-        return QueuedRun(self.values, INDEX, starts, 0.0, chunk_volumes=chunk_volumes)
+    def __init__(self, values):
+        self.values, self.shape = values, values.shape
+
+    def __getitem__(self, volumes):
+        return self.values[volumes]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,8 @@ def make(task=None, freeze="none", **options):
     network = SwiFT(**CONFIG | options)
     embeddings = np.random.default_rng(1).standard_normal((6, 96))
     task = task or Task.of(SEX, FITTED)
-    return Classifier(network, task.n_outputs, embeddings, freeze), task
+    centre, scale = embeddings.mean(axis=0), embeddings.std(axis=0)
+    return Classifier(network, task.n_outputs, centre, scale, freeze), task
 
 
 def run(examples, checkpoint, settings, task=None, freeze="none", **options):
