@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from swift_bids.group.run_filter import RunFilter
 
 _LOG = logging.getLogger("swift_bids")
-#: Flag -> prefix of its labels, which may be left out, and its help.
+#: Argument that chooses runs -> its help; the names are those of the app.
 _FILTERS = {
-    "participant": ("sub-", "participants to use, with or without sub-"),
-    "session": ("ses-", "sessions to use, with or without ses-"),
-    "task": ("task-", "tasks to use, with or without task-"),
-    "run": ("run-", "runs to use, with or without run-"),
-    "space": ("space-", "spaces to use"),
-    "res": ("res-", "resolutions to use; native: files without res"),
-    "echo": ("echo-", "echoes to use"),
+    "participant_label": "participants to use, with or without sub-; @FILE reads the labels from "
+    "a file",
+    "exclude_participant_label": "omit these; also @FILE",
+    "session_label": "sessions to use, with or without ses-",
+    "task_id": "tasks to use, with or without task-",
+    "run_id": "runs to use, with or without run-; 1 also matches run-01",
+    "space": "spaces to use",
+    "res": "resolutions to use; native: files without res",
+    "echo_idx": "echoes to use",
 }
-#: Filters that the app calls `--task-id`, not `--task-label`.
-_ENDINGS = {"task": "-id", "run": "-id", "space": "", "res": "", "echo": "-idx"}
 
 
 def add_probes(parser: argparse.ArgumentParser, embeddings: str) -> None:
@@ -86,18 +86,18 @@ def choose_device(args: argparse.Namespace) -> str:
 
 
 def add_run_filter(parser: argparse.ArgumentParser) -> None:
-    """Which of the embedded runs to use; the flags have the names of those of the app."""
+    """Which of the embedded runs to use."""
     choice = parser.add_argument_group("which runs")
-    for name, (prefix, described) in _FILTERS.items():
-        flag = f"--{name}{_ENDINGS.get(name, '-label')}"
-        choice.add_argument(
-            flag,
-            *({flag.replace("-", "_").replace("__", "--")} - {flag}),
-            nargs="+",
-            type=lambda label, prefix=prefix: label.removeprefix(prefix),  # type: ignore[misc]
-            metavar="LABEL",
-            help=described,
-        )
+    for name, described in _FILTERS.items():
+        flag = f"--{name.replace('_', '-')}"
+        choice.add_argument(flag, nargs="+", metavar="LABEL", help=described)
+
+
+def parse_command(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line with the flags of `add_run_filter`."""
+    args = parser.parse_args([flag_types.with_hyphens(argument) for argument in argv])
+    flag_types.tidy_labels(args, parser)
+    return args
 
 
 def run_filter_of(args: argparse.Namespace) -> RunFilter:
@@ -106,6 +106,7 @@ def run_filter_of(args: argparse.Namespace) -> RunFilter:
 
     return RunFilter(
         participants=args.participant_label,
+        excluded=args.exclude_participant_label,
         sessions=args.session_label,
         tasks=args.task_id,
         runs=args.run_id,

@@ -14,6 +14,7 @@ from swift_bids.cli.embedded_runs import (
     add_run_filter,
     choose_device,
     embed_again,
+    parse_command,
     run_filter_of,
     weights_of_call,
 )
@@ -79,7 +80,7 @@ def run_explain_command(argv: Sequence[str], app: Callable[[Sequence[str]], int]
     UsageError
         The probe, the embeddings and the weights do not belong together.
     """
-    args = build_parser().parse_args(argv)
+    args = parse_command(build_parser(), argv)
     from swift_bids.explain.level import ExplainSettings, run_explain
 
     output_dir, device = args.output_dir.absolute(), choose_device(args)

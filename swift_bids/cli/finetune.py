@@ -14,6 +14,7 @@ from swift_bids.cli.embedded_runs import (
     add_run_filter,
     choose_device,
     embed_again,
+    parse_command,
     run_filter_of,
     weights_of_call,
 )
@@ -148,7 +149,7 @@ def run_finetune_command(argv: Sequence[str], app: Callable[[Sequence[str]], int
         The embeddings, the column or the weights cannot be used.
     """
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args = parse_command(parser, argv)
     name = args.name or re.sub(r"[^A-Za-z0-9]+", "-", args.target).strip("-")
     if not re.fullmatch(r"[\w.-]*\w[\w.-]*", name):
         parser.error(f"--name {name}: give a name of letters, digits, dots and hyphens")

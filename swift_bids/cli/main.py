@@ -9,8 +9,9 @@ import os
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from multiprocessing.util import Finalize
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from swift_bids.base.errors import (
 from swift_bids.base.signals import handle_signals, ignore_signals, signal_received
 from swift_bids.cli.explain import run_explain_command
 from swift_bids.cli.finetune import run_finetune_command
-from swift_bids.cli.parse import parse_arguments
+from swift_bids.cli.parse import flags_without_effect, parse_arguments
 from swift_bids.cli.predict import run_predict_command
 from swift_bids.cli.sensitivity import split_run
 from swift_bids.cli.weights import ACTIONS, run_weights
@@ -44,22 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     handle_signals()
     share_import_path()
     try:
-        # "weights" may also be the name of a dataset folder
-        if argv[:1] == ["weights"] and (argv[1:] == [] or argv[1] in (*ACTIONS, "-h", "--help")):
-            return run_weights(argv[1:])
-        if argv[:1] == ["predict"] and not {"participant", "group"} & set(argv[2:3]):
-            return run_predict_command(argv[1:])
-        if argv[:1] == ["finetune"] and not {"participant", "group"} & set(argv[2:3]):
-            return run_finetune_command(argv[1:], main)
-        if argv[:1] == ["explain"] and not {"participant", "group"} & set(argv[2:3]):
-            return run_explain_command(argv[1:], main)
-        run = None
-        if argv[:1] == ["sensitivity"] and not {"participant", "group"} & set(argv[2:3]):
+        command, run = _command(argv), None
+        if command == "sensitivity":
             run, argv = split_run(argv[1:])
+        elif command is not None:
+            return _COMMANDS[command](argv[1:])
         args = parse_arguments(argv)
         if args.dry_run == "json":  # standard output is for the JSON alone
             handler.setStream(sys.stderr)
         log.setLevel(logging.DEBUG if args.verbose else logging.INFO)
+        if ignored := flags_without_effect(argv, args.analysis_level):
+            log.warning("no effect at the %s level: %s", args.analysis_level, ", ".join(ignored))
         dataset = find_derivatives(args.bids_dir, args.derivatives, args.raw, args.input_type)
         interpretation = dataset.interpretation
         log.info("swift_bids %s: %s", __version__, interpretation)
@@ -82,6 +78,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             ignore_signals()
             return code
         raise
+
+
+#: Name of a command -> what runs it; `sensitivity` is a participant level with one more argument.
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "weights": run_weights,
+    "predict": run_predict_command,
+    "finetune": partial(run_finetune_command, app=main),
+    "explain": partial(run_explain_command, app=main),
+}
+
+
+def _command(argv: Sequence[str]) -> str | None:
+    """The name of the command that a call asks for; None for a dataset folder of that name."""
+    name = argv[0] if argv else None
+    if name == "weights":
+        return name if argv[1:] == [] or argv[1] in (*ACTIONS, "-h", "--help") else None
+    if {"participant", "group"} & set(argv[2:3]):
+        return None
+    return name if name in _COMMANDS or name == "sensitivity" else None
 
 
 def _run_level(args: argparse.Namespace, dataset: Dataset, run: str | None) -> int:

@@ -11,13 +11,21 @@ from swift_bids.cli import values as flag_types
 from swift_bids.cli.flags import build_parser
 from swift_bids.execution.workers import count_cpus
 
+#: Arguments that only the group level reads.
+_GROUP = frozenset(
+    "target covariate group_by harmonise missing_code permutations allow_mixed compare".split()
+)
+#: Arguments that both levels read.
+_BOTH = frozenset(flag_types.LABELS) | frozenset(
+    "derivatives raw input_type dry_run nprocs work_dir config_file verbose".split()
+)
 _PLUGINS = ("--use-plugin", "--nipype-plugin-file", "--slurm", "--slurm-graph")
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the arguments, and bring all accepted notations into one form."""
     argv = sys.argv[1:] if argv is None else argv
-    argv = [_with_hyphens(argument) for argument in _joined(argv)]
+    argv = [_in_full(argument) for argument in _joined(argv)]
     parser = build_parser()
     config_file = _config_file(argv)
     if config_file is not None:
@@ -29,22 +37,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             settings |= {"use_plugin": None, "slurm": False, "slurm_graph": False}
         parser.set_defaults(**settings)
     args = parser.parse_args(argv)
-    for name, prefix in (
-        ("participant_label", "sub-"),
-        ("exclude_participant_label", "sub-"),
-        ("session_label", "ses-"),
-        ("task_id", "task-"),
-        ("run_id", "run-"),
-        ("echo_idx", "echo-"),
-        ("space", "space-"),
-        ("res", "res-"),
-    ):
-        labels = getattr(args, name)
-        if labels is not None and name.endswith("participant_label"):
-            labels = [label for given in labels for label in flag_types.parse_labels(given)]
-            if paths := [label for label in labels if "/" in label]:
-                parser.error(f"{paths[0]} is a path, not a participant's label")
-        setattr(args, name, labels and [label.removeprefix(prefix) for label in labels])
+    flag_types.tidy_labels(args, parser)
     for name, reason in (
         ("batch", "the group level needs all participants"),
         ("reports_only", "the group level always rebuilds its page"),
@@ -57,6 +50,17 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def flags_without_effect(argv: Sequence[str], level: str) -> list[str]:
+    """Return the flags on a command line, though not in its settings file, that a level ignores."""
+    given = {_in_full(argument).partition("=")[0] for argument in argv}
+    ignored = []
+    for action in build_parser()._actions:
+        is_read = action.dest in _BOTH or (action.dest in _GROUP) == (level == "group")
+        if not is_read:
+            ignored += sorted(given.intersection(action.option_strings))
+    return ignored
+
+
 def _config_file(argv: Sequence[str]) -> Path | None:
     """Return the file given with --config-file; the full parser reports mistakes later."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -64,15 +68,10 @@ def _config_file(argv: Sequence[str]) -> Path | None:
     return first.parse_known_args(argv)[0].config_file
 
 
-def _with_hyphens(argument: str) -> str:
-    """`--participant_label=a_b` -> `--participant-label=a_b`."""
-    if not argument.startswith("--"):
-        return argument
-    flag, equals, value = argument.partition("=")
-    flag = flag.replace("_", "-")
-    if flag == "--dry-run" and not equals:
-        return "--dry-run=text"
-    return flag + equals + value
+def _in_full(argument: str) -> str:
+    """Return an argument with hyphens in its flag, and with the value that --dry-run may lack."""
+    argument = flag_types.with_hyphens(argument)
+    return "--dry-run=text" if argument == "--dry-run" else argument
 
 
 def _joined(argv: Sequence[str]) -> list[str]:

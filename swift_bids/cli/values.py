@@ -18,6 +18,38 @@ _MAX_DIGITS = 9
 _MEMORY_UNITS = {"K": 1e-6, "M": 1e-3, "G": 1.0, "T": 1e3}
 
 
+#: Arguments that choose runs -> prefix of their labels, which may be left out.
+LABELS = {
+    "participant_label": "sub-",
+    "exclude_participant_label": "sub-",
+    "session_label": "ses-",
+    "task_id": "task-",
+    "run_id": "run-",
+    "echo_idx": "echo-",
+    "space": "space-",
+    "res": "res-",
+}
+
+
+def tidy_labels(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Remove the prefixes of the labels in `args`, and read lists of participants from files."""
+    for name, prefix in LABELS.items():
+        labels = getattr(args, name)
+        if labels is not None and name.endswith("participant_label"):
+            labels = [label for given in labels for label in parse_labels(given)]
+            if paths := [label for label in labels if "/" in label]:
+                parser.error(f"{paths[0]} is a path, not a participant's label")
+        setattr(args, name, labels and [label.removeprefix(prefix) for label in labels])
+
+
+def with_hyphens(argument: str) -> str:
+    """`--participant_label=a_b` -> `--participant-label=a_b`."""
+    if not argument.startswith("--"):
+        return argument
+    flag, equals, value = argument.partition("=")
+    return flag.replace("_", "-") + equals + value
+
+
 def parse_labels(given: str) -> list[str]:
     """Split labels at white space and commas, or read them from a file given as `@FILE`.
 

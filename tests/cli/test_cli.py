@@ -13,7 +13,7 @@ from make_data import write_derivative
 from swift_bids import __version__
 from swift_bids.base.errors import UsageError
 from swift_bids.cli.flags import build_parser
-from swift_bids.cli.parse import parse_arguments
+from swift_bids.cli.parse import flags_without_effect, parse_arguments
 from swift_bids.cli.settings import settings_file_content
 
 CALL = ["in", "out", "participant"]
@@ -45,6 +45,13 @@ def test_help_needs_no_heavy_import():
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert answer.stdout == "[]\n"
+
+
+def test_a_call_with_workers_leaves_torch_to_them():
+    """Importing it takes longer than everything else that the call imports."""
+    code = "import sys, swift_bids.participant, swift_bids.workflow; print('torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert answer.stdout == "False\n"
 
 
 FLAGS = {
@@ -290,6 +297,25 @@ def test_dry_run_lists_and_writes_nothing(tmp_path):
     nobody = run_app(*call, "--dry-run", "--task-id", "none")
     assert nobody.returncode == 2  # as without --dry-run
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("level", "ignored"),
+    [("participant", ["--compare", "--missing-code"]), ("group", ["--keep-matrix"])],
+)
+def test_flags_of_the_other_level_are_named(level, ignored):
+    both = ["--task-id", "rest", "-d", "x", "--dry-run", "-v", "--config-file", "file.toml"]
+    flags = ["--keep_matrix", "--missing_code=9", "--compare", "--keep-matrix-not-a-flag"]
+    assert flags_without_effect(["in", "out", level, *both, *flags], level) == ignored
+
+
+def test_the_log_names_flags_of_the_other_level(tmp_path):
+    write_derivative(tmp_path / "in", "sub-1_task-a", shape=(4, 5, 6), n_volumes=20)
+    call = (tmp_path / "in", tmp_path / "out", "participant", "--dry-run")
+    assert "no effect" not in run_app(*call).stdout
+    answer = run_app(*call, "--permutations", "9", "--allow-mixed")
+    assert answer.returncode == 0
+    assert "no effect at the participant level: --permutations, --allow-mixed\n" in answer.stdout
 
 
 def test_group_level_without_outputs_exits_with_code_2(tmp_path):

@@ -6,7 +6,13 @@ import pytest
 import tomli_w
 
 from swift_bids.base.errors import UsageError
-from swift_bids.cli.embedded_runs import embed_again, weights_of_call
+from swift_bids.cli import explain, finetune, predict
+from swift_bids.cli.embedded_runs import (
+    embed_again,
+    parse_command,
+    run_filter_of,
+    weights_of_call,
+)
 from swift_bids.network.bundles import write_random_bundle
 from swift_bids.network.known_weights import digests_of
 
@@ -71,3 +77,30 @@ def test_weights_come_from_the_last_call(tmp_path):
     expected = write_random_bundle(tmp_path / "random") / "model.safetensors"
     with weights_of_call(tmp_path, None) as weights:
         assert digests_of(Path(weights, "model.safetensors")) == digests_of(expected)
+
+
+@pytest.mark.parametrize(
+    ("command", "call"),
+    [
+        (predict, ["probes", "out"]),
+        (explain, ["probes", "out"]),
+        (finetune, ["out", "--target", "age"]),
+    ],
+    ids=["predict", "explain", "finetune"],
+)
+def test_commands_choose_runs_as_the_app_does(tmp_path, command, call):
+    file = tmp_path / "participants.tsv"
+    file.write_text("participant_id\tage\nsub-01\t30\nsub-02\t40\n")
+    labels = ["--participant-label", f"@{file}", "--exclude_participant_label=sub-02"]
+    others = ["--task_id", "task-rest", "--run-id", "1", "--res", "res-2", "--echo-idx", "echo-1"]
+    chosen = run_filter_of(parse_command(command.build_parser(), [*call, *labels, *others]))
+    assert chosen.participants == ["01", "02"]
+    names = [
+        "sub-01_task-rest_run-01_echo-1_space-X_res-2",
+        "sub-02_task-rest_run-01_echo-1_space-X_res-2",
+        "sub-01_task-rest_run-02_echo-1_space-X_res-2",
+        "sub-01_task-nback_run-01_echo-1_space-X_res-2",
+    ]
+    assert [name for name in names if chosen.accepts(name)] == names[:1]
+    with pytest.raises(SystemExit, match="2"):
+        parse_command(command.build_parser(), [*call, "--participant-label", "../else"])
