@@ -301,7 +301,7 @@ def test_dry_run_lists_and_writes_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("level", "ignored"),
-    [("participant", ["--compare", "--missing-code"]), ("group", ["--keep-matrix"])],
+    [("participant", ["--missing-code", "--compare"]), ("group", ["--keep-matrix"])],
 )
 def test_flags_of_the_other_level_are_named(level, ignored):
     both = ["--task-id", "rest", "-d", "x", "--dry-run", "-v", "--config-file", "file.toml"]
