@@ -1,6 +1,6 @@
 # make demo   install the app, create a small dataset and process it
 # make demo-real   download a real run of the whole brain (74 MB) and process it
-# make test   run all tests except the long ones (6 to 11 minutes on 2 cores)
+# make test   run all tests except the long ones (12 to 35 minutes on 2 cores)
 # make test-long   run the long tests: containers, SLURM, simulations, 50 kills
 # make lint   check style, types and the direction of imports
 # make gpu-check   check and measure the app on a GPU, in at most 6 minutes (GPU="--device cpu --quick" rehearses it)

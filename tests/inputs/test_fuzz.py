@@ -99,7 +99,7 @@ def is_read_or_refused(bold, folder):
 
 
 @pytest.mark.long
-@bounded
+@settings(bounded, max_examples=60)
 @given(data=st.data(), kind=st.sampled_from(["bold", "mask"]))
 def test_random_bytes_in_a_header(bold, tmp_path, data, kind):
     """Such headers can make nibabel allocate much memory or read beyond the end of the file."""
