@@ -126,7 +126,7 @@ def collect_runs(output_dir: Path, run_filter: RunFilter) -> tuple[Embedded, lis
         features.append(values)
     seen = {row["participant_id"] for row in rows}
     for wanted in run_filter.participants or ():
-        if f"sub-{wanted}" not in seen:
+        if f"sub-{wanted}" not in seen and wanted not in (run_filter.excluded or ()):
             problems.append(Problem(wanted, f"sub-{wanted}", f"has no embedding in {output_dir}"))
     if not rows:
         damaged = f" ({problems[0].reason})" if problems and problems[0].participant else ""

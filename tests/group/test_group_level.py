@@ -570,3 +570,10 @@ def test_umap_is_offered_where_it_is_installed(made_up, monkeypatch):
     places, labels = group_report._umap(features)
     np.testing.assert_array_equal(places, features[:, :2])
     assert labels == ("UMAP 1", "UMAP 2")
+
+
+def test_only_participants_that_are_wanted_can_be_missing(made_up):
+    chosen = RunFilter(participants=["00001", "00002", "lost"], excluded=["00002"])
+    runs, problems = collect_runs(made_up / "swift", chosen)
+    assert set(runs.table["participant_id"]) == {"sub-00001"}
+    assert [problem.name for problem in problems] == ["sub-lost"]
