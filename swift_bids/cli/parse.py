@@ -9,12 +9,9 @@ from pathlib import Path
 
 from swift_bids.cli import values as flag_types
 from swift_bids.cli.flags import build_parser
+from swift_bids.cli.resource_flags import GROUP_LEVEL
 from swift_bids.execution.workers import count_cpus
 
-#: Arguments that only the group level reads.
-_GROUP = frozenset(
-    "target covariate group_by harmonise missing_code permutations allow_mixed compare".split()
-)
 #: Arguments that both levels read.
 _BOTH = frozenset(flag_types.LABELS) | frozenset(
     "derivatives raw input_type dry_run nprocs work_dir config_file verbose".split()
@@ -52,12 +49,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def flags_without_effect(argv: Sequence[str], level: str) -> list[str]:
     """Return the flags on a command line, though not in its settings file, that a level ignores."""
-    given = {_in_full(argument).partition("=")[0] for argument in argv}
+    given = {flag_types.with_hyphens(argument).partition("=")[0] for argument in argv}
     ignored = []
-    for action in build_parser()._actions:
-        is_read = action.dest in _BOTH or (action.dest in _GROUP) == (level == "group")
-        if not is_read:
-            ignored += sorted(given.intersection(action.option_strings))
+    for group in build_parser()._action_groups:
+        if (group.title == GROUP_LEVEL) != (level == "group"):
+            for action in group._group_actions:
+                if action.dest not in _BOTH:
+                    ignored += sorted(given.intersection(action.option_strings))
     return ignored
 
 

@@ -11,6 +11,9 @@ from swift_bids.cli import values as flag_types
 from swift_bids.network.known_weights import HUB_IDS
 from swift_bids.network.precision import PRECISIONS
 
+#: Title of the flags that only the group level reads.
+GROUP_LEVEL = "group level"
+
 
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
     """Which network to use."""
@@ -43,7 +46,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_group_flags(parser: argparse.ArgumentParser) -> None:
     """What the group level computes."""
-    group = parser.add_argument_group("group level")
+    group = parser.add_argument_group(GROUP_LEVEL)
     column: dict[str, Any] = {"nargs": "+", "metavar": "COLUMN"}
     group.add_argument(
         "--target",
