@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from swift_bids.inputs.parcel_defaults import SHIPPED_ATLAS, SIMPLE
+from swift_bids.inputs.run_filter import RunFilter
 from swift_bids.inputs.selection import Selection
 
 
@@ -181,8 +182,8 @@ class GroupSettings:
 
     Attributes
     ----------
-    participants, sessions, tasks, runs, spaces, resolutions, echoes
-        Which runs belong in the tables; None for all.
+    run_filter
+        Which runs belong in the tables.
     targets, covariates, group_by, harmonise, missing_codes, permutations
         Columns of participants.tsv to predict (None: chosen by the app) and to correct for, the
         column whose values stay together, the column whose effects ComBat removes, cells that stand
@@ -198,13 +199,7 @@ class GroupSettings:
     """
 
     output_dir: Path
-    participants: Participants
-    sessions: Sequence[str] | None
-    tasks: Sequence[str] | None
-    runs: Sequence[str] | None
-    spaces: Sequence[str] | None
-    resolutions: Sequence[str] | None
-    echoes: Sequence[str] | None
+    run_filter: RunFilter
     targets: Sequence[str] | None
     covariates: Sequence[str]
     group_by: str | None

@@ -10,15 +10,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from swift_bids.base.errors import UsageError
 from swift_bids.cli import values as flag_types
 from swift_bids.execution.workers import count_cpus
+from swift_bids.inputs.run_filter import RunFilter
 from swift_bids.outputs.paths import run_folder
-
-if TYPE_CHECKING:
-    from swift_bids.group.run_filter import RunFilter
 
 _LOG = logging.getLogger("swift_bids")
 #: Argument that chooses runs -> its help; the names are those of the app.
@@ -102,8 +100,6 @@ def parse_command(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argpa
 
 def run_filter_of(args: argparse.Namespace) -> RunFilter:
     """The filter that the flags of `add_run_filter` describe."""
-    from swift_bids.group.run_filter import RunFilter
-
     return RunFilter(
         participants=args.participant_label,
         excluded=args.exclude_participant_label,

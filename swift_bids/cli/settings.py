@@ -8,6 +8,8 @@ from typing import Any
 
 from swift_bids import __version__
 from swift_bids.base.backbones import BACKBONES
+from swift_bids.cli.embedded_runs import run_filter_of
+from swift_bids.cli.values import LABELS
 from swift_bids.inputs.dataset import Dataset
 from swift_bids.inputs.filters import read_filter_file
 from swift_bids.inputs.find_mask import MASKS, masks_in_order
@@ -30,14 +32,7 @@ from swift_bids.steps.z_scores import check_quantisation, check_statistics
 
 #: Arguments of the group level that change a result.
 _RECORDED = (
-    "participant_label",
-    "exclude_participant_label",
-    "session_label",
-    "task_id",
-    "run_id",
-    "space",
-    "res",
-    "echo_idx",
+    *LABELS,
     "target",
     "covariate",
     "group_by",
@@ -108,13 +103,7 @@ def group_settings(args: argparse.Namespace) -> GroupSettings:
     recorded = {n: str(v.absolute()) if isinstance(v, Path) else v for n, v in given.items()}
     return GroupSettings(
         output_dir=args.output_dir,
-        participants=_participants(args),
-        sessions=args.session_label,
-        tasks=args.task_id,
-        runs=args.run_id,
-        spaces=args.space,
-        resolutions=args.res,
-        echoes=args.echo_idx,
+        run_filter=run_filter_of(args),
         targets=args.target,
         covariates=args.covariate or (),
         group_by=args.group_by,

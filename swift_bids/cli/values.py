@@ -25,9 +25,9 @@ LABELS = {
     "session_label": "ses-",
     "task_id": "task-",
     "run_id": "run-",
-    "echo_idx": "echo-",
     "space": "space-",
     "res": "res-",
+    "echo_idx": "echo-",
 }
 
 

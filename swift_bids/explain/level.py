@@ -31,7 +31,7 @@ from swift_bids.group.kept_runs import KeptRun, kept_runs, matrix_uris
 from swift_bids.group.load import Embedded, check_kinds, collect_runs
 from swift_bids.group.predict import check_same_kind, find_probes
 from swift_bids.group.probes.saved import SavedProbe, read_probes
-from swift_bids.group.run_filter import RunFilter
+from swift_bids.inputs.run_filter import RunFilter
 from swift_bids.network.load import network_from_file
 from swift_bids.network.skeleton import Skeleton
 from swift_bids.network.weights import weights_of_embeddings

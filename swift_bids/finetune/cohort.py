@@ -18,8 +18,8 @@ from swift_bids.group.feature_sets import collect_features
 from swift_bids.group.load import Embedded, check_kinds, collect_runs, rename_clashing_columns
 from swift_bids.group.probes.design import Design
 from swift_bids.group.probes.features import FeatureSet
-from swift_bids.group.run_filter import RunFilter
 from swift_bids.group.tables import GroupResults
+from swift_bids.inputs.run_filter import RunFilter
 from swift_bids.inputs.tsv_tables import read_table
 
 

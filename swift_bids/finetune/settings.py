@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swift_bids.group.run_filter import RunFilter
+from swift_bids.inputs.run_filter import RunFilter
 
 #: Choices of `--freeze`: nothing, all stages but the last, or the whole network.
 FREEZE = ("none", "stages", "backbone")

@@ -12,8 +12,8 @@ from swift_bids.base.backbones import NETWORKS
 from swift_bids.base.errors import Problem, UsageError, some_of
 from swift_bids.group.figures import evenly_spaced
 from swift_bids.group.load import Embedded, check_kinds, collect_runs
-from swift_bids.group.run_filter import RunFilter
 from swift_bids.group.similarity import centred
+from swift_bids.inputs.run_filter import RunFilter
 
 #: Most runs whose similarities are correlated: 2,000 runs make two million pairs.
 _MAX_FOR_AGREEMENT = 2000

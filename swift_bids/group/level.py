@@ -61,16 +61,7 @@ def run_group_level(settings: GroupSettings, dataset: Dataset) -> int:
         There are no participant outputs, they are of several kinds, or a column does not exist.
     """
     output_dir = check_output_dir(settings.output_dir, dataset)
-    run_filter = RunFilter(
-        settings.participants.labels,
-        settings.participants.excluded,
-        settings.sessions,
-        settings.tasks,
-        settings.runs,
-        settings.spaces,
-        settings.resolutions,
-        settings.echoes,
-    )
+    run_filter = settings.run_filter
     compared, of_compared = None, list[str]()
     with _timed("reading"):
         runs, problems = collect_runs(output_dir, run_filter)

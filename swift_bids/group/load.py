@@ -17,9 +17,9 @@ from swift_bids.base.backbones import BACKBONES, NETWORKS, feature_names
 from swift_bids.base.errors import Problem, UsageError
 from swift_bids.base.files import read_json
 from swift_bids.group.baselines import MASK
-from swift_bids.group.run_filter import RunFilter
 from swift_bids.inputs.brain_mask import NEAREST
 from swift_bids.inputs.filenames import entities_in
+from swift_bids.inputs.run_filter import RunFilter
 from swift_bids.outputs.paths import find_outputs
 from swift_bids.outputs.tables import is_reserved
 

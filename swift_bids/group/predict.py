@@ -15,8 +15,8 @@ from swift_bids.base.files import write_json
 from swift_bids.group.average import average_by_participant
 from swift_bids.group.load import KIND, Embedded, check_kinds, collect_runs
 from swift_bids.group.probes.saved import HEAD, SavedProbe, read_probes
-from swift_bids.group.run_filter import RunFilter
 from swift_bids.group.tables import MODEL, PREDICTIONS
+from swift_bids.inputs.run_filter import RunFilter
 from swift_bids.outputs.provenance import GENERATED_BY
 from swift_bids.outputs.tables import column_descriptions, write_table
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from swift_bids.base.errors import UsageError
 from swift_bids.group.load import CANDIDATE_ENTITIES, collect_runs
-from swift_bids.group.run_filter import RunFilter
+from swift_bids.inputs.run_filter import RunFilter
 from swift_bids.outputs.paths import output_path
 from swift_bids.sensitivity.changes import distance
 

@@ -19,7 +19,7 @@ from swift_bids.geometry.frames import FRAMES
 from swift_bids.group.kept_runs import kept_runs
 from swift_bids.group.load import collect_runs
 from swift_bids.group.probes.saved import SavedProbe, read_probes
-from swift_bids.group.run_filter import RunFilter
+from swift_bids.inputs.run_filter import RunFilter
 
 #: Positions of the planted brain in the FSL grid.
 IN_TEMPLATE = tuple(XYZ - np.array(FRAMES["ukb"].offset)[:, None])

@@ -14,7 +14,7 @@ from swift_bids.base.backbones import feature_names
 from swift_bids.base.errors import UsageError
 from swift_bids.group.compare import agreement
 from swift_bids.group.load import Embedded, collect_runs
-from swift_bids.group.run_filter import RunFilter
+from swift_bids.inputs.run_filter import RunFilter
 
 CALL = ("--target", "planted", "--permutations", "19")
 

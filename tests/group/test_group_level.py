@@ -16,7 +16,7 @@ from swift_bids.base.errors import UsageError
 from swift_bids.group.average import average_by_participant
 from swift_bids.group.figures import probes_figure
 from swift_bids.group.load import check_kinds, collect_runs
-from swift_bids.group.run_filter import RunFilter
+from swift_bids.inputs.run_filter import RunFilter
 from swift_bids.outputs.paths import figure_path
 
 CALL = ("--target", "planted", "--permutations", "19", "--nprocs", "2")

@@ -11,7 +11,7 @@ from benchmarks.group import write_outputs
 from swift_bids.group.columns import Target
 from swift_bids.group.load import collect_runs
 from swift_bids.group.mask_effects import associated_with_mask
-from swift_bids.group.run_filter import RunFilter
+from swift_bids.inputs.run_filter import RunFilter
 
 COLUMNS = ["mask_volume", "template_dice", "mean_intensity"]
 
